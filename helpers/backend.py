@@ -1,0 +1,34 @@
+"""Keras on TensorFlow, imported without TensorFlow's start-up messages: `from helpers.backend import keras`.
+
+While TensorFlow is imported it writes to file descriptor 2 whatever its log level says, and a notebook would show
+that as the cell's output. The level silences what it says later. Set TF_CPP_MIN_LOG_LEVEL yourself to see all of it.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Send file descriptor 2 nowhere; Python's own exceptions still arrive."""
+    saved = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+wants_messages = "TF_CPP_MIN_LOG_LEVEL" in os.environ
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+with contextlib.nullcontext() if wants_messages else _without_stderr():
+    import keras
+if not wants_messages:
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # several networks in a row are not "excessive retracing"
+
+__all__ = ["keras"]

@@ -1,0 +1,250 @@
+"""The comparison: strategies by label budget by seed, one tidy row per training; then intervals and a verdict.
+
+At a given label budget and seed all strategies see the same images in the same order, the same number of updates and
+the same batch size, and share one recipe. A seed repeats everything: the validation split, pretraining, initial
+weights, the images drawn for a budget, the order of batches, dropout.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from tqdm.auto import tqdm
+
+from helpers.cnn import Architecture
+from helpers.data import Dataset, Task, check_seed, split_tasks, subsample
+from helpers.training import Recipe
+from helpers.transfer import STRATEGIES, Networks, Pretrained, Strategy, pretrained, result_row, strategies_for
+
+CONFIDENCE = 0.95
+WIDE = "no detectable difference, but an interval wider than the margin"
+MARGIN = 0.2  # percentage points of accuracy within which two strategies count as equally good
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be compared; a plan that cannot be carried out is refused when it is made, before anything is
+    trained.
+    """
+
+    source_classes: Sequence[int]
+    target_classes: Sequence[int]
+    strategies: Sequence[str] = tuple(STRATEGIES)
+    labels_per_class: Sequence[int | str] = (10, 50, "all")
+    seeds: Sequence[int] = (0, 1, 2)
+    validation_fraction: float = 0.1
+    frozen_convs: int = 2
+
+    def check(self, dataset: Dataset) -> None:
+        """Raise ValueError for budgets, seeds, strategies or classes that cannot be, for this dataset."""
+        for name in ("labels_per_class", "seeds"):
+            values = getattr(self, name)
+            if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+                raise ValueError(f"{name}: {values!r} is not a list with at least one entry")
+            if len({str(value) for value in values}) < len(values):
+                raise ValueError(f"{name}: {list(values)} holds an entry twice; give each once")
+        for seed in self.seeds:
+            check_seed("seeds", seed)
+            _, target = self.tasks(dataset, seed)
+            for budget in self.labels_per_class:
+                subsample(target.train, budget, seed)
+        strategies, left_out = strategies_for(self.strategies, len(self.source_classes), len(self.target_classes))
+        if not strategies:
+            raise ValueError(f"strategies: {list(self.strategies)} leaves nothing to compare: {left_out}")
+
+    def tasks(self, dataset: Dataset, seed: int) -> tuple[Task, Task]:
+        """Return the source and the target task as this seed splits them."""
+        return split_tasks(dataset, self.source_classes, self.target_classes, self.validation_fraction, seed)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rows of all trainings, the reasons for strategies left out, and the test probabilities by strategy, budget
+    and seed.
+    """
+
+    results: pd.DataFrame
+    left_out: dict[str, str]
+    test: Task
+    probabilities: dict[tuple[str, int | str, int], np.ndarray] = field(repr=False)
+
+
+def compare(
+    dataset: Dataset, plan: Plan, architecture: Architecture, recipe: Recipe, folder: Path, progress: bool = True
+) -> Comparison:
+    """Train every strategy at every label budget with every seed, on the target task, and test each trained network
+    once.
+
+    Pretraining runs once per seed, or is taken from the run folder; its row is `scratch` on the source task.
+    `architecture.classes` is set from the plan. The largest thing in memory is one set of cached features.
+    """
+    plan.check(dataset)
+    strategies, left_out = strategies_for(plan.strategies, len(plan.source_classes), len(plan.target_classes))
+    source_cnn = replace(architecture, classes=len(plan.source_classes))
+    target_cnn = replace(architecture, classes=len(plan.target_classes))
+    networks = Networks(target_cnn, recipe, plan.frozen_convs)
+    lent = networks if source_cnn == target_cnn else Networks(source_cnn, recipe)
+    needs_source = any(strategy.features == "pretrained" for strategy in strategies)
+    trainings = len(plan.seeds) * (needs_source + len(plan.labels_per_class) * len(strategies))
+    rows, probabilities = [], {}
+    with tqdm(total=trainings, desc="trainings", disable=not progress) as bar:
+        for seed in plan.seeds:
+            source, target = plan.tasks(dataset, seed)
+            network = pretrained(folder, source, source_cnn, recipe, seed, lent) if needs_source else None
+            if network:
+                rows.append(network.row)
+                bar.update()
+            for budget in plan.labels_per_class:
+                for row, predicted in _at_budget(networks, strategies, target, budget, seed, network):
+                    rows.append(row)
+                    probabilities[row["strategy"], budget, seed] = predicted
+                    bar.update()
+    results = pd.DataFrame(rows).fillna({"pretrain_seconds": 0.0, "extract_seconds": 0.0})
+    return Comparison(results, left_out, target, probabilities)
+
+
+def _at_budget(
+    networks: Networks, strategies: list[Strategy], task: Task, budget: int | str, seed: int, source: Pretrained | None
+) -> Iterator[tuple[dict, np.ndarray]]:
+    """Yield each strategy's result row and test probabilities; frozen features are extracted once for all that share
+    them.
+    """
+    images = subsample(task.train, budget, seed)
+    for kind in ("random", "pretrained"):
+        features = None  # one kind at a time, so that only one set is in memory
+        for strategy in (strategy for strategy in strategies if strategy.features == kind):
+            if strategy.frozen and networks.caches_features and features is None:
+                features = networks.features(strategy, task, images, seed, source)
+            training, predicted = networks.train(strategy, task, images, seed, source, features)
+            row = result_row(task, strategy.name, budget, seed, networks.recipe, training, predicted)
+            row["pretrain_seconds"] = source.row["train_seconds"] if kind == "pretrained" else 0.0
+            row["extract_seconds"] = features[0].seconds if strategy.frozen and features else 0.0
+            yield row, predicted
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean and its 95 % t-interval, `(mean, low, high)`; the ends are NaN for a single value."""
+    values = np.asarray(values, float)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, np.nan, np.nan
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
+    return mean, mean - half, mean + half
+
+
+def summarize(results: pd.DataFrame) -> pd.DataFrame:
+    """Summarize the target task over seeds: one row per label budget and strategy, in the order of their appearance.
+
+    Columns: seeds; accuracy with low and high; difference to `scratch` in percentage points, paired by seed, with low
+    and high; error ratio to `scratch`, paired on the log, with low and high; train_seconds (median), and
+    total_seconds (median) with pretraining and extraction. Half an error is added to each count before a ratio is
+    taken, so that it exists where a network makes none.
+    """
+    target = results[results["task"] == "target"]
+    rows = []
+    for (budget, strategy), runs in target.groupby(["labels_per_class", "strategy"], sort=False):
+        baseline = target[(target["labels_per_class"] == budget) & (target["strategy"] == "scratch")]
+        paired = runs.merge(baseline, on="seed", suffixes=("", "_scratch"))
+        accuracy = interval(runs["test_accuracy"])
+        difference = ratio = (np.nan,) * 3
+        if len(paired) and strategy != "scratch":
+            difference = interval(100 * (paired["test_accuracy"] - paired["test_accuracy_scratch"]))
+            logs = np.log((paired["test_errors"] + 0.5) / (paired["test_errors_scratch"] + 0.5))
+            ratio = tuple(np.exp(interval(logs)))
+        one_off = runs["pretrain_seconds"] + runs["extract_seconds"]
+        rows.append(
+            {
+                "labels_per_class": budget,
+                "strategy": strategy,
+                "seeds": len(runs),
+                **dict(zip(("accuracy", "accuracy_low", "accuracy_high"), accuracy, strict=True)),
+                **dict(zip(("difference", "difference_low", "difference_high"), difference, strict=True)),
+                **dict(zip(("error_ratio", "error_ratio_low", "error_ratio_high"), ratio, strict=True)),
+                "train_seconds": runs["train_seconds"].median(),
+                "total_seconds": (runs["train_seconds"] + one_off).median(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def finding(row: pd.Series, margin: float = MARGIN) -> str:
+    """Word one row of a summary, from its numbers alone: "better", "worse", "as good", "no detectable difference",
+    "cannot tell".
+
+    "as good" needs the whole interval within the margin (in percentage points): not detecting a difference is not
+    showing equality.
+    """
+    low, high = row["difference_low"], row["difference_high"]
+    if row["strategy"] == "scratch":
+        return "the baseline"
+    if np.isnan(row["difference"]):
+        return "cannot tell: scratch was not trained"
+    if np.isnan(low):
+        return "cannot tell: one seed gives no interval"
+    if -margin <= low and high <= margin:
+        return "as good"
+    if low > 0:
+        return "better"
+    return "worse" if high < 0 else "no detectable difference"
+
+
+def verdict(summary: pd.DataFrame, margin: float = MARGIN) -> pd.DataFrame:
+    """Word every strategy against `scratch` at every label budget: columns labels_per_class, strategy, finding,
+    verdict.
+    """
+    rows = []
+    for _, row in summary[summary["strategy"] != "scratch"].iterrows():
+        found = finding(row, margin)
+        rows.append((row["labels_per_class"], row["strategy"], found, _sentence(row, found, margin)))
+    return pd.DataFrame(rows, columns=["labels_per_class", "strategy", "finding", "verdict"])
+
+
+def _sentence(row: pd.Series, found: str, margin: float) -> str:
+    points = f"{row['difference']:+.2f} points ({row['difference_low']:+.2f} to {row['difference_high']:+.2f})"
+    ratio = f"{row['error_ratio']:.2f} times the errors ({row['error_ratio_low']:.2f} to {row['error_ratio_high']:.2f})"
+    if found == "as good":
+        return f"as good as scratch: {points}, all within {margin} points"
+    if found == "no detectable difference":
+        return f"no detectable difference to scratch: {points}; that is not yet equality"
+    if found in ("better", "worse"):
+        effect = "hurts" if found == "worse" else "halves the errors" if 0.4 <= row["error_ratio"] <= 0.6 else "helps"
+        return f"{effect}: {ratio}, {points}"
+    return found
+
+
+def published_claim(summary: pd.DataFrame, margin: float = MARGIN) -> dict[str, bool | float | str]:
+    """Check "transfer reaches the accuracy of an ordinary CNN at a much faster rate" at the largest label budget.
+
+    Returns whether the accuracy holds (True, False, or why neither can be said) and the seconds of scratch over those
+    of frozen, without and with pretraining and feature extraction.
+    """
+    largest = max(summary["labels_per_class"], key=lambda budget: math.inf if budget == "all" else budget)
+    at = summary[summary["labels_per_class"] == largest]
+    scratch, frozen = (at[at["strategy"] == strategy] for strategy in ("scratch", "frozen"))
+    if scratch.empty or frozen.empty:
+        return {"same accuracy": "cannot tell: it takes the strategies scratch and frozen"}
+    scratch, frozen = scratch.iloc[0], frozen.iloc[0]
+    found = finding(frozen, margin)
+    wordings = {"as good": True, "better": True, "worse": False, "no detectable difference": f"not shown: {WIDE}"}
+    return {
+        "same accuracy": wordings.get(found, found),
+        "training alone, times faster": round(scratch["train_seconds"] / frozen["train_seconds"], 1),
+        "with pretraining and extraction, times faster": round(scratch["total_seconds"] / frozen["total_seconds"], 1),
+    }
+
+
+def rankings(results: pd.DataFrame, labels_per_class: int | str) -> pd.DataFrame:
+    """Rank the strategies at one label budget by mean accuracy over the first 1, 2, 3, ... seeds: columns seeds,
+    ranking.
+    """
+    at = results[(results["task"] == "target") & (results["labels_per_class"] == labels_per_class)]
+    seeds = list(dict.fromkeys(at["seed"]))
+    rows = []
+    for count in range(1, len(seeds) + 1):
+        means = at[at["seed"].isin(seeds[:count])].groupby("strategy", sort=False)["test_accuracy"].mean()
+        rows.append((count, " > ".join(means.sort_values(ascending=False, kind="stable").index)))
+    return pd.DataFrame(rows, columns=["seeds", "ranking"])

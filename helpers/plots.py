@@ -1,0 +1,344 @@
+"""One function per figure: each takes results and returns a Matplotlib `Figure`.
+
+A figure carries a sentence of alternative text that says what it shows; IPython puts it into the output's metadata,
+and nbconvert into the HTML. Images are named by the original labels, never by the shifted ones.
+"""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from IPython import get_ipython
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+
+from helpers.data import Task
+
+if TYPE_CHECKING:
+    import keras
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; marker and line tell the strategies apart in grey.
+STYLES = {
+    "scratch": {"color": "#000000", "marker": "o", "linestyle": "-"},
+    "frozen": {"color": "#0072B2", "marker": "s", "linestyle": "-"},
+    "fine-tuned": {"color": "#009E73", "marker": "^", "linestyle": "--"},
+    "random-frozen": {"color": "#E69F00", "marker": "D", "linestyle": ":"},
+    "reused-head": {"color": "#CC79A7", "marker": "v", "linestyle": "-."},
+}
+TRAINING, VALIDATION = "#0072B2", "#D55E00"
+WIDTH = 8.0  # inches
+
+
+class Described(Figure):
+    """A Figure with alternative text: one sentence that says what it shows."""
+
+    alternative_text = ""
+
+    def __repr__(self) -> str:
+        """Return what a plain Figure says of itself, its size and its number of axes."""
+        return super().__repr__().replace(type(self).__name__, "Figure")
+
+
+def _png(figure: Described) -> tuple[bytes, dict[str, str]]:
+    """Render a figure for a notebook, with the alternative text as the output's metadata."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white", metadata={"Software": None})
+    return buffer.getvalue(), {"alt": figure.alternative_text}
+
+
+# Matplotlib's own formatter for notebooks knows nothing of alternative text, so ours takes the more specific class.
+if shell := get_ipython():
+    shell.display_formatter.formatters["image/png"].for_type(Described, _png)
+
+
+def sample_images(tasks: Sequence[Task], per_class: int = 8) -> Figure:
+    """Show the first `per_class` training images of each class, a block per task, rows named by the original label."""
+    columns = max(len(task.classes) for task in tasks)
+    figure = _figure(height=0.55 * columns + 0.6)
+    for panel, task in zip(figure.subfigures(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        panel.suptitle(f"{task.name} task: labels {_listed(task.classes)}")
+        axes = panel.subplots(columns, per_class, squeeze=False)
+        for row in range(columns):
+            shown = np.flatnonzero(task.train.labels == row)[:per_class] if row < len(task.classes) else []
+            for column in range(per_class):
+                axes[row, column].set_axis_off()
+                if column < len(shown):
+                    _show(axes[row, column], task.train.images[shown[column]])
+            if row < len(task.classes):
+                axes[row, 0].text(
+                    -0.3, 0.5, str(task.classes[row]), transform=axes[row, 0].transAxes, ha="right", va="center"
+                )
+    return _described(
+        figure,
+        "Training images, one row per class. "
+        + " ".join(f"{t.name.capitalize()} task: {_listed(t.classes)}." for t in tasks),
+    )
+
+
+def class_counts(tasks: Sequence[Task]) -> Figure:
+    """Show how many training, validation and test images each original label has, one panel per task."""
+    figure = _figure(height=2.8)
+    axes = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    shades = {"train": "#0072B2", "validation": "#56B4E9", "test": "#999999"}
+    for axis, task in zip(axes, tasks, strict=True):
+        bottom = np.zeros(len(task.classes))
+        for part, shade in shades.items():
+            counts = np.bincount(getattr(task, part).labels, minlength=len(task.classes))
+            axis.bar([str(label) for label in task.classes], counts, bottom=bottom, color=shade, label=part, width=0.7)
+            bottom += counts
+        axis.set(title=f"{task.name} task", xlabel="original label")
+    axes[0].set_ylabel("images")
+    axes[-1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    fewest, most = _extremes(tasks)
+    return _described(
+        figure,
+        f"Images per original label, stacked by split; the classes have between {fewest} and {most} images each.",
+    )
+
+
+def network(costs: pd.DataFrame) -> Figure:
+    """Draw each layer's share of the parameters beside its share of the multiply-adds; `costs` from
+    `cnn.layer_costs`.
+    """
+    figure = _figure(height=0.32 * len(costs) + 0.9)
+    axes = figure.subplots(1, 2, sharey=True)
+    names = [
+        f"{name}  {'×'.join(map(str, shape))}" for name, shape in zip(costs["layer"], costs["output"], strict=True)
+    ]
+    for axis, column, color in zip(axes, ("parameters", "multiply_adds"), ("#E69F00", "#0072B2"), strict=True):
+        share = 100 * costs[column] / costs[column].sum()
+        axis.barh(names, share, color=color)
+        for position, (part, count) in enumerate(zip(share, costs[column], strict=True)):
+            if count:
+                axis.text(part + 1, position, f"{count:,} ({part:.1f} %)", va="center", fontsize=8)
+        axis.set(
+            title=column.replace("_", "-"), xlabel="share of the total [%]", xlim=(0, 150), xticks=range(0, 101, 25)
+        )
+    axes[0].invert_yaxis()
+    convolutions = costs[costs["layer"].str.startswith("conv")].sum(numeric_only=True) / costs.sum(numeric_only=True)
+    return _described(
+        figure,
+        f"The layers from input to output. The convolutions hold {convolutions['parameters']:.1%} of the parameters "
+        f"and do {convolutions['multiply_adds']:.1%} of the multiply-adds.",
+    )
+
+
+def filters(models: Mapping[str, "keras.Model"], layer: str = "conv1") -> Figure:
+    """Show the kernels of a first convolution, one block of 4 x 8 per network, on one grey scale."""
+    figure = _figure(height=2.6)
+    kernels = {title: model.get_layer(layer).kernel.numpy()[:, :, 0, :32] for title, model in models.items()}
+    limit = max(np.abs(kernel).max() for kernel in kernels.values())
+    for panel, (title, kernel) in zip(
+        figure.subfigures(1, len(models), squeeze=False)[0], kernels.items(), strict=True
+    ):
+        panel.suptitle(title)
+        for index, axis in enumerate(panel.subplots(4, 8).flat):
+            axis.set_axis_off()
+            if index < kernel.shape[-1]:
+                axis.imshow(kernel[:, :, index], cmap="RdBu_r", vmin=-limit, vmax=limit)
+    return _described(
+        figure, f"The first convolution's kernels, {' beside '.join(models)}: red is positive, blue negative."
+    )
+
+
+def feature_maps(image: np.ndarray, maps: np.ndarray, shown: int = 8) -> Figure:
+    """Show one image `(height, width, 1)` and the first `shown` of its feature maps `(height, width, filters)`."""
+    shown = min(shown, maps.shape[-1])
+    figure = _figure(height=1.4)
+    axes = figure.subplots(1, shown + 1)
+    _show(axes[0], image)
+    axes[0].set_title("image", fontsize=9)
+    for index, axis in enumerate(axes[1:]):
+        axis.set_axis_off()
+        axis.imshow(maps[:, :, index], cmap="viridis", vmin=0, vmax=maps.max())
+        axis.set_title(f"map {index}", fontsize=9)
+    return _described(
+        figure, f"One image and {shown} of the {maps.shape[-1]} feature maps that the extractor makes of it."
+    )
+
+
+def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """Show training and validation accuracy by epoch, one panel per training; histories as `Training.history`."""
+    figure = _figure(height=3.0)
+    axes = figure.subplots(1, len(histories), sharey=True, squeeze=False)[0]
+    for axis, (title, history) in zip(axes, histories.items(), strict=True):
+        axis.plot(history["epoch"], 100 * history["accuracy"], color=TRAINING, marker="o", markersize=3)
+        axis.plot(
+            history["epoch"],
+            100 * history["validation_accuracy"],
+            color=VALIDATION,
+            marker="s",
+            markersize=3,
+            linestyle="--",
+        )
+        axis.set(title=title, xlabel="epochs", ylim=(0, 104))
+        axis.grid(alpha=0.3)
+        for height, (name, color) in enumerate((("training batches", TRAINING), ("validation", VALIDATION))):
+            axis.text(0.97, 0.04 + 0.09 * height, name, color=color, ha="right", transform=axis.transAxes)
+    axes[0].set_ylabel("accuracy [%]")
+    ends = [f"{title}: {history['validation_accuracy'].iloc[-1]:.1%}" for title, history in histories.items()]
+    return _described(figure, f"Accuracy by epoch. Validation accuracy at the end: {'; '.join(ends)}.")
+
+
+def confusion(task: Task, probabilities: np.ndarray, split: str = "test") -> Figure:
+    """Show how many images of each original label, of the test or another split, are taken for which."""
+    from sklearn.metrics import confusion_matrix
+
+    labels = getattr(task, split).labels
+    counts = confusion_matrix(labels, probabilities.argmax(axis=1), labels=range(len(task.classes)))
+    figure = _figure(height=3.4, width=4.2)
+    axis = figure.subplots()
+    wrong = np.where(np.eye(len(counts)), 0, counts)
+    axis.imshow(wrong, cmap="Oranges", vmax=1.5 * max(1, wrong.max()))  # not so dark that a number is hard to read
+    for row, column in np.ndindex(counts.shape):
+        axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=9)
+    ticks = {"ticks": range(len(task.classes)), "labels": [str(label) for label in task.classes]}
+    axis.set_xticks(**ticks)
+    axis.set_yticks(**ticks)
+    axis.set(title=f"{task.name} task, {split} images", xlabel="predicted label", ylabel="true label")
+    return _described(
+        figure,
+        f"Confusion matrix of labels {_listed(task.classes)}: "
+        f"{wrong.sum()} of {counts.sum():,} {split} images are wrong.",
+    )
+
+
+def mistakes_by_strategy(task: Task, probabilities: Mapping[str, np.ndarray], label: int, shown: int = 8) -> Figure:
+    """Show the test images of one original label that each strategy gets wrong, the most confident first, one row
+    each.
+    """
+    figure = _figure(height=1.15 * len(probabilities) + 0.3)
+    axes = figure.subplots(len(probabilities), shown, squeeze=False)
+    of_label = np.flatnonzero(task.test.labels == task.classes.index(label))
+    counts = {}
+    for row, (strategy, scores) in zip(axes, probabilities.items(), strict=True):
+        taken = scores.argmax(axis=1)
+        wrong = of_label[taken[of_label] != task.test.labels[of_label]]
+        wrong = wrong[np.argsort(-scores[wrong, taken[wrong]], kind="stable")]
+        counts[strategy] = len(wrong)
+        for axis in row:
+            axis.set_axis_off()
+        row[0].text(-0.2, 0.5, f"{strategy}\n{len(wrong)} wrong", transform=row[0].transAxes, ha="right", va="center")
+        for axis, image in zip(row, wrong, strict=False):
+            _show(axis, task.test.images[image])
+            axis.set_title(f"{task.classes[taken[image]]}, {scores[image, taken[image]]:.0%} sure", fontsize=8)
+    figure.suptitle(f"Test images of {label}, taken for something else", fontsize=10)
+    errors = "; ".join(f"{strategy}: {count}" for strategy, count in counts.items())
+    return _described(figure, f"Wrong test images of {label}, of {len(of_label):,}, by strategy: {errors}.")
+
+
+def epoch_seconds(seconds: Mapping[str, float]) -> Figure:
+    """Show the seconds that one epoch takes in each way of training."""
+    figure = _figure(height=0.42 * len(seconds) + 0.8)
+    axis = figure.subplots()
+    axis.barh(list(seconds), list(seconds.values()), color=TRAINING)
+    for position, value in enumerate(seconds.values()):
+        axis.text(value, position, f" {value:.1f} s", va="center")
+    axis.invert_yaxis()
+    axis.set(xlabel="seconds per epoch", xlim=(0, 1.15 * max(seconds.values())))
+    return _described(
+        figure, "Seconds per epoch: " + "; ".join(f"{name}: {value:.1f}" for name, value in seconds.items()) + "."
+    )
+
+
+def accuracy_by_labels(summary: pd.DataFrame) -> Figure:
+    """Show test accuracy by label budget, one line per strategy with its 95 % interval; `summary` of
+    `comparison.summarize`.
+    """
+    budgets = list(dict.fromkeys(summary["labels_per_class"]))
+    figure = _figure(height=4.2)
+    axis = figure.subplots()
+    for strategy, rows in summary.groupby("strategy", sort=False):
+        places = [budgets.index(budget) for budget in rows["labels_per_class"]]
+        axis.plot(places, 100 * rows["accuracy"], label=strategy, markersize=5, **STYLES[strategy])
+        axis.fill_between(
+            places,
+            100 * rows["accuracy_low"],
+            100 * rows["accuracy_high"],
+            color=STYLES[strategy]["color"],
+            alpha=0.12,
+            linewidth=0,
+        )
+    axis.set_xticks(range(len(budgets)), [str(budget) for budget in budgets])
+    axis.set(xlabel="labels per class", ylabel="test accuracy [%]", title=f"Target task, {_seeds(summary)}")
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, loc="lower right")
+    return _described(figure, _by_budget(summary, budgets))
+
+
+def accuracy_by_seconds(summary: pd.DataFrame, one_off: bool = False) -> Figure:
+    """Show test accuracy against training seconds, one point per strategy and budget; `one_off` adds pretraining and
+    extraction.
+    """
+    column = "total_seconds" if one_off else "train_seconds"
+    figure = _figure(height=4.2)
+    axis = figure.subplots()
+    for strategy, rows in summary.groupby("strategy", sort=False):
+        axis.plot(rows[column], 100 * rows["accuracy"], label=strategy, markersize=6, **STYLES[strategy])
+        for seconds, accuracy, budget in zip(rows[column], rows["accuracy"], rows["labels_per_class"], strict=True):
+            axis.annotate(
+                str(budget), (seconds, 100 * accuracy), textcoords="offset points", xytext=(5, -9), fontsize=8
+            )
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()
+    costs = "training, pretraining and extraction" if one_off else "training alone"
+    axis.set(
+        xlabel=f"seconds ({costs}, log scale)",
+        ylabel="test accuracy [%]",
+        title="Points are labelled with the labels per class",
+    )
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    fastest = summary.loc[summary[column].idxmin()]
+    return _described(
+        figure,
+        f"Accuracy against seconds of {costs}; the cheapest is {fastest['strategy']} "
+        f"with {fastest['labels_per_class']} labels per class.",
+    )
+
+
+def _figure(height: float, width: float = WIDTH) -> Figure:
+    """Make an empty figure that pyplot does not manage, so that a notebook shows it once and does not keep it."""
+    return Described(figsize=(width, height), layout="constrained")
+
+
+def _described(figure: Figure, text: str) -> Figure:
+    figure.alternative_text = text
+    return figure
+
+
+def _show(axis: Axes, image: np.ndarray) -> None:
+    axis.set_axis_off()
+    axis.imshow(image[..., 0], cmap="gray_r", vmin=0, vmax=255)
+
+
+def _listed(classes: Sequence[int]) -> str:
+    return ", ".join(str(label) for label in classes)
+
+
+def _extremes(tasks: Sequence[Task]) -> tuple[int, int]:
+    """Return the images of the smallest and of the largest class, over all splits."""
+    counts = [
+        np.bincount(np.concatenate([part.labels for part in (task.train, task.validation, task.test)]))
+        for task in tasks
+    ]
+    return min(int(c.min()) for c in counts), max(int(c.max()) for c in counts)
+
+
+def _seeds(summary: pd.DataFrame) -> str:
+    count = int(summary["seeds"].max())
+    return "one seed, no interval" if count == 1 else f"mean of {count} seeds with 95 % interval"
+
+
+def _by_budget(summary: pd.DataFrame, budgets: list) -> str:
+    """Say in words which strategy is best at each budget."""
+    best = []
+    for budget in budgets:
+        row = summary.loc[summary.loc[summary["labels_per_class"] == budget, "accuracy"].idxmax()]
+        best.append(f"with {budget} labels per class {row['strategy']} at {row['accuracy']:.1%}")
+    return f"Test accuracy by labels per class. Most accurate: {'; '.join(best)}."

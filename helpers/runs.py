@@ -1,0 +1,126 @@
+"""The run folder: what one lesson leaves for the next, with what it was made from. Knows files, not models.
+
+An artefact is two files: the content, named by its own hash, and a manifest, named by what the content was made from
+(data, classes, architecture, recipe, seed, versions, source code). So an artefact of another configuration is never
+found, two runs that share a folder cannot corrupt each other, and a truncated or altered file is noticed and made
+again.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import secrets
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MAKERS = ("data", "cnn", "training", "transfer")  # the modules whose code decides what an artefact holds
+PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn")
+
+
+def run_folder(run_dir: str = "runs/lessons") -> Path:
+    """Return the run folder: `run_dir` below `$TRANSFER_TUTORIAL_HOME`, else below the repository, whatever the
+    working directory.
+    """
+    if not isinstance(run_dir, str) or not run_dir:
+        raise ValueError(f'run_dir: {run_dir!r} is not a folder; give a path such as "runs/lessons"')
+    folder = Path(os.environ.get("TRANSFER_TUTORIAL_HOME") or REPOSITORY) / run_dir
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"run_dir: {run_dir!r} is a file; give a folder, which need not exist yet")
+    return folder
+
+
+def made_from(**what: Any) -> dict[str, Any]:
+    """Describe what an artefact is made from: the given values, the package versions, and the code of the modules
+    that make it.
+    """
+    source = b"".join((Path(__file__).parent / f"{module}.py").read_bytes() for module in MAKERS)
+    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return json.loads(json.dumps({**what, "versions": versions, "code": hashlib.sha256(source).hexdigest()}))
+
+
+def load(folder: Path, kind: str, recipe: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
+    """Return an artefact's file and the facts stored with it, or None if it was never made from exactly this.
+
+    A damaged artefact is reported by name, in a warning, and counts as not there.
+    """
+    manifest = _manifest_path(folder, kind, recipe)
+    if not manifest.is_file():
+        return None
+    try:
+        described = json.loads(manifest.read_text())
+        seal = described.pop("seal")
+        content = folder / described["file"]
+        facts = described["facts"]
+        intact = described["made_from"] == recipe and seal == _seal(described)
+        intact = intact and _sha256(content) == described["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        intact = False
+    if not intact:
+        warnings.warn(f"{manifest.name} or the file it describes is damaged; it is made again", stacklevel=2)
+        return None
+    return content, facts
+
+
+def save(
+    folder: Path, kind: str, recipe: dict[str, Any], suffix: str, write: Callable[[Path], None], **facts: Any
+) -> Path:
+    """Store what `write(path)` writes, and facts about it, so that a reader sees all of it or nothing; return the
+    file's path.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{kind}-{secrets.token_hex(8)}{suffix}"
+    try:
+        write(temporary)
+        digest = _sha256(temporary)
+        content = folder / f"{kind}-{digest[:16]}{suffix}"
+        _publish(temporary, content)
+    finally:
+        temporary.unlink(missing_ok=True)
+    manifest = {"file": content.name, "sha256": digest, "made_from": recipe, "facts": facts}
+    manifest = json.loads(json.dumps(manifest))  # as a reader gets it, for the seal
+    write_text(_manifest_path(folder, kind, recipe), json.dumps({**manifest, "seal": _seal(manifest)}, indent=1))
+    return content
+
+
+def save_results(folder: Path, lesson: str, rows: pd.DataFrame) -> Path:
+    """Leave a lesson's result rows, one per training, as `results-<lesson>.csv`."""
+    path = folder / f"results-{lesson}.csv"
+    write_text(path, rows.assign(lesson=lesson).set_index("lesson").to_csv())
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        _publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Put a finished file in its place: flushed to disk first, then renamed, which no reader can see half done."""
+    with temporary.open("rb") as stream:
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def _manifest_path(folder: Path, kind: str, recipe: dict[str, Any]) -> Path:
+    return folder / f"{kind}-{_seal(recipe)[:16]}.json"
+
+
+def _seal(described: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

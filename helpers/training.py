@@ -1,0 +1,214 @@
+"""Training, counted in optimizer updates: a recipe says how, `train` does it, `evaluate` measures the result.
+
+A training is one seeded stream of shuffled indices, cut into batches of one size. `fit` does the same epoch by epoch,
+and each epoch costs it some 25 ms, which is most of the time when an epoch has a single step.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from helpers.data import Split
+
+if TYPE_CHECKING:
+    import keras
+
+OPTIMIZERS = {"adadelta": "Adadelta", "adam": "Adam", "rmsprop": "RMSprop", "sgd": "SGD"}
+SCHEDULES = ("constant", "cosine")
+VALIDATION_POINTS = 10
+WARM_UP = 0.1  # share of the updates over which a cosine schedule first rises from zero
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained: optimizer, learning rate and its schedule, batch size, and how many updates."""
+
+    optimizer: str = "adadelta"
+    learning_rate: float = 1.0
+    batch_size: int = 128
+    epochs: int = 5
+    min_updates: int = 300
+    schedule: str = "constant"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError that names the parameter, its value and what is allowed."""
+        for name, allowed in (("optimizer", tuple(OPTIMIZERS)), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: {getattr(self, name)!r} is not known; allowed are {', '.join(allowed)}")
+        for name in ("batch_size", "epochs", "min_updates"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: {value!r} is not allowed; give a whole number of at least 1")
+        rate = self.learning_rate
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
+            raise ValueError(f"learning_rate: {rate!r} is not allowed; give a number above 0")
+
+    def updates(self, images: int) -> int:
+        """Count the updates for a training set of `images`: those of its epochs, but never fewer than `min_updates`."""
+        return max(self.epochs * math.ceil(images / self.batch_size), self.min_updates)
+
+    def rate(self, update: int, updates: int) -> float:
+        """Return the learning rate of one update, counted from 0.
+
+        `cosine` rises linearly over the first tenth, then falls to zero along half a cosine (Loshchilov and Hutter
+        2017).
+        """
+        if self.schedule == "constant":
+            return self.learning_rate
+        rising = max(1, round(WARM_UP * updates))
+        if update < rising:
+            return self.learning_rate * (update + 1) / rising
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (update - rising) / max(1, updates - rising)))
+
+
+RECIPES = {
+    "published": Recipe(),
+    "fast": Recipe(optimizer="adam", learning_rate=3e-3, batch_size=32, epochs=1, min_updates=200, schedule="cosine"),
+}
+
+
+def named_recipe(name: str) -> Recipe:
+    """Return the recipe of that name; raise ValueError for one that does not exist."""
+    if name not in RECIPES:
+        raise ValueError(f"recipe: {name!r} is not known; allowed are {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training leaves beside the trained weights.
+
+    `history` has one row per look at the validation split: update, epoch, loss and accuracy on the batches since the
+    last look, validation_loss, validation_accuracy. `seconds` covers the updates alone. `losses` holds each batch's
+    loss.
+    """
+
+    history: pd.DataFrame
+    losses: np.ndarray
+    updates: int
+    seconds: float
+
+
+class Trainer:
+    """A model compiled once for a recipe, and trained from a clean optimizer any number of times.
+
+    Building and tracing takes longer than a small training, so it is done here, once. After a change of `trainable`
+    the model needs a new Trainer, for the reason that it would need `compile`: what is trained is settled then.
+    `train` refuses otherwise.
+    """
+
+    def __init__(self, model: "keras.Model", recipe: Recipe) -> None:
+        from helpers.backend import keras
+
+        self.model, self.recipe = model, recipe
+        self.optimizer = getattr(keras.optimizers, OPTIMIZERS[recipe.optimizer])(recipe.learning_rate)
+        model.compile(self.optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        self._trained = [variable.path for variable in model.trainable_variables]
+        self._trace()
+
+    def _trace(self) -> None:
+        """Run blank batches of two sizes, so that no timed training pays for tracing, then restore the weights."""
+        weights = self.model.get_weights()
+        for size in (2, 3):
+            blank = np.zeros((size, *self.model.input_shape[1:]), self.model.inputs[0].dtype)
+            self.model.train_on_batch(blank, np.zeros(size, np.int32))
+        self.model.set_weights(weights)
+
+    def train(
+        self, split: Split, seed: int = 0, validation: Split | None = None, description: str | None = None
+    ) -> Training:
+        """Train the model from its present weights; the seed fixes the order of the images and the units that dropout
+        drops.
+
+        With `validation`, the model is evaluated on it at ten points at most, outside the timed part. With
+        `description`, a progress bar shows under that name.
+        """
+        if [variable.path for variable in self.model.trainable_variables] != self._trained:
+            raise RuntimeError("trainable was changed after the model was compiled; make a new Trainer")
+        self._reset(seed)
+        updates = self.recipe.updates(len(split))
+        looks = set(np.linspace(0, updates, VALIDATION_POINTS + 1).round().astype(int)[1:])
+        batches, rows, logs, seconds = batch_indices(len(split), self.recipe, seed), [], [], 0.0
+        start = time.perf_counter()
+        for update in tqdm(range(1, updates + 1), desc=description, disable=description is None, leave=False):
+            indices = next(batches)
+            self.optimizer.learning_rate.assign(self.recipe.rate(update - 1, updates))
+            logs.append(self.model.train_on_batch(_batch(self.model, split.images, indices), split.labels[indices]))
+            if validation is not None and update in looks:
+                seconds += time.perf_counter() - start
+                recent = np.mean(logs[rows[-1][0] if rows else 0 :], axis=0)
+                epoch = update * len(indices) / len(split)
+                rows.append((update, epoch, *recent, *self.model.evaluate(*_arrays(validation), 128, verbose=0)))
+                start = time.perf_counter()
+        seconds += time.perf_counter() - start
+        columns = ["update", "epoch", "loss", "accuracy", "validation_loss", "validation_accuracy"]
+        return Training(pd.DataFrame(rows, columns=columns), np.array(logs)[:, 0], updates, seconds)
+
+    def _reset(self, seed: int) -> None:
+        """Forget earlier trainings: every optimizer offered here starts from zeros, and dropout from its seed."""
+        for variable in self.optimizer.variables:
+            variable.assign(np.zeros(variable.shape))
+        for position, layer in enumerate(self.model.layers):
+            if hasattr(layer, "seed_generator"):
+                layer.seed_generator.state.assign([seed % 2**32, len(self.model.layers) - position])
+
+
+def train(
+    model: "keras.Model",
+    split: Split,
+    recipe: Recipe,
+    seed: int = 0,
+    validation: Split | None = None,
+    description: str | None = None,
+) -> Training:
+    """Compile a model for a recipe and train it once; see `Trainer.train`."""
+    return Trainer(model, recipe).train(split, seed, validation, description)
+
+
+def batch_indices(images: int, recipe: Recipe, seed: int) -> Iterator[np.ndarray]:
+    """Yield the indices of one batch after the other, without end: seeded permutations of all images, laid end to end.
+
+    A batch is never larger than the training set, and always full: what an epoch leaves over opens the next batch.
+    """
+    size = min(recipe.batch_size, images)
+    rng = np.random.default_rng(seed)
+    waiting = rng.permutation(images)
+    while True:
+        if len(waiting) < size:
+            waiting = np.concatenate([waiting, rng.permutation(images)])
+        yield waiting[:size]
+        waiting = waiting[size:]
+
+
+def evaluate(model: "keras.Model", split: Split, batch_size: int = 128) -> tuple[float, np.ndarray]:
+    """Return the accuracy on a split and the predicted probabilities, float32 `(n, classes)`."""
+    probabilities = predict(model, split.images, batch_size)
+    return float(np.mean(probabilities.argmax(axis=1) == split.labels)), probabilities
+
+
+def predict(model: "keras.Model", images: np.ndarray, batch_size: int = 128, dtype: str = "float32") -> np.ndarray:
+    """Run a model over images or features batch by batch, `(n, ...)` to `(n, *output_shape)`, without a copy of
+    either.
+
+    `dtype` is the type that the results are kept in; float16 halves the memory of feature maps.
+    """
+    outputs = np.empty((len(images), *model.output_shape[1:]), dtype)
+    for start in range(0, len(images), batch_size):
+        batch = slice(start, start + batch_size)
+        outputs[batch] = model.predict_on_batch(_batch(model, images, batch))
+    return outputs
+
+
+def _batch(model: "keras.Model", images: np.ndarray, chosen: np.ndarray | slice) -> np.ndarray:
+    """Pick a batch in the type that the model was traced for; half-precision features would have it traced again."""
+    return images[chosen].astype(model.inputs[0].dtype, copy=False)
+
+
+def _arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    return split.images, split.labels

@@ -1,0 +1,314 @@
+"""Transfer: freezing, weight fingerprints, cached features, and the five strategies.
+
+The vocabulary is that of Yosinski et al. 2014, "How transferable are features in deep neural networks?": features
+that are transferred and frozen, or transferred and fine-tuned, against a network trained from scratch and random
+frozen features.
+"""
+
+import hashlib
+import time
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from helpers import cnn, runs
+from helpers.cnn import Architecture
+from helpers.data import Split, Task, fingerprint
+from helpers.training import Recipe, Trainer, Training, predict
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Where the features and the head of a target network start from, and whether the features are trained."""
+
+    name: str
+    features: str  # "random" or "pretrained"
+    frozen: bool
+    head: str  # "fresh" or "reused"
+    meaning: str
+
+
+STRATEGIES = {
+    strategy.name: strategy
+    for strategy in (
+        Strategy("scratch", "random", False, "fresh", "an ordinary network, trained on the target task alone"),
+        Strategy(
+            "frozen", "pretrained", True, "fresh", "pretrained features kept as they are, a new head trained on them"
+        ),
+        Strategy("fine-tuned", "pretrained", False, "fresh", "pretrained features and a new head, trained together"),
+        Strategy(
+            "random-frozen", "random", True, "fresh", "the control: features never trained at all, a head on them"
+        ),
+        Strategy(
+            "reused-head", "pretrained", True, "reused", "the published variant: the source task's head, trained on"
+        ),
+    )
+}
+
+
+def strategies_for(names: list[str], source_classes: int, target_classes: int) -> tuple[list[Strategy], dict[str, str]]:
+    """Return the strategies by name, and for each that cannot apply to these tasks the reason.
+
+    Raises ValueError for a name that does not exist, occurs twice, or an empty list.
+    """
+    known = ", ".join(STRATEGIES)
+    if not isinstance(names, list | tuple) or not names:
+        raise ValueError(f"strategies: {names!r} is not a list of strategies; allowed are {known}")
+    for name in names:
+        if name not in STRATEGIES:
+            raise ValueError(f"strategies: {name!r} is not known; allowed are {known}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"strategies: {list(names)} names one twice; give each once")
+    reasons = {}
+    if "reused-head" in names and source_classes != target_classes:
+        reasons["reused-head"] = (
+            f"the source task's head has {source_classes} outputs and the target task {target_classes} classes, "
+            "so it cannot be reused"
+        )
+    return [STRATEGIES[name] for name in names if name not in reasons], reasons
+
+
+def check_frozen_convs(frozen_convs: int) -> None:
+    """Raise ValueError unless this many convolutions can be frozen."""
+    if type(frozen_convs) is not int or frozen_convs not in range(len(cnn.CONVOLUTIONS) + 1):
+        raise ValueError(
+            f"frozen_convs: {frozen_convs!r} is not allowed; give 0, 1 or 2, the network has two convolutions"
+        )
+
+
+def freeze(model: "keras.Model", frozen_convs: int = 2) -> None:
+    """Make the first `frozen_convs` convolutions untrainable and all other layers trainable.
+
+    A model that is already compiled must be compiled again: what is trained is settled at that moment.
+    """
+    check_frozen_convs(frozen_convs)
+    for layer in model.layers:
+        layer.trainable = layer.name not in cnn.CONVOLUTIONS[:frozen_convs]
+
+
+def trainable_parameters(model: "keras.Model") -> int:
+    """Count the parameters that training may change."""
+    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+
+
+def weight_fingerprints(model: "keras.Model") -> dict[str, str]:
+    """Return the first 12 digits of the SHA-256 of each layer's weights; equal fingerprints mean that nothing moved."""
+    return {layer.name: _fingerprint(layer)[:12] for layer in model.layers if layer.get_weights()}
+
+
+def copy_weights(giver: "keras.Model", receiver: "keras.Model", head: bool = False) -> None:
+    """Copy the weights of the convolutions, and of the head too if asked, between networks of equal layer names."""
+    for layer in receiver.layers:
+        if layer.get_weights() and (head or layer.name in cnn.CONVOLUTIONS):
+            layer.set_weights(giver.get_layer(layer.name).get_weights())
+
+
+@dataclass(frozen=True)
+class Features(Split):
+    """Feature maps in place of images, with what they were computed from and the seconds that it took.
+
+    The fingerprints are those of the images and of the extractor's weights.
+    """
+
+    of_images: str
+    by_extractor: str
+    seconds: float
+
+    def check(self, split: Split, extractor: "keras.Model", dtype: str = "float16") -> None:
+        """Raise ValueError unless these are the features of exactly these images, by this extractor, in this data
+        type.
+        """
+        if self.of_images != fingerprint(split):
+            raise ValueError(
+                f"features: these {len(self)} are of other images than the {len(split)} asked for; extract them again"
+            )
+        if self.by_extractor != _fingerprint(extractor):
+            raise ValueError(
+                "features: another network, or the same one with other weights, computed these; extract them again"
+            )
+        if self.images.dtype != dtype:
+            raise ValueError(f"features: these are {self.images.dtype} and {dtype} was asked for; extract them again")
+
+
+def extract_features(extractor: "keras.Model", split: Split, dtype: str = "float16") -> Features:
+    """Run the frozen extractor over each image once; `(n, height, width, filters)` in half precision by default.
+
+    Half precision takes 282 MB for MNIST's digits 0-4, single precision twice that; the head computes in single
+    precision anyway.
+    """
+    start = time.perf_counter()
+    maps = predict(extractor, split.images, dtype=dtype)
+    return Features(maps, split.labels, fingerprint(split), _fingerprint(extractor), time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A network trained on the source task, with its result row and its learning curve."""
+
+    model: "keras.Model"
+    row: dict
+    history: pd.DataFrame
+    file: str
+
+
+def pretrained(
+    folder: Path,
+    task: Task,
+    architecture: Architecture,
+    recipe: Recipe,
+    seed: int,
+    networks: "Networks | None" = None,
+    description: str | None = None,
+) -> Pretrained:
+    """Return the network pretrained on a task: from the run folder if it was made from exactly this, else trained now
+    and kept there.
+
+    `networks` for the same architecture and recipe may be lent, so that nothing is compiled twice; the weights in
+    them are overwritten.
+    """
+    origin = made_from(task, architecture, recipe, seed)
+    found = runs.load(folder, "pretrained", origin)
+    model = cnn.build_cnn(architecture, seed)
+    if found:
+        model.load_weights(found[0])
+    else:
+        trainer = (networks or Networks(architecture, recipe)).whole
+        cnn.initialize(trainer.model, seed)
+        training = trainer.train(task.train, seed, task.validation, description)
+        model.set_weights(trainer.model.get_weights())
+        probabilities = predict(model, task.test.images)
+        row = result_row(task, "scratch", "all", seed, recipe, training, probabilities)
+        history = training.history.to_dict("list")
+        path = runs.save(folder, "pretrained", origin, ".weights.h5", model.save_weights, row=row, history=history)
+        found = path, {"row": row, "history": history}
+    return Pretrained(model, found[1]["row"], pd.DataFrame(found[1]["history"]), found[0].name)
+
+
+def made_from(task: Task, architecture: Architecture, recipe: Recipe, seed: int) -> dict:
+    """Say what a pretrained network depends on: the task's images, the architecture, the recipe, the seed, versions
+    and code.
+    """
+    return runs.made_from(
+        classes=task.classes,
+        images=task.fingerprint,
+        architecture=asdict(architecture),
+        recipe=asdict(recipe),
+        seed=seed,
+    )
+
+
+class Networks:
+    """The compiled networks of one comparison, each built when first needed, then reset for every training.
+
+    `whole` trains all layers; `frozen` trains what `frozen_convs` leaves: with 2 the head alone, on cached features.
+    """
+
+    def __init__(self, architecture: Architecture, recipe: Recipe, frozen_convs: int = 2) -> None:
+        check_frozen_convs(frozen_convs)
+        self.architecture, self.recipe, self.frozen_convs = architecture, recipe, frozen_convs
+
+    @cached_property
+    def whole(self) -> Trainer:
+        """The network with all its layers trained."""
+        return Trainer(cnn.build_cnn(self.architecture), self.recipe)
+
+    @cached_property
+    def extractor(self) -> "keras.Model":
+        """The feature extractor on its own, for caching."""
+        return cnn.cut(cnn.build_cnn(self.architecture))[0]
+
+    @cached_property
+    def frozen(self) -> Trainer:
+        """What is left to train when the convolutions are frozen: the head alone, or the network from its second
+        convolution on.
+        """
+        model = cnn.build_cnn(self.architecture)
+        freeze(model, self.frozen_convs)
+        return Trainer(cnn.cut(model)[1] if self.caches_features else model, self.recipe)
+
+    @property
+    def caches_features(self) -> bool:
+        """Whether the frozen part is the whole feature extractor, so that its output can be cached."""
+        return self.frozen_convs == len(cnn.CONVOLUTIONS)
+
+    def features(
+        self, strategy: Strategy, task: Task, images: Split, seed: int, source: Pretrained | None
+    ) -> tuple[Features, Features]:
+        """Return the cached features of the training images given and of the task's test images, for a frozen
+        strategy.
+        """
+        start_weights(self.extractor, strategy, seed, source)
+        return extract_features(self.extractor, images), extract_features(self.extractor, task.test)
+
+    def train(
+        self,
+        strategy: Strategy,
+        task: Task,
+        images: Split,
+        seed: int,
+        source: Pretrained | None = None,
+        features: tuple[Features, Features] | None = None,
+    ) -> tuple[Training, np.ndarray]:
+        """Train a strategy on some of a task's training images; return the training and the probabilities for the
+        test images.
+
+        `features` are what `Networks.features` returned for these images, computed here if they are needed and not
+        given.
+        """
+        trainer = self.frozen if strategy.frozen else self.whole
+        start_weights(trainer.model, strategy, seed, source)
+        train, test = images, task.test
+        if strategy.frozen and self.caches_features:
+            train, test = features or self.features(strategy, task, images, seed, source)
+            start_weights(self.extractor, strategy, seed, source)
+            train.check(images, self.extractor)
+            test.check(task.test, self.extractor)
+        training = trainer.train(train, seed)
+        return training, predict(trainer.model, test.images)
+
+
+def start_weights(model: "keras.Model", strategy: Strategy, seed: int, source: Pretrained | None) -> None:
+    """Give a network, or a part of one, the weights that a strategy starts from; `seed` draws the fresh ones."""
+    if strategy.features == "pretrained" and source is None:
+        raise ValueError(f"strategy {strategy.name!r} needs pretrained features; pass the pretrained source network")
+    cnn.initialize(model, seed)
+    if strategy.features == "pretrained":
+        copy_weights(source.model, model, head=strategy.head == "reused")
+
+
+def result_row(
+    task: Task,
+    strategy: str,
+    labels_per_class: int | str,
+    seed: int,
+    recipe: Recipe,
+    training: Training,
+    probabilities: np.ndarray,
+) -> dict:
+    """Return one tidy row for one training; its test errors are counted from the probabilities `(n, classes)`."""
+    errors = int(np.sum(probabilities.argmax(axis=1) != task.test.labels))
+    return {
+        "task": task.name,
+        "classes": " ".join(str(label) for label in task.classes),
+        "strategy": strategy,
+        "labels_per_class": labels_per_class,
+        "seed": seed,
+        "optimizer": recipe.optimizer,
+        "learning_rate": recipe.learning_rate,
+        "updates": training.updates,
+        "test_images": len(task.test),
+        "test_errors": errors,
+        "test_accuracy": 1 - errors / len(task.test),
+        "train_seconds": training.seconds,
+    }
+
+
+def _fingerprint(layer: "keras.Layer") -> str:
+    return hashlib.sha256(b"".join(weight.tobytes() for weight in layer.get_weights())).hexdigest()

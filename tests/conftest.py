@@ -1,0 +1,93 @@
+"""What the tests share. No test downloads anything, and none touches the repository's own run folder."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from helpers import data
+from helpers.data import Dataset, Task
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CACHED = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets" / "mnist.npz"
+MNIST_AT_HAND = bool(os.environ.get("MNIST_NPZ")) or CACHED.is_file()
+NO_MNIST = "MNIST is not at hand: set MNIST_NPZ to a mnist.npz"
+
+hypothesis.settings.register_profile("course", deadline=None, derandomize=True, database=None, max_examples=60)
+hypothesis.settings.load_profile("course")
+
+if os.environ.get("MNIST_NPZ"):  # the kernels of notebooks start in other folders
+    os.environ["MNIST_NPZ"] = str(Path(os.environ["MNIST_NPZ"]).expanduser().absolute())
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the whole session an empty home for run folders; nbval's kernels inherit it, but use no fixtures."""
+    home = tempfile.TemporaryDirectory(prefix="transfer-tutorial-")
+    os.environ["TRANSFER_TUTORIAL_HOME"] = home.name
+    config.add_cleanup(home.cleanup)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the notebooks last, and those with outputs from MNIST only where MNIST is at hand."""
+    order = {REPOSITORY / "tests" / "reference": 1, REPOSITORY / "notebooks": 2}
+    items.sort(key=lambda item: order.get(item.path.parent, 0))
+    if not MNIST_AT_HAND:
+        for item in items:
+            if item.path.parent == REPOSITORY / "notebooks":
+                item.add_marker(pytest.mark.skip(reason=NO_MNIST))
+
+
+@pytest.fixture(scope="session")
+def home() -> Path:
+    """Return the home for run folders that the whole session shares."""
+    return Path(os.environ["TRANSFER_TUTORIAL_HOME"])
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """Name an empty run folder that no other test knows; it need not exist yet."""
+    return tmp_path / "runs"
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """Load scikit-learn's 1,797 handwritten digits, 8x8."""
+    return data.load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def tasks(digits: Dataset) -> tuple[Task, Task]:
+    """Split the digits as the course does: 5-9 is the source task, 0-4 the target task."""
+    return data.split_tasks(digits, [5, 6, 7, 8, 9], [0, 1, 2, 3, 4])
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Dataset:
+    """Load the real MNIST, or skip the test where it is not at hand."""
+    if not MNIST_AT_HAND:
+        pytest.skip(NO_MNIST)
+    return data.load_dataset("mnist")
+
+
+@pytest.fixture
+def python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run code in a fresh Python process that starts in the repository's root; keyword arguments change its
+    environment, None removes a variable.
+    """
+
+    def run(code: str, *arguments: object, **environment: str | None) -> subprocess.CompletedProcess[str]:
+        environ = {**os.environ, **environment}
+        return subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            cwd=REPOSITORY,
+            env={name: value for name, value in environ.items() if value is not None},
+            capture_output=True,
+            text=True,
+        )
+
+    return run

@@ -1,0 +1,174 @@
+"""Break a copy of the project in one place at a time, and report which of the default checks notice.
+
+    python tests/mutations.py [--only NAME] [--jobs 2]
+
+Offline and without MNIST, from an empty run folder. For each fault the unit tests run first, then nbval on the lessons'
+reference outputs; both run even if the first has noticed, so that the report can say what the notebooks notice.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+UNITS = [f"tests/test_{name}.py" for name in ("data", "runs", "cnn", "training", "transfer", "comparison", "plots")]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A replacement in one of the helpers, and the lessons whose outputs could show it."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+    lessons: str
+
+
+FAULTS = [
+    Fault(
+        "labels not shifted", "data", "[split.labels == original] = new", "[split.labels == original] = original", "01"
+    ),
+    Fault(
+        "target images in the source task",
+        "data",
+        '_task("source", dataset, source,',
+        '_task("source", dataset, (*source[:-1], target[0]),',
+        "01",
+    ),
+    Fault(
+        "validation images left in training",
+        "data",
+        "train=Split(known.images[train], known.labels[train])",
+        "train=known",
+        "01",
+    ),
+    Fault(
+        "test split used for validation",
+        "data",
+        "validation=Split(known.images[validation], known.labels[validation])",
+        "validation=_of_classes(dataset.test, classes)",
+        "01",
+    ),
+    Fault("images scaled twice", "cnn", "Rescaling(1 / 255,", "Rescaling(1 / 255**2,", "02 03"),
+    Fault(
+        "one filter too many",
+        "cnn",
+        'Conv2D(architecture.filters, architecture.kernel_size, name="conv1"',
+        'Conv2D(architecture.filters + 1, architecture.kernel_size, name="conv1"',
+        "02",
+    ),
+    Fault(
+        "freeze freezes nothing",
+        "transfer",
+        "layer.trainable = layer.name not in",
+        "layer.trainable = True or layer.name not in",
+        "04",
+    ),
+    Fault("freezing without compiling again", "training", "!= self._trained:", "is None:", "04"),
+    Fault(
+        "features from an untrained network",
+        "transfer",
+        "        start_weights(self.extractor, strategy, seed, source)\n        return",
+        '        start_weights(self.extractor, STRATEGIES["scratch"], seed, source)\n        return',
+        "04",
+    ),
+    Fault(
+        "scratch starts pretrained",
+        "transfer",
+        'Strategy("scratch", "random"',
+        'Strategy("scratch", "pretrained"',
+        "05",
+    ),
+    Fault("no dropout in the head", "cnn", "Dropout(0.25,", "Dropout(0.0,", "02"),
+    Fault("seed ignored in the weights", "cnn", 'f"{seed} {layer.name} {role}"', 'f"{layer.name} {role}"', "02"),
+    Fault(
+        "seed ignored in the batches",
+        "training",
+        "rng = np.random.default_rng(seed)",
+        "rng = np.random.default_rng(0)",
+        "05",
+    ),
+    Fault(
+        "accuracy on the training split",
+        "data",
+        "test=_of_classes(dataset.test, classes)",
+        "test=_of_classes(dataset.train, classes)",
+        "01",
+    ),
+    Fault("interval with n instead of n - 1", "comparison", "stats.sem(values)", "stats.sem(values, ddof=0)", "05"),
+    Fault(
+        "figure names shifted labels",
+        "plots",
+        '"labels": [str(label) for label in task.classes]',
+        '"labels": [str(label) for label in range(len(task.classes))]',
+        "03",
+    ),
+    Fault("two colours swapped", "plots", '"frozen": {"color": "#0072B2"', '"frozen": {"color": "#E69F00"', "05"),
+    Fault(
+        "two names swapped in the table",
+        "comparison",
+        '"strategy": strategy,',
+        '"strategy": {"frozen": "random-frozen", "random-frozen": "frozen"}.get(strategy, strategy),',
+        "05",
+    ),
+]
+
+
+def notices(copy: Path, *arguments: str) -> bool:
+    """Run pytest in the copy, offline and without MNIST; return whether anything failed."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(copy),
+        "KERAS_HOME": str(copy / "nowhere"),
+        "TF_NUM_INTRAOP_THREADS": "1",
+    }
+    environment.pop("MNIST_NPZ", None)
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *arguments]
+    ran = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+    if ran.returncode not in (0, 1):
+        raise RuntimeError(f"pytest ended with {ran.returncode}:\n{ran.stdout[-2000:]}{ran.stderr[-2000:]}")
+    return ran.returncode == 1
+
+
+def try_fault(fault: Fault) -> tuple[bool, bool]:
+    """Return whether the unit tests, and whether the notebooks' outputs, notice a fault."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "project"
+        left_out = shutil.ignore_patterns(".git", "runs", "__pycache__", "*.egg-info", ".venv")
+        shutil.copytree(ROOT, copy, symlinks=True, ignore=left_out)
+        module = copy / "helpers" / f"{fault.module}.py"
+        source = module.read_text(encoding="utf-8")
+        if source.count(fault.old) != 1:
+            raise ValueError(f"{fault.name}: {fault.old!r} occurs {source.count(fault.old)} times in {module.name}")
+        module.write_text(source.replace(fault.old, fault.new), encoding="utf-8")
+        references = [next((copy / "tests/reference").glob(f"{number}_*.ipynb")) for number in fault.lessons.split()]
+        return notices(copy, *UNITS), notices(copy, *map(str, references))
+
+
+def main() -> None:
+    """Try every fault, or the one named, and print who noticed; exit code 1 if one went unnoticed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="a fault's name, or part of it")
+    parser.add_argument("--jobs", type=int, default=2, help="faults tried at once (default: 2)")
+    chosen = parser.parse_args()
+    faults = [fault for fault in FAULTS if not chosen.only or chosen.only in fault.name]
+    unnoticed = 0
+    with ThreadPoolExecutor(chosen.jobs) as pool:
+        for fault, (units, notebooks) in tqdm(zip(faults, pool.map(try_fault, faults), strict=True), total=len(faults)):
+            by = [name for name, noticed in (("unit tests", units), ("notebooks", notebooks)) if noticed]
+            tqdm.write(f"{fault.name:40} noticed by {' and '.join(by) or 'NOBODY'}")
+            unnoticed += not by
+    sys.exit(1 if unnoticed else 0)
+
+
+if __name__ == "__main__":
+    main()

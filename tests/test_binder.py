@@ -1,0 +1,98 @@
+"""What Binder makes of the repository: repo2docker finds the environment and postBuild, and postBuild does its work."""
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+REPO2DOCKER = shutil.which("jupyter-repo2docker", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+REFUSED = "http://127.0.0.1:9"  # a proxy that nobody is
+
+
+def run(command: list[object], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(word) for word in command], cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def clone(tmp_path) -> Path:
+    """Copy what a clone would hold, symlinks as symlinks."""
+    listed = run(["git", "ls-files", "-co", "--exclude-standard", "-z"], REPOSITORY)
+    if listed.returncode:
+        pytest.skip("this is not a git repository, so what a clone holds is not known")
+    folder = tmp_path / "clone"
+    for name in filter(None, listed.stdout.split("\0")):
+        if (REPOSITORY / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, folder / name, follow_symlinks=False)
+    return folder
+
+
+@pytest.fixture
+def empty_environment(tmp_path) -> Path:
+    """Make a virtual environment with every installed package but the course; return its folder of programs.
+
+    A `.pth` file names this interpreter's packages. The `.pth` files among those are not read then, and one of them
+    is what makes an editable installation importable.
+    """
+    folder = tmp_path / "environment"
+    made = run([sys.executable, "-m", "venv", "--without-pip", folder], tmp_path)
+    assert made.returncode == 0, made.stderr
+    bin_folder = folder / ("Scripts" if os.name == "nt" else "bin")
+    own = run([bin_folder / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], tmp_path)
+    installed = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
+    Path(own.stdout.strip(), "installed.pth").write_text("\n".join(installed))
+    if int(importlib.metadata.version("setuptools").split(".")[0]) < 77:  # conda-forge's Python comes with a newer one
+        wanted = [bin_folder / "python", "-m", "pip", "install", "--quiet", "--ignore-installed", "setuptools>=77"]
+        if run(wanted, tmp_path).returncode:
+            pytest.skip("setuptools 77 or newer, which builds the course, is not installed and cannot be fetched")
+    return bin_folder
+
+
+def test_the_environment_of_binder_is_that_of_the_repository(clone):
+    link = clone / "binder" / "environment.yml"
+    assert link.is_symlink()
+    assert link.resolve() == clone / "environment.yml"
+
+
+@pytest.mark.skipif(REPO2DOCKER is None, reason="jupyter-repo2docker is not installed")
+def test_repo2docker_builds_from_our_environment_and_runs_our_postbuild(clone):
+    done = run([REPO2DOCKER, "--no-build", "--debug", "."], clone)
+    printed = done.stdout + done.stderr
+    assert done.returncode == 0, printed
+    assert "Building conda environment for python=3.12" in printed
+    assert re.search(r'env update .* --file "binder/environment.yml"', printed)
+    assert re.search(r"^RUN \./binder/postBuild$", printed, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_postbuild_installs_the_course_and_survives_a_failed_download(clone, empty_environment, tmp_path):
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    python = empty_environment / "python"
+    environment = {"HOME": str(home), "KERAS_HOME": str(home / ".keras"), "MNIST_NPZ": "", "PYTHONPATH": ""}
+    environment |= {"PATH": f"{empty_environment}{os.pathsep}{os.environ['PATH']}", "NO_PROXY": "", "no_proxy": ""}
+    environment |= dict.fromkeys(["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY"], REFUSED)
+    before = run([python, "-c", "import helpers"], elsewhere, **environment)
+    assert "No module named 'helpers'" in before.stderr
+
+    built = run(["./binder/postBuild"], clone, **environment)
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert "warning: MNIST could not be fetched" in built.stderr
+    assert not list(home.rglob("*.npz"))
+
+    imported = run([python, "-c", "import helpers; print(helpers.__file__)"], elsewhere, **environment)
+    assert imported.stdout.strip() == str(clone / "helpers" / "__init__.py"), imported.stderr
+    version = run([empty_environment / "transfer-tutorial", "--version"], elsewhere, **environment)
+    assert version.returncode == 0, version.stderr
+    loaded = 'from helpers.data import load_dataset; print(load_dataset("digits").name)'
+    assert run([python, "-c", loaded], elsewhere, **environment).stdout == "digits\n"

@@ -1,0 +1,333 @@
+"""The lessons in a real JupyterLab, and the pages of a run, both in a real browser: headless Chromium.
+
+Screenshots go to the folder named by the environment variable SCREENSHOTS, if it is set.
+"""
+
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import nbformat
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LESSONS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+SCREEN = {"width": 1280, "height": 800}
+WITH_BARS = ("03_pretraining", "04_freezing", "05_transfer_comparison")
+ERROR = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]'
+STDERR = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]'
+SETTINGS = {  # JupyterLab's own; each by its plugin
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
+    "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is on the page, scrolled to or not
+}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: neither chromium nor google-chrome is on the PATH"),
+]
+each_lesson = pytest.mark.parametrize("name", [path.stem for path in LESSONS])
+
+
+@dataclass(frozen=True)
+class Server:
+    """A JupyterLab that runs: where, its token, and the folder with the lessons."""
+
+    url: str
+    token: str
+    folder: Path
+
+    def ask(self, what: str, method: str = "GET") -> list | dict | None:
+        """Ask the server's REST interface."""
+        headers = {"Authorization": f"token {self.token}"}
+        request = urllib.request.Request(f"{self.url}/api/{what}", method=method, headers=headers)
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
+            content = answer.read()
+        return json.loads(content) if content else None
+
+    def kernel_of(self, name: str) -> str:
+        """Return the execution state of a lesson's kernel."""
+        states = [each["kernel"]["execution_state"] for each in self.ask("sessions") if each["name"] == f"{name}.ipynb"]
+        return states[0] if states else "none"
+
+    def shut_kernels_down(self) -> None:
+        for session in self.ask("sessions"):
+            self.ask(f"sessions/{session['id']}", "DELETE")
+
+
+def on_digits(path: Path, folder: Path, dataset: str = "digits") -> None:
+    """Copy a lesson without its outputs and with another default for its parameter `dataset`."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source, changed = re.subn(r'(?m)^(dataset: str = )"\w+"', rf'\1"{dataset}"', cell.source)
+            assert changed == 1
+    nbformat.write(notebook, folder / path.name)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    """Start JupyterLab on a copy of the lessons, with settings, kernels and run folder of its own."""
+    home = tmp_path_factory.mktemp("jupyter")
+    lessons = home / "lessons"
+    lessons.mkdir()
+    for path in LESSONS:
+        on_digits(path, lessons)
+    for plugin, values in SETTINGS.items():
+        file = home / "config" / "lab" / "user-settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+    kinds = ("config", "data", "runtime")
+    folders = {f"JUPYTER_{kind.upper()}_DIR": str(home / kind) for kind in kinds}
+    environment = {**os.environ, **folders, "TRANSFER_TUTORIAL_HOME": str(home), "JUPYTER_TOKEN": os.urandom(16).hex()}
+    environment.pop("JUPYTERLAB_SETTINGS_DIR", None)
+    found = Server(f"http://127.0.0.1:{free_port()}", environment["JUPYTER_TOKEN"], lessons)
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--allow-root"]
+    command += [f"--port={urlsplit(found.url).port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={lessons}"]
+    with open(home / "log", "w") as log:
+        process = subprocess.Popen(command, cwd=lessons, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(240):
+            try:
+                found.ask("status")
+                break
+            except (urllib.error.URLError, ConnectionError):
+                assert process.poll() is None, (home / "log").read_text()
+                time.sleep(0.25)
+        else:
+            pytest.fail("JupyterLab did not start within a minute:\n" + (home / "log").read_text())
+        yield found
+        found.shut_kernels_down()
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["sync_api.Browser"]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, "--disable-sync"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser) -> Iterator["sync_api.Page"]:
+    """Open an empty window of 1280 x 800, which knows the hosts that it has asked for something: `page.hosts`."""
+    page = browser.new_page(viewport=SCREEN)
+    page.hosts = set()
+    page.on("request", lambda request: page.hosts.add(urlsplit(request.url).hostname))
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def screenshots(tmp_path) -> Path:
+    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path / "screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def open_lesson(page, server: Server, name: str):
+    """Open a lesson in JupyterLab, wait for its kernel, and return its part of the page."""
+    page.goto(f"{server.url}/lab/tree/{name}.ipynb?token={server.token}&reset", timeout=60_000)
+    notebook = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
+    notebook.locator(".jp-Cell").first.wait_for(timeout=60_000)
+    wait(lambda: server.kernel_of(name) == "idle", 60, "the kernel does not start")
+    page.locator("#jupyterlab-splash").wait_for(state="detached", timeout=60_000)
+    return notebook
+
+
+def run_all(page, server: Server, name: str, notebook, seconds: float = 600) -> None:
+    """Choose Run All Cells from the menu, and wait until the last code cell has run or one has failed."""
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    prompts = notebook.locator(".jp-CodeCell .jp-InputPrompt")
+
+    def over() -> bool:
+        texts = prompts.all_inner_texts()
+        done = bool(re.fullmatch(r"\[\d+\]:", texts[-1].strip())) or notebook.locator(ERROR).count() > 0
+        return done and not any("*" in text for text in texts) and server.kernel_of(name) == "idle"
+
+    wait(over, seconds, f"{name} does not come to its end")
+
+
+def wait(condition, seconds: float, complaint: str) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, complaint
+        time.sleep(0.2)
+
+
+def photograph(page, notebook, path: Path) -> None:
+    """Save a picture of the whole lesson: of a window as high as the lesson, as far as Chromium can."""
+    outer = notebook.locator(".jp-WindowedPanel-outer")
+    height = outer.evaluate("element => element.scrollHeight") + 120
+    page.set_viewport_size({"width": SCREEN["width"], "height": min(height, 16_000)})
+    outer.evaluate("element => element.scrollTo(0, 0)")
+    page.wait_for_timeout(500)
+    page.screenshot(path=path)
+    page.set_viewport_size(SCREEN)
+
+
+@each_lesson
+def test_a_lesson_runs_through_and_looks_right(name, page, server, screenshots):
+    source = nbformat.read(server.folder / f"{name}.ipynb", as_version=4)
+    prose = "\n".join(cell.source for cell in source.cells if cell.cell_type == "markdown")
+    notebook = open_lesson(page, server, name)
+    try:
+        page.screenshot(path=screenshots / f"{name}-opened.png")
+        run_all(page, server, name, notebook)
+        photograph(page, notebook, screenshots / f"{name}.png")
+
+        assert notebook.locator(ERROR).count() == 0, notebook.locator(ERROR).all_inner_texts()
+        assert "Traceback" not in notebook.inner_text()
+        assert [text for text in notebook.locator(STDERR).all_inner_texts() if text.strip()] == []
+        check_figures(notebook)
+        check_table_of_contents(page, prose)
+        check_folded_answers(notebook, prose)
+        if name in WITH_BARS:
+            check_progress_bars(notebook)
+        check_links_to_lessons(page, notebook, name, prose)
+        assert page.hosts == {"127.0.0.1"}, "JupyterLab or the lesson asked other hosts"
+    finally:
+        server.shut_kernels_down()
+
+
+def check_figures(notebook) -> None:
+    """Every figure is there in full, no wider than the place it has."""
+    figures = notebook.locator(".jp-OutputArea-output img")
+    assert figures.count() > 0
+    for figure in figures.all():
+        figure.scroll_into_view_if_needed()
+        assert figure.is_visible()
+        assert figure.evaluate("image => image.complete && image.naturalWidth > 0")
+        assert figure.evaluate(
+            "image => image.getBoundingClientRect().right"
+            " <= image.closest('.jp-WindowedPanel-outer').getBoundingClientRect().right"
+        )
+
+
+def check_table_of_contents(page, prose: str) -> None:
+    page.locator('.jp-SideBar [data-id="table-of-contents"]').click()
+    entries = page.locator(".jp-TableOfContents .jp-tocItem-content")
+    entries.first.wait_for()
+    shown = [text.strip() for text in entries.all_inner_texts()]
+    outside_fences = re.sub(r"(?ms)^```.*?^```$", "", prose)
+    headings = re.findall(r"(?m)^#+ (.+)$", outside_fences)
+    assert [re.sub(r"[`*]", "", heading) for heading in headings] == shown
+    page.locator('.jp-SideBar [data-id="table-of-contents"]').click()
+
+
+def check_folded_answers(notebook, prose: str) -> None:
+    answers = notebook.locator("details")
+    assert answers.count() == prose.count("<details>") > 0
+    for answer in answers.all():
+        content = answer.locator(":scope > :not(summary)").first
+        assert not content.is_visible()
+        answer.locator("summary").click()
+        assert content.is_visible()
+
+
+def check_progress_bars(notebook) -> None:
+    """A progress bar is a widget; where it is gone after its work, nothing is left of it."""
+    text = notebook.inner_text()
+    for instead in ("HBox(", "FloatProgress(", "Error displaying widget", "Loading widget", "model not found"):
+        assert instead not in text
+    assert not re.search(r"\d+%\|", text), "a progress bar of text"
+
+
+def check_links_to_lessons(page, notebook, name: str, prose: str) -> None:
+    targets = dict.fromkeys(re.findall(r"\]\((\w+)\.ipynb\)", prose))
+    assert targets or name == LESSONS[-1].stem
+    for target in targets:
+        notebook.locator(f'a[href*="{target}.ipynb"]').first.click()
+        opened = page.locator(".lm-DockPanel-tabBar .lm-mod-current", has_text=f"{target}.ipynb")
+        opened.wait_for(timeout=30_000)
+        assert page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) h1").first.is_visible()
+        page.locator(".lm-DockPanel-tabBar .lm-TabBar-tab", has_text=f"{name}.ipynb").click()
+    if targets:
+        assert page.locator(".lm-DockPanel-tabBar .lm-TabBar-tab").count() == len(targets) + 1
+
+
+def test_a_cell_that_fails_is_seen_and_says_what_is_allowed(page, server):
+    on_digits(LESSONS[0], server.folder, dataset="nothing")
+    notebook = open_lesson(page, server, LESSONS[0].stem)
+    try:
+        run_all(page, server, LESSONS[0].stem, notebook, seconds=60)
+        assert notebook.locator(ERROR).count() == 1
+        assert "dataset: 'nothing' is not known; allowed are" in notebook.locator(ERROR).inner_text()
+    finally:
+        server.shut_kernels_down()
+        on_digits(LESSONS[0], server.folder)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> list[Path]:
+    """Run lesson 01 on the digits from the command line; return the pages that it wrote."""
+    folder = tmp_path_factory.mktemp("run") / "out"
+    program = [sys.executable, "-c", "from helpers.cli import main; main()"]
+    command = [*program, "run", "--dataset", "digits", "--only", "01", "--out", str(folder)]
+    done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [folder / "index.html", folder / "html" / "01_data_split.html"]
+
+
+def test_the_pages_of_a_run_load_nothing_and_are_light(pages, page):
+    for path in pages:
+        assert path.stat().st_size < 3e6
+        page.goto(path.as_uri())
+        page.wait_for_load_state("networkidle")
+        assert page.locator("h1").first.is_visible()
+    assert page.hosts <= {"", None}, "file:// has no host"
+
+
+def test_the_figures_of_a_page_have_alternative_text_and_the_tables_fit(pages, page):
+    page.goto(pages[1].as_uri())
+    figures = page.locator("img")
+    assert figures.count() >= 2
+    for figure in figures.all():
+        assert figure.evaluate("image => image.complete && image.naturalWidth > 0")
+        assert len(figure.get_attribute("alt") or "") > 20
+    assert page.locator("table").count() >= 5
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "wider than the window"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_follows_the_colour_scheme(scheme, pages, page, screenshots):
+    from matplotlib.image import imread
+
+    page.emulate_media(color_scheme=scheme)
+    for path in pages:
+        page.goto(path.as_uri())
+        picture = page.screenshot(path=screenshots / f"{path.stem}-{scheme}.png")
+        corner = imread(io.BytesIO(picture))[0, 0, :3].mean()
+        text = page.evaluate("getComputedStyle(document.body).color")
+        ink = sum(map(int, re.findall(r"\d+", text)[:3])) / 3 / 255
+        assert (corner > 0.9 and ink < 0.2) if scheme == "light" else (corner < 0.2 and ink > 0.8)

@@ -1,0 +1,232 @@
+"""The network: its parameters and multiply-adds, where it is cut, and how its weights are drawn."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import cnn
+from helpers.backend import keras
+from helpers.cnn import Architecture
+from helpers.data import Dataset
+
+SMALL = Architecture(image_shape=(8, 8, 1), filters=4, dense_units=16)
+LEARNT = ("conv1", "conv2", "dense1", "scores")  # the layers that have weights
+
+
+@pytest.fixture(scope="module")
+def published() -> keras.Model:
+    return cnn.build_cnn(Architecture())
+
+
+def weights(model: keras.Model) -> dict[str, np.ndarray]:
+    """Return all weights of a network, each under the name of its layer and its role."""
+    return {f"{layer.name}/{weight.name}": weight.numpy() for layer in model.layers for weight in layer.weights}
+
+
+def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+# What it costs
+
+
+def test_the_published_network_has_600165_parameters(published: keras.Model):
+    counts = cnn.layer_costs(published).set_index("layer")["parameters"]
+    assert counts[list(LEARNT)].tolist() == [320, 9_248, 589_952, 645]
+    assert counts.sum() == published.count_params() == 600_165
+
+
+def test_the_convolutions_do_5503104_of_6093568_multiply_adds(published: keras.Model):
+    counts = cnn.layer_costs(published).set_index("layer")["multiply_adds"]
+    assert counts["conv1"] == 26 * 26 * 32 * (3 * 3 * 1)  # positions, filters, kernel
+    assert counts["conv2"] == 24 * 24 * 32 * (3 * 3 * 32)
+    assert counts["conv1"] + counts["conv2"] == 5_503_104
+    assert counts["dense1"] == 12 * 12 * 32 * 128
+    assert counts["scores"] == 128 * 5
+    assert counts.sum() == 6_093_568
+
+
+def test_the_table_of_costs_has_one_row_per_layer_from_input_to_output(published: keras.Model):
+    costs = cnn.layer_costs(published)
+    assert costs.columns.tolist() == ["layer", "output", "parameters", "multiply_adds"]
+    extractor = ["rescale", "conv1", "relu1", "conv2", "relu2", "pool"]
+    head = ["dropout1", "flatten", "dense1", "relu3", "dropout2", "scores"]
+    assert costs["layer"].tolist() == extractor + head
+    assert costs.set_index("layer")["output"][["conv1", "conv2", "pool", "flatten", "scores"]].tolist() == [
+        (26, 26, 32),
+        (24, 24, 32),
+        (12, 12, 32),
+        (4608,),
+        (5,),
+    ]
+
+
+def test_dropout_takes_a_quarter_of_the_features_and_a_fifth_of_the_dense_units(published: keras.Model):
+    assert [published.get_layer(name).rate for name in ("dropout1", "dropout2")] == [0.25, 0.2]
+
+
+def test_the_sizes_asked_for_are_the_sizes_built():
+    sizes = Architecture((12, 12, 1), classes=3, filters=6, kernel_size=2, pool_size=5, dense_units=7)
+    shapes = {name: weight.shape for name, weight in weights(cnn.build_cnn(sizes)).items() if "kernel" in name}
+    assert shapes == {
+        "conv1/kernel": (2, 2, 1, 6),
+        "conv2/kernel": (2, 2, 6, 6),
+        "dense1/kernel": (24, 7),  # 12 - 1 - 1 = 10 pixels, 2 x 2 pools of 5 x 5, 6 filters
+        "scores/kernel": (7, 3),
+    }
+
+
+# What goes in and comes out
+
+
+def test_uint8_images_go_in_and_probabilities_come_out(digits: Dataset):
+    model = cnn.build_cnn(SMALL)
+    probabilities = model.predict_on_batch(digits.test.images[:50])
+    assert model.inputs[0].dtype == "uint8"
+    assert probabilities.shape == (50, 5)
+    assert probabilities.min() >= 0
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+
+
+def test_the_network_itself_scales_grey_values_to_0_to_1():
+    rescale = cnn.build_cnn(SMALL).get_layer("rescale")
+    assert np.allclose(rescale(np.array([[0, 51, 255]], np.uint8)), [[0, 0.2, 1]])
+
+
+# Where it is cut
+
+
+def test_the_extractor_and_then_the_head_give_exactly_the_whole_networks_output(digits: Dataset):
+    model = cnn.build_cnn(SMALL)
+    extractor, head = cnn.cut(model)
+    images = digits.test.images[:50]
+    assert np.array_equal(head(extractor(images)), model(images))
+
+
+def test_the_extractor_ends_at_the_pool_and_the_head_starts_with_dropout(published: keras.Model):
+    extractor, head = cnn.cut(published)
+    assert extractor.layers[-1].name == "pool"
+    assert head.layers[0].name == "dropout1"
+    assert extractor.output_shape[1:] == head.input_shape[1:] == (12, 12, 32)
+    assert (extractor.count_params(), head.count_params()) == (320 + 9_248, 590_597)
+
+
+def test_nothing_in_the_extractor_is_random(digits: Dataset):
+    extractor, _ = cnn.cut(cnn.build_cnn(SMALL))
+    images = digits.test.images[:10]
+    assert np.array_equal(extractor(images, training=True), extractor(images, training=False))
+
+
+def test_the_parts_share_their_weights_with_the_whole():
+    model = cnn.build_cnn(SMALL)
+    for part in cnn.cut(model):
+        part.set_weights([np.full(weight.shape, 0.5) for weight in part.get_weights()])
+    assert all((weight == 0.5).all() for weight in weights(model).values())
+
+
+# How its weights are drawn
+
+
+def test_the_same_seed_gives_the_same_weights():
+    assert same(weights(cnn.build_cnn(SMALL, seed=3)), weights(cnn.build_cnn(SMALL, seed=3)))
+
+
+def test_another_seed_gives_other_weights_in_each_layer():
+    one, other = weights(cnn.build_cnn(SMALL, seed=3)), weights(cnn.build_cnn(SMALL, seed=4))
+    assert all((one[f"{name}/kernel"] != other[f"{name}/kernel"]).all() for name in LEARNT)
+
+
+def test_no_two_layers_are_drawn_alike(published: keras.Model):
+    starts = [weights(published)[f"{name}/kernel"].ravel()[:100] / limit for name, limit in LIMITS.items()]
+    for first in range(len(starts)):
+        for second in range(first):
+            assert not np.allclose(starts[first], starts[second], atol=1e-3)
+
+
+# Glorot and Bengio 2010: uniform between plus and minus sqrt(6 / (inputs + outputs)) of one unit
+LIMITS = {
+    "conv1": math.sqrt(6 / (9 * 1 + 9 * 32)),
+    "conv2": math.sqrt(6 / (9 * 32 + 9 * 32)),
+    "dense1": math.sqrt(6 / (4608 + 128)),
+    "scores": math.sqrt(6 / (128 + 5)),
+}
+
+
+@pytest.mark.parametrize("name", LEARNT)
+def test_weights_are_drawn_as_keras_draws_them(published: keras.Model, name: str):
+    kernel, limit = weights(published)[f"{name}/kernel"], LIMITS[name]
+    assert 0.95 * limit < np.abs(kernel).max() <= limit
+    assert abs(kernel.mean()) < 3 * limit / math.sqrt(3 * kernel.size)  # three standard errors of a uniform mean
+    assert kernel.std() == pytest.approx(limit / math.sqrt(3), rel=0.1)
+    assert not weights(published)[f"{name}/bias"].any()
+
+
+def test_initializing_makes_any_network_equal_to_a_freshly_built_one():
+    model = cnn.build_cnn(SMALL, seed=1)
+    model.set_weights([np.full(weight.shape, 9.0) for weight in model.get_weights()])
+    cnn.initialize(model, seed=2)
+    assert same(weights(model), weights(cnn.build_cnn(SMALL, seed=2)))
+
+
+def test_the_head_alone_starts_from_the_same_weights_as_inside_the_whole_network():
+    _, head = cnn.cut(cnn.build_cnn(SMALL, seed=1))
+    cnn.initialize(head, seed=2)
+    whole = weights(cnn.build_cnn(SMALL, seed=2))
+    assert same(weights(head), {name: whole[name] for name in whole if name.startswith(("dense1", "scores"))})
+
+
+def test_a_layers_draw_does_not_depend_on_how_many_classes_there_are():
+    five, three = (
+        weights(cnn.build_cnn(Architecture((8, 8, 1), classes, filters=4, dense_units=16))) for classes in (5, 3)
+    )
+    for name in ("conv1/kernel", "conv2/kernel", "dense1/kernel"):
+        assert np.array_equal(five[name], three[name])
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("parameter", ["filters", "kernel_size", "pool_size", "dense_units"])
+@pytest.mark.parametrize("value", [0, -3, 2.5, 3.0, True, "3", None])
+def test_a_size_below_1_or_not_whole_is_refused(parameter: str, value: object):
+    with pytest.raises(ValueError, match=f"{parameter}: {value!r} is not allowed; give a whole number of at least 1"):
+        Architecture(**{parameter: value})
+
+
+@pytest.mark.parametrize(("kernel_size", "pool_size"), [(5, 1), (4, 3), (3, 5), (9, 2)])
+def test_a_kernel_and_a_pool_that_leave_nothing_of_the_image_are_refused(kernel_size: int, pool_size: int):
+    message = f"kernel_size: {kernel_size} twice and pool_size {pool_size} leave nothing of an image of 8 pixels"
+    with pytest.raises(ValueError, match=message):
+        Architecture((8, 8, 1), kernel_size=kernel_size, pool_size=pool_size)
+
+
+@pytest.mark.parametrize(("kernel_size", "pool_size"), [(1, 8), (2, 6), (3, 4), (4, 2)])
+def test_a_kernel_and_a_pool_that_leave_one_position_are_accepted(kernel_size: int, pool_size: int):
+    model = cnn.build_cnn(Architecture((8, 8, 1), kernel_size=kernel_size, pool_size=pool_size, filters=2))
+    assert model.get_layer("pool").output.shape[1:] == (1, 1, 2)
+
+
+# TensorFlow's start-up
+
+IMPORT_AND_TRAIN = """
+from helpers.backend import keras
+from helpers import cnn, training
+import numpy as np
+model = cnn.build_cnn(cnn.Architecture((8, 8, 1), filters=2, dense_units=2))
+model.compile(loss="sparse_categorical_crossentropy")
+model.train_on_batch(np.zeros((2, 8, 8, 1), np.uint8), np.zeros(2))
+"""
+
+
+def test_importing_keras_through_the_backend_and_training_write_nothing(python):
+    finished = python(IMPORT_AND_TRAIN, TF_CPP_MIN_LOG_LEVEL=None)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
+
+
+def test_an_error_while_keras_is_imported_still_arrives(python, tmp_path: Path):
+    (tmp_path / "keras.py").write_text("raise ImportError('keras is broken here')")
+    finished = python("import sys; sys.path.insert(0, sys.argv[1]); import helpers.backend", tmp_path)
+    assert finished.returncode == 1
+    assert "ImportError: keras is broken here" in finished.stderr

@@ -1,0 +1,69 @@
+"""The whole course through the command line, on the embedded digits: real papermill, real kernels, real TensorFlow."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+REFERENCE = Path(__file__).resolve().parent / "reference"
+TOLERANCE = 0.03  # of accuracy: 5 of 180 test images may change sides on another processor
+
+
+def transfer_tutorial(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line from a folder that is neither the repository nor the lessons'."""
+    command = [sys.executable, "-c", "from helpers.cli import main; main()", "run", "--dataset", "digits", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def default_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run all lessons with their defaults into a path with a space; return the folder."""
+    here = tmp_path_factory.mktemp("some where")
+    ran = transfer_tutorial(here, "--out", "a run")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "Open " in ran.stdout
+    return here / "a run"
+
+
+def test_every_lesson_runs_and_leaves_its_pages(default_run):
+    record = json.loads((default_run / "run.json").read_text())
+    assert [lesson["status"] for lesson in record["lessons"]] == ["done"] * 5
+    assert len(list((default_run / "lessons").glob("*.ipynb"))) == 5
+    assert len(list((default_run / "html").glob("*.html"))) == 5
+    index = (default_run / "index.html").read_text()
+    assert "data:image/png" in index and "random-frozen" in index
+
+
+def test_results_have_one_row_per_training(default_run):
+    rows = pd.read_csv(default_run / "results.csv", dtype={"lesson": str, "labels_per_class": str})
+    assert len(rows[rows["lesson"] == "03"]) == 2  # published and repaired learning rate
+    assert len(rows[rows["lesson"] == "04"]) == 5  # fresh and reused head, three depths of the cut
+    assert len(rows[rows["lesson"] == "05"]) == 3 * (1 + 3 * 5)  # seeds x (pretraining + budgets x strategies)
+    assert set(rows.query("task == 'source'")["strategy"]) == {"scratch"}
+    assert rows[["updates", "test_images", "test_accuracy", "train_seconds"]].notna().all(axis=None)
+
+
+@pytest.mark.parametrize("number", ["03", "04", "05"])
+def test_results_agree_with_the_stored_ones(default_run, number):
+    stored = pd.read_csv(REFERENCE / f"results-{number}.csv", dtype={"lesson": str, "labels_per_class": str})
+    fresh = pd.read_csv(default_run / "results.csv", dtype={"lesson": str, "labels_per_class": str})
+    fresh = fresh[fresh["lesson"] == number].reset_index(drop=True)
+    exact = ["task", "classes", "strategy", "labels_per_class", "seed", "updates", "test_images"]
+    assert fresh[exact].equals(stored[exact])
+    assert (fresh["test_accuracy"] - stored["test_accuracy"]).abs().max() <= TOLERANCE
+
+
+def test_tasks_of_other_sizes_name_the_right_classes(tmp_path):
+    classes = ["-p", "source_classes", "[0, 1, 2, 3, 4, 5, 6]", "-p", "target_classes", "[7, 8, 9]"]
+    small = ["-p", "seeds", "[0]", "-p", "labels_per_class", "[10]", "--only", "02,04,05"]
+    ran = transfer_tutorial(tmp_path, *classes, *small, "--out", "run")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    rows = pd.read_csv(tmp_path / "run" / "results.csv")
+    assert set(rows["classes"]) == {"0 1 2 3 4 5 6", "7 8 9"}
+    assert "reused-head" not in set(rows["strategy"])
+    lesson = (tmp_path / "run" / "lessons" / "05_transfer_comparison.ipynb").read_text()
+    assert "reused-head is left out: the source task's head has 7 outputs and the target task 3 classes" in lesson
+    assert "one seed gives no interval" in lesson

@@ -1,0 +1,128 @@
+"""Promises of the lessons as documents. That they run and show what they showed is checked by nbval."""
+
+import base64
+import re
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import refresh_outputs
+
+ROOT = Path(__file__).resolve().parents[1]
+LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+REFERENCES = ROOT / "tests" / "reference"
+IGNORED = "nbval-ignore-output"
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(path: Path) -> list[nbformat.NotebookNode]:
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def tags(cell: nbformat.NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+STORED = [*LESSONS, *sorted(REFERENCES.glob("*.ipynb"))]
+stored = pytest.mark.parametrize("path", STORED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+lessons = pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+
+
+def test_there_are_five_lessons():
+    assert [path.stem for path in LESSONS] == [
+        "01_data_split",
+        "02_cnn_build",
+        "03_pretraining",
+        "04_freezing",
+        "05_transfer_comparison",
+    ]
+
+
+@lessons
+def test_opens_and_closes_like_every_lesson(path):
+    first, *_, last = read(path).cells
+    for promise in ("What you'll do", "What you'll learn", "What you'll need", "minutes"):
+        assert promise in first.source
+    for part in ("## On your own", "<summary>Answer</summary>", "## In practice", "## Further reading"):
+        assert part in last.source
+    assert 2 <= last.source.count("<details>") <= 3
+
+
+@lessons
+def test_is_short_enough_to_read(path):
+    assert len(read(path).cells) <= 45
+    assert max(len(cell.source.splitlines()) for cell in code_cells(path)) <= 25
+
+
+@lessons
+def test_has_one_cell_of_parameters(path):
+    assert sum("parameters" in tags(cell) for cell in code_cells(path)) == 1
+
+
+def test_a_parameter_is_the_same_in_all_lessons():
+    everywhere: dict[str, set] = {}
+    for path in LESSONS:
+        for name, parameter in papermill.inspect_notebook(str(path)).items():
+            described = (parameter["inferred_type_name"], parameter["default"], parameter["help"])
+            assert all(described), f"{name} of {path.stem} lacks a type, a default or a comment"
+            everywhere.setdefault(name, set()).add(described)
+    differing = {name: found for name, found in everywhere.items() if len(found) > 1}
+    assert not differing
+
+
+@stored
+def test_at_least_70_percent_of_the_cells_with_output_are_compared(path):
+    shown = [cell for cell in code_cells(path) if cell.outputs]
+    compared = [cell for cell in shown if IGNORED not in tags(cell)]
+    assert len(compared) >= 0.7 * len(shown)
+
+
+@stored
+def test_what_is_not_compared_is_followed_by_something_that_is(path):
+    shown = [cell for cell in code_cells(path) if cell.outputs or IGNORED in tags(cell)]
+    last_compared = max(index for index, cell in enumerate(shown) if IGNORED not in tags(cell))
+    trailing = [cell.source for cell in shown[last_compared + 1 :]]
+    assert all("ipywidgets.interact" in source for source in trailing), "only the playground may come last"
+
+
+@stored
+def test_stored_outputs_are_clean(path):
+    for cell in code_cells(path):
+        assert cell.execution_count is None
+        text = str(cell.outputs)
+        assert not re.search(r"oneDNN|absl::|Traceback|widget-view", text)
+        assert not re.search(r"(?<![\w.])/(?:home|root|tmp|usr|opt|Users|work)/", text)
+        assert not any(output.output_type == "error" or output.get("name") == "stderr" for output in cell.outputs)
+
+
+@stored
+def test_every_stored_figure_has_alternative_text(path):
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                assert len(output.metadata["image/png"]["alt"]) > 20
+
+
+@lessons
+def test_reference_holds_the_lesson_itself(path):
+    reference = [cell for cell in read(REFERENCES / path.name).cells if "injected-parameters" not in tags(cell)]
+    assert [cell.source for cell in reference] == [cell.source for cell in read(path).cells]
+    assert [tags(cell) for cell in reference] == [tags(cell) for cell in read(path).cells]
+
+
+@lessons
+def test_links_to_other_lessons_lead_somewhere(path):
+    for cell in read(path).cells:
+        for link in re.findall(r"\]\(([\w./]+\.ipynb)\)", cell.source):
+            assert (path.parent / link).is_file(), link
+
+
+def test_readme_quotes_lesson_05():
+    lesson, readme = LESSONS[-1], (ROOT / "README.md").read_text(encoding="utf-8")
+    assert refresh_outputs.result_table(lesson) in readme
+    (figure,) = [cell.outputs[-1] for cell in code_cells(lesson) if "key-figure" in tags(cell)]
+    assert (ROOT / "notebooks" / "result.png").read_bytes() == base64.b64decode(figure.data["image/png"])

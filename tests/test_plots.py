@@ -1,0 +1,393 @@
+"""Figures: what is drawn is the data, under the original labels, with units and a sentence that says the result."""
+
+import math
+import warnings
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from helpers import cnn, plots
+from helpers.backend import keras
+from helpers.data import Dataset, Split, Task, split_tasks
+from helpers.transfer import STRATEGIES
+
+
+def rendered(figure: Figure) -> Figure:
+    """Draw a figure once, as a notebook would; nothing may warn."""
+    with warnings.catch_warnings(action="error"):
+        figure.savefig(BytesIO(), format="png")
+    return figure
+
+
+def texts(axis: Axes) -> list[str]:
+    return [text.get_text() for text in axis.texts]
+
+
+def images(axis: Axes) -> list[np.ndarray]:
+    return [np.asarray(child.get_array()) for child in axis.get_children() if isinstance(child, AxesImage)]
+
+
+def tick_labels(axis) -> list[str]:
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def widths(axis: Axes) -> list[float]:
+    return [bar.get_width() for bar in axis.patches]
+
+
+@pytest.fixture
+def task() -> Task:
+    """Make a task of three classes with 4, 3 and 2 training images; each image has one grey value of its own."""
+
+    def split(first: int, labels: list[int]) -> Split:
+        values = np.arange(first, first + len(labels), dtype=np.uint8)
+        return Split(np.broadcast_to(values[:, None, None, None], (len(labels), 8, 8, 1)), np.array(labels, np.int32))
+
+    return Task(
+        name="target",
+        classes=(9, 5, 7),
+        train=split(10, [2, 0, 1, 0, 0, 1, 2, 1, 0]),
+        validation=split(100, [0, 1, 2]),
+        test=split(200, [0, 0, 1, 1, 2, 2]),
+    )
+
+
+@pytest.fixture
+def scores() -> np.ndarray:
+    """Return probabilities for that task's test images; the second, third and last are wrong, the third most so."""
+    return np.array(
+        [
+            [0.8, 0.1, 0.1],
+            [0.3, 0.6, 0.1],  # 9 taken for 5
+            [0.0, 0.1, 0.9],  # 5 taken for 7
+            [0.1, 0.8, 0.1],
+            [0.2, 0.2, 0.6],
+            [0.7, 0.0, 0.3],  # 7 taken for 9
+        ],
+        np.float32,
+    )
+
+
+@pytest.fixture
+def summary() -> pd.DataFrame:
+    """Make a summary of two strategies at two budgets, from three seeds."""
+    return pd.DataFrame(
+        {
+            "labels_per_class": [10, 10, "all", "all"],
+            "strategy": ["scratch", "frozen", "scratch", "frozen"],
+            "seeds": [3] * 4,
+            "accuracy": [0.90, 0.95, 0.998, 0.997],
+            "accuracy_low": [0.88, 0.94, 0.997, 0.996],
+            "accuracy_high": [0.92, 0.96, 0.999, 0.998],
+            "train_seconds": [4.0, 1.0, 12.0, 6.0],
+            "total_seconds": [4.0, 21.0, 12.0, 30.0],
+        }
+    )
+
+
+# What all figures share
+
+
+def test_every_strategy_has_a_style_and_no_two_share_a_colour_marker_or_line_with_marker():
+    assert list(plots.STYLES) == list(STRATEGIES)
+    for part in ("color", "marker"):
+        assert len({style[part] for style in plots.STYLES.values()}) == 5
+
+
+def test_the_colours_are_okabe_and_itos():
+    published = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
+    assert {style["color"] for style in plots.STYLES.values()} | {plots.TRAINING, plots.VALIDATION} <= published
+
+
+def test_pyplot_keeps_no_figure(task: Task):
+    import matplotlib.pyplot as plt
+
+    plots.class_counts([task])
+    assert plt.get_fignums() == []
+
+
+IN_A_NOTEBOOK = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+from helpers import plots
+data, metadata = shell.display_formatter.format(plots.epoch_seconds({"frozen": 2.0}))
+print(metadata["image/png"], data["text/plain"], data["image/png"][:4])
+"""
+
+
+def test_a_notebook_gets_the_alternative_text_with_the_picture(python, tmp_path):
+    finished = python(IN_A_NOTEBOOK, IPYTHONDIR=str(tmp_path))
+    assert finished.stdout.startswith("{'alt': 'Seconds per epoch: frozen: 2.0.'} <Figure size ")
+    assert finished.stdout.endswith("b'\\x89PNG'\n")
+
+
+# Lesson 01
+
+
+def test_sample_images_stand_beside_their_original_labels(task: Task):
+    figure = rendered(plots.sample_images([task], per_class=3))
+    assert len(figure.axes) == 9  # three classes, three images each
+    rows = np.array(figure.axes).reshape(3, 3)
+    assert [texts(row[0]) for row in rows] == [["9"], ["5"], ["7"]]
+    first_of_each = [11, 13, 14], [12, 15, 17], [10, 16]  # grey values of labels 0, 1 and 2, in the task's order
+    for row, expected in zip(rows, first_of_each, strict=True):
+        assert [int(image[0, 0]) for axis in row for image in images(axis)] == expected
+
+
+def test_sample_images_give_each_task_a_block_under_its_name(tasks: tuple[Task, Task]):
+    figure = rendered(plots.sample_images(tasks, per_class=2))
+    titles = [panel.get_suptitle() for panel in figure.subfigs]
+    assert titles == ["source task: labels 5, 6, 7, 8, 9", "target task: labels 0, 1, 2, 3, 4"]
+    assert len(figure.axes) == 2 * 5 * 2
+    assert figure.alternative_text == (
+        "Training images, one row per class. Source task: 5, 6, 7, 8, 9. Target task: 0, 1, 2, 3, 4."
+    )
+
+
+def test_sample_images_of_tasks_of_other_sizes_have_a_row_for_each_class(digits: Dataset):
+    source, target = split_tasks(digits, [0, 1, 2, 3, 4, 5, 6], [7, 8, 9])
+    figure = rendered(plots.sample_images([source, target], per_class=1))
+    assert [texts(axis) for axis in figure.axes if axis.texts] == [[str(label)] for label in range(10)]
+
+
+def test_class_counts_are_stacked_bars_of_training_validation_and_test(task: Task):
+    figure = rendered(plots.class_counts([task]))
+    (axis,) = figure.axes
+    bars = {container.get_label(): container for container in axis.containers}
+    assert {name: [bar.get_height() for bar in bars[name]] for name in bars} == {
+        "train": [4, 3, 2],
+        "validation": [1, 1, 1],
+        "test": [2, 2, 2],
+    }
+    assert [bar.get_y() for bar in bars["test"]] == [5, 4, 3]  # on top of the others
+    assert tick_labels(axis.xaxis) == ["9", "5", "7"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["train", "validation", "test"]
+    assert (axis.get_title(), axis.get_xlabel(), axis.get_ylabel()) == ("target task", "original label", "images")
+    assert "between 5 and 7 images each" in figure.alternative_text
+
+
+def test_class_counts_have_a_panel_per_task(tasks: tuple[Task, Task]):
+    figure = rendered(plots.class_counts(tasks))
+    assert [axis.get_title() for axis in figure.axes] == ["source task", "target task"]
+    assert [tick_labels(axis.xaxis) for axis in figure.axes] == [list("56789"), list("01234")]
+
+
+# Lesson 02
+
+
+@pytest.fixture
+def costs() -> pd.DataFrame:
+    """Return the published network's costs, without the layers that cost nothing but one."""
+    return pd.DataFrame(
+        {
+            "layer": ["conv1", "conv2", "pool", "dense1", "scores"],
+            "output": [(26, 26, 32), (24, 24, 32), (12, 12, 32), (128,), (5,)],
+            "parameters": [320, 9_248, 0, 589_952, 645],
+            "multiply_adds": [194_688, 5_308_416, 0, 589_824, 640],
+        }
+    )
+
+
+def test_the_network_shows_each_layers_share_of_parameters_and_of_multiply_adds(costs: pd.DataFrame):
+    figure = rendered(plots.network(costs))
+    assert [axis.get_title() for axis in figure.axes] == ["parameters", "multiply-adds"]
+    assert {axis.get_xlabel() for axis in figure.axes} == {"share of the total [%]"}
+    parameters, multiply_adds = figure.axes
+    assert widths(parameters) == pytest.approx([100 * n / 600_165 for n in (320, 9_248, 0, 589_952, 645)])
+    assert widths(multiply_adds) == pytest.approx([100 * n / 6_093_568 for n in (194_688, 5_308_416, 0, 589_824, 640)])
+    assert texts(parameters) == ["320 (0.1 %)", "9,248 (1.5 %)", "589,952 (98.3 %)", "645 (0.1 %)"]
+    assert texts(multiply_adds) == ["194,688 (3.2 %)", "5,308,416 (87.1 %)", "589,824 (9.7 %)", "640 (0.0 %)"]
+
+
+def test_the_network_runs_from_the_input_at_the_top_to_the_output(costs: pd.DataFrame):
+    axis = rendered(plots.network(costs)).axes[0]
+    assert tick_labels(axis.yaxis)[0].startswith("conv1  26")
+    assert tick_labels(axis.yaxis)[-1] == "scores  5"
+    assert axis.yaxis_inverted()
+
+
+def test_the_network_says_that_few_parameters_do_most_of_the_work(costs: pd.DataFrame):
+    text = plots.network(costs).alternative_text
+    assert "The convolutions hold 1.6% of the parameters and do 90.3% of the multiply-adds." in text
+
+
+def convolution(filters: int, size: float) -> keras.Model:
+    """Build a network whose first kernels run evenly from minus `size` to `size`."""
+    model = cnn.build_cnn(cnn.Architecture((8, 8, 1), filters=filters, dense_units=2))
+    kernel = np.linspace(-size, size, 9 * filters, dtype=np.float32).reshape(3, 3, 1, filters)
+    model.get_layer("conv1").set_weights([kernel, np.zeros(filters)])
+    return model
+
+
+def test_filters_of_all_networks_share_one_scale():
+    models = {"untrained": convolution(32, 0.1), "trained": convolution(32, 2.0)}
+    figure = rendered(plots.filters(models))
+    assert [panel.get_suptitle() for panel in figure.subfigs] == ["untrained", "trained"]
+    for panel, model in zip(figure.subfigs, models.values(), strict=True):
+        assert len(panel.axes) == 32
+        for index, axis in enumerate(panel.axes):
+            (image,) = axis.get_images()
+            assert np.array_equal(image.get_array(), model.get_layer("conv1").get_weights()[0][:, :, 0, index])
+            assert image.get_clim() == (-2.0, 2.0)
+    assert "untrained beside trained" in figure.alternative_text
+
+
+@pytest.mark.parametrize(("filters", "shown"), [(4, 4), (40, 32)])
+def test_filters_may_be_fewer_or_more_than_the_block_holds(filters: int, shown: int):
+    figure = rendered(plots.filters({"network": convolution(filters, 1.0)}))
+    assert sum(len(axis.get_images()) for axis in figure.axes) == shown
+
+
+def test_feature_maps_stand_beside_their_image():
+    image = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
+    maps = np.arange(4 * 32, dtype=np.float32).reshape(2, 2, 32)
+    figure = rendered(plots.feature_maps(image, maps, shown=3))
+    assert [axis.get_title() for axis in figure.axes] == ["image", "map 0", "map 1", "map 2"]
+    (shown,) = images(figure.axes[0])
+    assert np.array_equal(shown, image[..., 0])
+    for index, axis in enumerate(figure.axes[1:]):
+        assert np.array_equal(images(axis)[0], maps[:, :, index])
+        assert axis.get_images()[0].get_clim() == (0, 127)  # one scale for all maps
+    assert "3 of the 32 feature maps" in figure.alternative_text
+
+
+def test_feature_maps_of_a_network_with_few_filters_are_all_shown():
+    figure = rendered(plots.feature_maps(np.zeros((8, 8, 1), np.uint8), np.ones((2, 2, 4))))
+    assert sum(len(axis.get_images()) for axis in figure.axes) == 5
+    assert "4 of the 4 feature maps" in figure.alternative_text
+
+
+# Lesson 03
+
+
+def test_learning_curves_show_both_accuracies_in_percent_by_epoch_and_name_them():
+    history = pd.DataFrame({"epoch": [0.5, 1.0], "accuracy": [0.8, 0.9], "validation_accuracy": [0.85, 0.953]})
+    short = history.assign(validation_accuracy=[0.6, 0.643])
+    figure = rendered(plots.learning_curves({"rate 1.0": history, "rate 0.001": short}))
+    assert [axis.get_title() for axis in figure.axes] == ["rate 1.0", "rate 0.001"]
+    assert {axis.get_xlabel() for axis in figure.axes} == {"epochs"}
+    assert figure.axes[0].get_ylabel() == "accuracy [%]"
+    training, validation = figure.axes[0].lines
+    assert training.get_xdata().tolist() == validation.get_xdata().tolist() == [0.5, 1.0]
+    assert training.get_ydata().tolist() == pytest.approx([80, 90])
+    assert validation.get_ydata().tolist() == pytest.approx([85, 95.3])
+    named = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
+    assert named == {"training batches": training.get_color(), "validation": validation.get_color()}
+    assert training.get_linestyle() != validation.get_linestyle()  # to tell them apart in grey
+    assert "rate 1.0: 95.3%; rate 0.001: 64.3%" in figure.alternative_text
+
+
+def test_the_confusion_matrix_counts_true_labels_by_row_and_predicted_ones_by_column(task: Task, scores: np.ndarray):
+    figure = rendered(plots.confusion(task, scores))
+    (axis,) = figure.axes
+    written = {text.get_position(): text.get_text() for text in axis.texts}
+    expected = [[1, 1, 0], [0, 1, 1], [1, 0, 1]]  # rows 9, 5 and 7
+    assert written == {(column, row): str(expected[row][column]) for row in range(3) for column in range(3)}
+    assert np.array_equal(images(axis)[0], [[0, 1, 0], [0, 0, 1], [1, 0, 0]])  # colour marks errors alone
+    assert tick_labels(axis.xaxis) == tick_labels(axis.yaxis) == ["9", "5", "7"]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted label", "true label")
+    assert axis.get_title() == "target task, test images"
+    assert figure.alternative_text == "Confusion matrix of labels 9, 5, 7: 3 of 6 test images are wrong."
+
+
+def test_the_confusion_matrix_may_be_of_the_validation_images(task: Task):
+    figure = rendered(plots.confusion(task, np.eye(3)[[0, 1, 1]], split="validation"))
+    assert figure.axes[0].get_title() == "target task, validation images"
+    assert figure.alternative_text == "Confusion matrix of labels 9, 5, 7: 1 of 3 validation images are wrong."
+
+
+# Lesson 04
+
+
+def test_seconds_per_epoch_are_bars_with_their_values():
+    figure = rendered(plots.epoch_seconds({"all layers": 5.1, "frozen": 2.4, "cached features": 1.26}))
+    (axis,) = figure.axes
+    assert widths(axis) == [5.1, 2.4, 1.26]
+    assert tick_labels(axis.yaxis) == ["all layers", "frozen", "cached features"]
+    assert [text.strip() for text in texts(axis)] == ["5.1 s", "2.4 s", "1.3 s"]
+    assert axis.get_xlabel() == "seconds per epoch"
+    assert figure.alternative_text == "Seconds per epoch: all layers: 5.1; frozen: 2.4; cached features: 1.3."
+
+
+# Lesson 05
+
+
+def test_mistakes_by_strategy_show_one_labels_errors_the_most_confident_first(task: Task, scores: np.ndarray):
+    worse = scores.copy()
+    worse[0] = [0.1, 0.2, 0.7]  # 9 taken for 7, and more surely than the other for 5
+    figure = rendered(plots.mistakes_by_strategy(task, {"frozen": scores, "scratch": worse}, label=9, shown=3))
+    frozen, scratch = np.array(figure.axes).reshape(2, 3)
+    assert (texts(frozen[0]), texts(scratch[0])) == (["frozen\n1 wrong"], ["scratch\n2 wrong"])
+    assert [axis.get_title() for axis in frozen] == ["5, 60% sure", "", ""]
+    assert [axis.get_title() for axis in scratch] == ["7, 70% sure", "5, 60% sure", ""]
+    assert [int(image[0, 0]) for axis in frozen for image in images(axis)] == [201]
+    assert [int(image[0, 0]) for axis in scratch for image in images(axis)] == [200, 201]
+    assert figure.get_suptitle() == "Test images of 9, taken for something else"
+    assert figure.alternative_text == "Wrong test images of 9, of 2, by strategy: frozen: 1; scratch: 2."
+
+
+def test_accuracy_by_labels_draws_each_strategy_in_its_style_with_its_interval(summary: pd.DataFrame):
+    figure = rendered(plots.accuracy_by_labels(summary))
+    (axis,) = figure.axes
+    lines = {line.get_label(): line for line in axis.lines}
+    assert lines["scratch"].get_ydata().tolist() == pytest.approx([90, 99.8])
+    assert lines["frozen"].get_ydata().tolist() == pytest.approx([95, 99.7])
+    assert lines["frozen"].get_xdata().tolist() == [0, 1]
+    assert tick_labels(axis.xaxis) == ["10", "all"]
+    for strategy, line in lines.items():
+        style = {"color": line.get_color(), "marker": line.get_marker(), "linestyle": line.get_linestyle()}
+        assert style == plots.STYLES[strategy]
+    for strategy, band, low, high in zip(lines, axis.collections, (88, 94), (99.9, 99.8), strict=True):
+        heights = band.get_paths()[0].vertices[:, 1]
+        assert (heights.min(), heights.max()) == pytest.approx((low, high))
+        assert to_hex(band.get_facecolor()[0]).upper() == plots.STYLES[strategy]["color"]
+
+
+def test_accuracy_by_labels_names_its_axes_strategies_seeds_and_the_best(summary: pd.DataFrame):
+    figure = plots.accuracy_by_labels(summary)
+    (axis,) = figure.axes
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("labels per class", "test accuracy [%]")
+    assert axis.get_title() == "Target task, mean of 3 seeds with 95 % interval"
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["scratch", "frozen"]
+    assert figure.alternative_text.endswith(
+        "with 10 labels per class frozen at 95.0%; with all labels per class scratch at 99.8%."
+    )
+
+
+def test_accuracy_by_labels_of_one_seed_says_that_there_is_no_interval(summary: pd.DataFrame):
+    one = summary.assign(seeds=1, accuracy_low=math.nan, accuracy_high=math.nan)
+    figure = rendered(plots.accuracy_by_labels(one))
+    assert figure.axes[0].get_title() == "Target task, one seed, no interval"
+
+
+@pytest.mark.parametrize(
+    ("one_off", "seconds", "label", "cheapest"),
+    [
+        (False, {"scratch": [4, 12], "frozen": [1, 6]}, "seconds (training alone, log scale)", "frozen"),
+        (
+            True,
+            {"scratch": [4, 12], "frozen": [21, 30]},
+            "seconds (training, pretraining and extraction, log scale)",
+            "scratch",
+        ),
+    ],
+)
+def test_accuracy_by_seconds_leaves_out_or_adds_what_is_paid_once(summary, one_off: bool, seconds, label, cheapest):
+    figure = rendered(plots.accuracy_by_seconds(summary, one_off))
+    (axis,) = figure.axes
+    assert {line.get_label(): line.get_xdata().tolist() for line in axis.lines} == seconds
+    assert {line.get_label(): line.get_color() for line in axis.lines} == {
+        strategy: plots.STYLES[strategy]["color"] for strategy in ("scratch", "frozen")
+    }
+    assert axis.lines[1].get_ydata().tolist() == pytest.approx([95, 99.7])
+    assert texts(axis) == ["10", "all", "10", "all"]  # the budget at each point
+    assert axis.get_xscale() == "log"
+    assert (axis.get_xlabel(), axis.get_ylabel()) == (label, "test accuracy [%]")
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["scratch", "frozen"]
+    assert f"the cheapest is {cheapest} with 10 labels per class" in figure.alternative_text

@@ -1,0 +1,358 @@
+"""Training: how many updates, at which learning rate, in which order; and that the stream is what `fit` would do."""
+
+import itertools
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import cnn, training
+from helpers.backend import keras
+from helpers.cnn import Architecture
+from helpers.data import Split, Task, subsample
+from helpers.training import Recipe, Trainer
+
+SMALL = Architecture(image_shape=(8, 8, 1), filters=4, dense_units=16)
+ADAM = Recipe(optimizer="adam", learning_rate=3e-3, batch_size=32, epochs=1, min_updates=20)
+
+
+@pytest.fixture(scope="module")
+def images(tasks: tuple[Task, Task]) -> Split:
+    """Take 20 images of each class, 100 in all."""
+    return subsample(tasks[1].train, 20)
+
+
+@pytest.fixture(scope="module")
+def trainer() -> Trainer:
+    """Compile one small network for most tests here: that takes longer than to train it."""
+    return Trainer(cnn.build_cnn(SMALL), ADAM)
+
+
+@pytest.fixture(scope="module")
+def sure_trainer() -> Trainer:
+    """Compile one without dropout."""
+    return Trainer(without_dropout(cnn.build_cnn(SMALL)), ADAM)
+
+
+def without_dropout(model: keras.Model) -> keras.Model:
+    for name in ("dropout1", "dropout2"):
+        model.get_layer(name).rate = 0.0
+    return model
+
+
+def losses(trainer: Trainer, split: Split, seed: int = 0, **options: object) -> np.ndarray:
+    """Train from the weights of seed 0 and return the loss of each batch."""
+    cnn.initialize(trainer.model, 0)
+    return trainer.train(split, seed, **options).losses
+
+
+# How many updates
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "epochs", "min_updates", "updates"),
+    [
+        (27_536, 128, 5, 300, 1_080),  # MNIST's 0-4 without a tenth: 215.125 batches, so 216 per epoch
+        (50, 128, 5, 300, 300),  # 5 epochs of one batch are too few
+        (3_840, 128, 10, 300, 300),  # 30 batches per epoch: both rules agree
+        (3_841, 128, 10, 300, 310),  # one image more opens a batch in each epoch
+        (128, 128, 5, 1, 5),
+        (129, 128, 5, 1, 10),
+        (1, 128, 1, 1, 1),
+    ],
+)
+def test_updates_are_those_of_the_epochs_but_never_too_few(images, batch_size, epochs, min_updates, updates):
+    recipe = Recipe(batch_size=batch_size, epochs=epochs, min_updates=min_updates)
+    assert recipe.updates(images) == updates
+
+
+def test_a_training_makes_as_many_updates_as_its_recipe_says(trainer: Trainer, images: Split):
+    done = trainer.train(images)
+    assert done.updates == len(done.losses) == 20  # one epoch would be 4
+    assert int(trainer.optimizer.iterations.numpy()) == 20
+
+
+# At which learning rate
+
+
+def test_a_constant_schedule_keeps_the_learning_rate():
+    recipe = Recipe(learning_rate=0.5)
+    assert {recipe.rate(update, 300) for update in range(300)} == {0.5}
+
+
+@pytest.mark.parametrize(
+    ("update", "rate"),
+    [
+        (0, 0.2),  # a tenth of the way up
+        (4, 1.0),
+        (9, 2.0),  # the top, at the end of the first tenth
+        (10, 2.0),  # cos 0 = 1
+        (40, 1.5),  # a third of the way down: cos 60° = 1/2
+        (55, 1.0),  # cos 90° = 0
+        (70, 0.5),  # cos 120° = -1/2
+        (99, 1 - 0.9993908270),  # cos 178°, almost nothing
+    ],
+)
+def test_a_cosine_schedule_rises_for_a_tenth_of_the_updates_and_then_falls_to_zero(update: int, rate: float):
+    recipe = Recipe(learning_rate=2.0, schedule="cosine")
+    assert recipe.rate(update, 100) == pytest.approx(rate, rel=1e-6)
+
+
+@given(st.integers(1, 500))
+def test_a_cosine_schedule_is_never_above_the_learning_rate_and_never_zero(updates: int):
+    rates = [Recipe(learning_rate=0.5, schedule="cosine").rate(update, updates) for update in range(updates)]
+    assert max(rates) == 0.5
+    assert min(rates) > 0
+
+
+# In which order
+
+
+@given(st.integers(1, 60), st.integers(1, 80), st.integers(0, 2**32 - 1))
+def test_every_epoch_visits_each_image_once_in_full_batches(images: int, batch_size: int, seed: int):
+    batches = training.batch_indices(images, Recipe(batch_size=batch_size), seed)
+    taken = list(itertools.islice(batches, math.ceil(3 * images / min(batch_size, images))))
+    assert {len(batch) for batch in taken} == {min(batch_size, images)}
+    stream = np.concatenate(taken)
+    for epoch in range(3):
+        assert sorted(stream[epoch * images : (epoch + 1) * images]) == list(range(images))
+
+
+def order(images: int, seed: int, batches: int) -> list[list[int]]:
+    stream = training.batch_indices(images, Recipe(batch_size=25), seed)
+    return [next(stream).tolist() for _ in range(batches)]
+
+
+def test_the_seed_decides_the_order_of_the_images():
+    assert order(100, seed=1, batches=8) == order(100, seed=1, batches=8)
+    assert order(100, seed=1, batches=1) != order(100, seed=2, batches=1)
+
+
+def test_every_epoch_is_shuffled_anew():
+    epochs = order(25, seed=0, batches=5)
+    assert len({tuple(epoch) for epoch in epochs}) == 5
+
+
+# What it computes
+
+
+def test_each_loss_is_the_cross_entropy_of_its_batch(
+    sure_trainer: Trainer, images: Split, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sure_trainer, "recipe", replace(ADAM, learning_rate=1e-12))  # the weights stand still
+    computed = losses(sure_trainer, images, seed=4)
+    probabilities = training.predict(sure_trainer.model, images.images)
+    of_each = -np.log(probabilities[np.arange(100), images.labels])
+    batches = training.batch_indices(100, ADAM, seed=4)
+    assert computed == pytest.approx([of_each[next(batches)].mean() for _ in range(20)], abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")  # Keras on its own use of NumPy, and on generators
+def test_the_stream_gives_the_same_losses_as_fit_fed_the_same_batches(
+    sure_trainer: Trainer, images: Split, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = replace(ADAM, schedule="cosine")
+    monkeypatch.setattr(sure_trainer, "recipe", recipe)
+    streamed = losses(sure_trainer, images, seed=7)
+
+    fitted = without_dropout(cnn.build_cnn(SMALL))
+    fitted.compile(keras.optimizers.Adam(recipe.learning_rate), "sparse_categorical_crossentropy")
+    batches = ((images.images[batch], images.labels[batch]) for batch in training.batch_indices(100, recipe, 7))
+    rates = keras.callbacks.LearningRateScheduler(lambda epoch: recipe.rate(epoch, 20))
+    log = fitted.fit(batches, steps_per_epoch=1, epochs=20, callbacks=[rates], verbose=0)
+    assert streamed == pytest.approx(log.history["loss"], abs=1e-5)
+    assert streamed[0] - streamed[-1] > 0.05  # and something was learnt
+
+
+def test_a_small_training_learns_the_digits(
+    trainer: Trainer, tasks: tuple[Task, Task], monkeypatch: pytest.MonkeyPatch
+):
+    _, target = tasks
+    monkeypatch.setattr(trainer, "recipe", replace(ADAM, learning_rate=1e-2, min_updates=150, schedule="cosine"))
+    losses(trainer, target.train)
+    accuracy, _ = training.evaluate(trainer.model, target.test)
+    assert accuracy > 0.9  # by chance 0.2
+
+
+# The same again
+
+
+def test_the_same_seed_gives_bitwise_identical_losses_in_a_new_trainer_and_in_a_used_one(
+    trainer: Trainer, images: Split
+):
+    new = Trainer(cnn.build_cnn(SMALL, seed=0), ADAM)  # which leaves the weights as they are
+    assert np.array_equal(new.train(images, seed=5).losses, losses(trainer, images, seed=5))
+
+
+def test_another_seed_gives_other_losses(trainer: Trainer, images: Split):
+    assert (losses(trainer, images, seed=5) != losses(trainer, images, seed=6)).all()
+
+
+def test_the_seed_decides_what_dropout_drops(trainer: Trainer, images: Split):
+    alike = Split(np.repeat(images.images[:1], 32, axis=0), np.repeat(images.labels[:1], 32))  # order plays no part
+    first, second = losses(trainer, alike, seed=5), losses(trainer, alike, seed=6)
+    assert (first != second).all()
+    assert np.array_equal(first, losses(trainer, alike, seed=5))
+
+
+def test_a_trainer_forgets_its_earlier_trainings(trainer: Trainer, images: Split, tasks: tuple[Task, Task]):
+    first = losses(trainer, images, seed=5)
+    losses(trainer, tasks[0].train, seed=6)
+    assert np.array_equal(losses(trainer, images, seed=5), first)
+
+
+@pytest.mark.parametrize("name", training.OPTIMIZERS)
+def test_every_optimizer_starts_from_zeros(name: str):
+    model = cnn.build_cnn(SMALL)
+    optimizer = getattr(keras.optimizers, training.OPTIMIZERS[name])(0.5)
+    optimizer.build(model.trainable_variables)
+    others = [variable for variable in optimizer.variables if variable is not optimizer.learning_rate]
+    assert others
+    assert not any(variable.numpy().any() for variable in others)
+
+
+def test_training_goes_on_from_the_present_weights(trainer: Trainer, images: Split):
+    fresh = losses(trainer, images, seed=5)
+    going_on = trainer.train(images, seed=5).losses
+    assert going_on.mean() < fresh.mean()
+
+
+def test_a_batch_is_never_larger_than_the_training_set(trainer: Trainer, images: Split):
+    few = Split(images.images[:7], images.labels[:7])
+    history = trainer.train(few, validation=few).history
+    assert history["epoch"].iloc[-1] == 20  # 20 updates of all 7 images each
+
+
+# Looks at the validation split
+
+
+@pytest.mark.parametrize(
+    ("min_updates", "looks"),
+    [
+        (20, [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]),
+        (23, [2, 5, 7, 9, 12, 14, 16, 18, 21, 23]),  # multiples of 2.3, 11.5 rounded to the even 12
+        (4, [1, 2, 3, 4]),  # fewer updates than looks
+    ],
+)
+def test_the_validation_split_is_looked_at_ten_times_at_most(
+    trainer: Trainer, images: Split, monkeypatch: pytest.MonkeyPatch, min_updates: int, looks: list[int]
+):
+    monkeypatch.setattr(trainer, "recipe", replace(ADAM, min_updates=min_updates))
+    done = trainer.train(images, validation=images)
+    assert done.history["update"].tolist() == looks
+    assert done.history["epoch"].tolist() == pytest.approx([0.32 * update for update in looks])  # 32 of 100 images
+
+
+def test_history_holds_means_since_the_last_look_and_validation_now(trainer: Trainer, images: Split, tasks):
+    validation = tasks[1].validation
+    cnn.initialize(trainer.model, 0)
+    done = trainer.train(images, validation=validation)
+    assert done.history.columns.tolist() == [
+        *("update", "epoch", "loss", "accuracy", "validation_loss", "validation_accuracy")
+    ]
+    assert done.history["loss"].tolist() == pytest.approx(done.losses.reshape(10, 2).mean(axis=1).tolist())
+    accuracy, probabilities = training.evaluate(trainer.model, validation)
+    own = -np.log(probabilities[np.arange(len(validation)), validation.labels]).mean()
+    last = done.history.iloc[-1]
+    assert (last["validation_accuracy"], last["validation_loss"]) == pytest.approx((accuracy, own), abs=1e-5)
+
+
+def test_looking_changes_nothing(trainer: Trainer, images: Split, tasks: tuple[Task, Task]):
+    unseen = losses(trainer, images)
+    assert np.array_equal(losses(trainer, images, validation=tasks[1].validation), unseen)
+
+
+def test_without_a_validation_split_the_history_is_empty(trainer: Trainer, images: Split):
+    assert trainer.train(images).history.empty
+
+
+def test_seconds_do_not_cover_the_looks(trainer: Trainer, images: Split, monkeypatch: pytest.MonkeyPatch):
+    evaluate = trainer.model.evaluate
+
+    def slowly(*arguments: object, **options: object) -> object:
+        time.sleep(0.05)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(trainer.model, "evaluate", slowly)
+    start = time.perf_counter()
+    seconds = trainer.train(images, validation=images).seconds
+    assert 0 < seconds < time.perf_counter() - start - 10 * 0.05
+
+
+# After a change of `trainable`
+
+
+def test_a_model_whose_trainable_was_changed_needs_a_new_trainer(trainer: Trainer, images: Split):
+    layer = trainer.model.get_layer("conv1")
+    layer.trainable = False
+    with pytest.raises(RuntimeError, match="trainable was changed after the model was compiled; make a new Trainer"):
+        trainer.train(images)
+    layer.trainable = True
+    assert trainer.train(images).updates == 20
+
+
+# Results
+
+
+def test_accuracy_is_the_share_of_images_whose_most_probable_class_is_the_right_one(tasks: tuple[Task, Task]):
+    model, test = cnn.build_cnn(SMALL), tasks[1].test
+    kernel, _ = model.get_layer("scores").get_weights()
+    model.get_layer("scores").set_weights([0 * kernel, np.array([0, 0, 5, 0, 0])])  # says 2 whatever it sees
+    accuracy, probabilities = training.evaluate(model, test)
+    assert accuracy == np.sum(test.labels == 2) / len(test)
+    assert probabilities[:, 2] == pytest.approx(math.exp(5) / (math.exp(5) + 4))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100, 512])
+def test_predictions_do_not_depend_on_the_batch_size(trainer: Trainer, images: Split, batch_size: int):
+    expected = np.asarray(trainer.model(images.images))
+    assert np.abs(training.predict(trainer.model, images.images, batch_size) - expected).max() < 1e-6
+
+
+def test_predictions_may_be_kept_in_half_precision(trainer: Trainer, images: Split):
+    half, single = (training.predict(trainer.model, images.images, dtype=dtype) for dtype in ("float16", "float32"))
+    assert (half.dtype, single.dtype) == ("float16", "float32")
+    assert np.abs(half - single).max() < 2**-11  # half a unit in the last place of numbers below 1
+
+
+# Recipes
+
+
+def test_the_published_recipe_is_adadelta_1_batches_of_128_and_5_epochs():
+    assert training.named_recipe("published") == Recipe("adadelta", 1.0, 128, 5, 300, "constant") == Recipe()
+
+
+def test_an_unknown_recipe_is_refused():
+    with pytest.raises(ValueError, match="recipe: 'slow' is not known; allowed are published, fast"):
+        training.named_recipe("slow")
+
+
+@pytest.mark.parametrize("parameter", ["batch_size", "epochs", "min_updates"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, 5.0, True, "5", None])
+def test_a_count_below_1_or_not_whole_is_refused(parameter: str, value: object):
+    with pytest.raises(ValueError, match=f"{parameter}: {value!r} is not allowed; give a whole number of at least 1"):
+        Recipe(**{parameter: value})
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -1e-3, math.nan, math.inf, True, "0.1", None])
+def test_a_learning_rate_that_is_not_above_0_is_refused(value: object):
+    with pytest.raises(ValueError, match=f"learning_rate: {value!r} is not allowed; give a number above 0"):
+        Recipe(learning_rate=value)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "allowed"),
+    [
+        ("optimizer", "adagrad", "adadelta, adam, rmsprop, sgd"),
+        ("optimizer", "Adam", "adadelta, adam, rmsprop, sgd"),
+        ("optimizer", None, "adadelta, adam, rmsprop, sgd"),
+        ("schedule", "linear", "constant, cosine"),
+    ],
+)
+def test_an_unknown_optimizer_or_schedule_is_refused(parameter: str, value: object, allowed: str):
+    with pytest.raises(ValueError, match=f"{parameter}: {value!r} is not known; allowed are {allowed}"):
+        Recipe(**{parameter: value})

@@ -1,0 +1,409 @@
+"""Transfer: what freezing leaves, what each strategy starts from, and that cached features change nothing."""
+
+import hashlib
+import shutil
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import cnn, data, runs, training, transfer
+from helpers.backend import keras
+from helpers.cnn import Architecture
+from helpers.data import Dataset, Split, Task
+from helpers.training import Recipe, Training
+from helpers.transfer import STRATEGIES, Networks, Pretrained
+
+SMALL = Architecture(image_shape=(8, 8, 1), filters=4, dense_units=16)
+ADAM = Recipe(optimizer="adam", learning_rate=3e-3, batch_size=32, epochs=1, min_updates=20)
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras on NumPy
+FRESH = 7  # the seed of what a strategy draws; pretraining has seed 0
+
+
+@pytest.fixture(scope="module")
+def networks() -> Networks:
+    """Compile the small networks once for most tests here."""
+    return Networks(SMALL, ADAM)
+
+
+@pytest.fixture(scope="module")
+def source_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def source(tasks: tuple[Task, Task], networks: Networks, source_folder: Path) -> Pretrained:
+    """Pretrain on the digits 5-9."""
+    return transfer.pretrained(source_folder, tasks[0], SMALL, ADAM, 0, networks)
+
+
+@pytest.fixture(scope="module")
+def images(tasks: tuple[Task, Task]) -> Split:
+    """Take 20 images of each of the digits 0-4."""
+    return data.subsample(tasks[1].train, 20)
+
+
+def without_dropout(model: keras.Model) -> keras.Model:
+    for name in ("dropout1", "dropout2"):
+        model.get_layer(name).rate = 0.0
+    return model
+
+
+def frozen_network() -> keras.Model:
+    model = cnn.build_cnn(SMALL, FRESH)
+    transfer.freeze(model)
+    return model
+
+
+def same_weights(one: keras.Layer, other: keras.Layer) -> bool:
+    return all(np.array_equal(*pair) for pair in zip(one.get_weights(), other.get_weights(), strict=True))
+
+
+# Freezing
+
+
+def test_freezing_leaves_590597_of_600165_parameters_trainable():
+    model = cnn.build_cnn(Architecture())
+    assert transfer.trainable_parameters(model) == 600_165
+    transfer.freeze(model)
+    assert transfer.trainable_parameters(model) == 590_597
+    transfer.freeze(model, 1)
+    assert transfer.trainable_parameters(model) == 600_165 - 320
+    transfer.freeze(model, 0)
+    assert transfer.trainable_parameters(model) == 600_165
+
+
+def test_a_fingerprint_changes_with_the_smallest_change_of_one_weight():
+    model = cnn.build_cnn(SMALL)
+    before = transfer.weight_fingerprints(model)
+    kernel, bias = model.get_layer("conv2").get_weights()
+    kernel[0, 0, 0, 0] = np.nextafter(kernel[0, 0, 0, 0], np.float32(1))
+    model.get_layer("conv2").set_weights([kernel, bias])
+    after = transfer.weight_fingerprints(model)
+    assert [name for name in before if after[name] != before[name]] == ["conv2"]
+
+
+@pytest.mark.parametrize(("frozen_convs", "parameters"), [(0, 545), (1, 505), (2, 357)])
+def test_the_depth_of_the_cut_decides_how_many_parameters_are_trained(frozen_convs: int, parameters: int):
+    # by hand: conv1 9 * 4 + 4 = 40, conv2 9 * 4 * 4 + 4 = 148, dense1 16 * 16 + 16 = 272, scores 16 * 5 + 5 = 85
+    model = cnn.build_cnn(SMALL)
+    transfer.freeze(model, frozen_convs)
+    assert transfer.trainable_parameters(model) == parameters
+
+
+def test_with_both_convolutions_frozen_the_head_is_trained_alone(networks: Networks):
+    assert networks.frozen.model.input_shape == (None, 2, 2, 4)
+    assert transfer.trainable_parameters(networks.frozen.model) == networks.frozen.model.count_params() == 357
+
+
+def test_training_moves_the_trainable_weights_and_no_others(source: Pretrained, tasks: tuple[Task, Task], images):
+    networks, start = Networks(SMALL, ADAM, frozen_convs=1), cnn.build_cnn(SMALL)
+    transfer.start_weights(start, STRATEGIES["frozen"], FRESH, source)
+    networks.train(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
+    before, after = transfer.weight_fingerprints(start), transfer.weight_fingerprints(networks.frozen.model)
+    assert transfer.trainable_parameters(networks.frozen.model) == 505
+    assert list(before) == ["conv1", "conv2", "dense1", "scores"]
+    assert [name for name in before if after[name] != before[name]] == ["conv2", "dense1", "scores"]
+
+
+@pytest.mark.parametrize("frozen_convs", [-1, 3, 1.5, 2.0, "2", None, True])
+def test_a_depth_other_than_0_1_or_2_is_refused(frozen_convs: object):
+    message = f"frozen_convs: {frozen_convs!r} is not allowed; give 0, 1 or 2"
+    with pytest.raises(ValueError, match=message):
+        Networks(SMALL, ADAM, frozen_convs)
+    with pytest.raises(ValueError, match=message):
+        transfer.freeze(cnn.build_cnn(SMALL), frozen_convs)
+
+
+# What the strategies start from
+
+
+@pytest.mark.parametrize(
+    ("name", "convolutions", "head"),
+    [
+        ("scratch", "fresh", "fresh"),
+        ("frozen", "pretrained", "fresh"),
+        ("fine-tuned", "pretrained", "fresh"),
+        ("random-frozen", "fresh", "fresh"),
+        ("reused-head", "pretrained", "pretrained"),
+    ],
+)
+def test_each_strategy_starts_from_the_weights_that_its_name_says(source: Pretrained, name, convolutions, head):
+    givers = {"fresh": cnn.build_cnn(SMALL, FRESH), "pretrained": source.model}
+    model = cnn.build_cnn(SMALL, seed=99)
+    transfer.start_weights(model, STRATEGIES[name], FRESH, source)
+    for layer in ("conv1", "conv2"):
+        assert same_weights(model.get_layer(layer), givers[convolutions].get_layer(layer))
+    for layer in ("dense1", "scores"):
+        assert same_weights(model.get_layer(layer), givers[head].get_layer(layer))
+
+
+def test_the_features_of_frozen_random_frozen_and_reused_head_are_not_trained():
+    frozen = [name for name, strategy in STRATEGIES.items() if strategy.frozen]
+    assert frozen == ["frozen", "random-frozen", "reused-head"]
+
+
+def test_the_head_on_its_own_starts_from_the_same_weights_as_in_the_whole_network(networks, source: Pretrained):
+    for name, giver in (("frozen", cnn.build_cnn(SMALL, FRESH)), ("reused-head", source.model)):
+        transfer.start_weights(networks.frozen.model, STRATEGIES[name], FRESH, source)
+        for layer in ("dense1", "scores"):
+            assert same_weights(networks.frozen.model.get_layer(layer), giver.get_layer(layer))
+
+
+def test_pretraining_moves_every_layer(source: Pretrained):
+    untrained = cnn.build_cnn(SMALL, seed=0)
+    for layer in ("conv1", "conv2", "dense1", "scores"):
+        assert not same_weights(source.model.get_layer(layer), untrained.get_layer(layer))
+
+
+def test_training_a_strategy_leaves_the_pretrained_network_alone(networks, source: Pretrained, tasks, images):
+    before = transfer.weight_fingerprints(source.model)
+    for name in ("fine-tuned", "reused-head"):
+        networks.train(STRATEGIES[name], tasks[1], images, FRESH, source)
+    assert transfer.weight_fingerprints(source.model) == before
+
+
+@pytest.mark.parametrize("name", ["frozen", "fine-tuned", "reused-head"])
+def test_a_strategy_that_needs_pretrained_features_is_refused_without_them(networks, tasks, images, name: str):
+    with pytest.raises(ValueError, match=f"strategy '{name}' needs pretrained features; pass the pretrained source"):
+        networks.train(STRATEGIES[name], tasks[1], images, FRESH)
+
+
+def test_a_network_is_reset_for_every_training(networks, source: Pretrained, tasks, images):
+    first, probabilities = networks.train(STRATEGIES["scratch"], tasks[1], images, FRESH)
+    networks.train(STRATEGIES["fine-tuned"], tasks[1], images, 1, source)
+    again, probabilities_again = networks.train(STRATEGIES["scratch"], tasks[1], images, FRESH)
+    assert np.array_equal(again.losses, first.losses)
+    assert np.array_equal(probabilities_again, probabilities)
+
+
+# Cached features
+
+
+def test_cached_features_give_the_same_losses_as_the_frozen_network(images: Split):
+    network = without_dropout(frozen_network())
+    features = transfer.extract_features(cnn.cut(network)[0], images, dtype="float32")
+    through = training.train(network, images, ADAM, seed=3).losses
+
+    _, head = cnn.cut(without_dropout(cnn.build_cnn(SMALL, FRESH)))
+    cached = training.train(head, features, ADAM, seed=3).losses
+    assert cached == pytest.approx(through, abs=1e-5)
+    assert through[0] - through[-1] > 0.05  # and something was learnt
+
+
+def test_with_dropout_too_because_the_same_seed_drops_the_same_units(networks: Networks, images: Split):
+    network = frozen_network()
+    features = transfer.extract_features(cnn.cut(network)[0], images, dtype="float32")
+    through = training.train(network, images, ADAM, seed=3).losses
+
+    cnn.initialize(networks.frozen.model, FRESH)
+    assert networks.frozen.train(features, seed=3).losses == pytest.approx(through, abs=1e-5)
+
+
+def test_features_are_kept_in_half_precision_and_cost_half_the_memory(networks: Networks, images: Split):
+    half = transfer.extract_features(networks.extractor, images)
+    single = transfer.extract_features(networks.extractor, images, "float32")
+    assert (half.images.dtype, single.images.dtype) == ("float16", "float32")
+    assert half.images.shape == single.images.shape == (100, 2, 2, 4)
+    assert half.images.nbytes * 2 == single.images.nbytes
+    assert np.allclose(half.images, single.images, rtol=2**-11, atol=2**-25)  # half a unit in the last of 11 bits
+
+
+def test_half_precision_moves_the_losses_far_less_than_another_seed_does(networks: Networks, images: Split):
+    def losses(dtype: str, seed: int) -> np.ndarray:
+        cnn.initialize(networks.frozen.model, FRESH)
+        return networks.frozen.train(transfer.extract_features(networks.extractor, images, dtype), seed).losses
+
+    single = losses("float32", 3)
+    by_precision = np.abs(losses("float16", 3) - single).max()
+    by_seed = np.abs(losses("float32", 4) - single).max()
+    assert by_precision < by_seed / 50
+
+
+def test_features_carry_the_labels_of_their_images(networks: Networks, images: Split):
+    features = transfer.extract_features(networks.extractor, images)
+    assert np.array_equal(features.labels, images.labels)
+    assert len(features) == 100
+    assert features.seconds > 0
+
+
+def test_features_given_or_computed_lead_to_the_same_result(networks, source: Pretrained, tasks, images):
+    given = networks.features(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
+    _, with_given = networks.train(STRATEGIES["frozen"], tasks[1], images, FRESH, source, given)
+    _, computed = networks.train(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
+    assert np.array_equal(with_given, computed)
+
+
+def test_features_are_accepted_for_what_they_were_computed_from(networks: Networks, images: Split):
+    transfer.extract_features(networks.extractor, images).check(images, networks.extractor)
+    transfer.extract_features(networks.extractor, images, "float32").check(images, networks.extractor, "float32")
+
+
+def test_features_of_other_images_are_refused(networks: Networks, images: Split):
+    features = transfer.extract_features(networks.extractor, images)
+    backwards = Split(images.images[::-1], images.labels[::-1])
+    relabelled = Split(images.images, images.labels[::-1])
+    for other in (backwards, relabelled, Split(images.images[:-1], images.labels[:-1])):
+        with pytest.raises(ValueError, match=f"features: these 100 are of other images than the {len(other)} asked"):
+            features.check(other, networks.extractor)
+
+
+def test_features_of_another_network_are_refused(networks: Networks, images: Split):
+    features = transfer.extract_features(cnn.cut(cnn.build_cnn(SMALL, seed=1))[0], images)
+    cnn.initialize(networks.extractor, seed=2)
+    with pytest.raises(ValueError, match="features: another network, or the same one with other weights"):
+        features.check(images, networks.extractor)
+
+
+@pytest.mark.parametrize(("kept", "asked"), [("float32", "float16"), ("float16", "float32")])
+def test_features_of_another_data_type_are_refused(networks: Networks, images: Split, kept: str, asked: str):
+    features = transfer.extract_features(networks.extractor, images, kept)
+    with pytest.raises(ValueError, match=f"features: these are {kept} and {asked} was asked for"):
+        features.check(images, networks.extractor, asked)
+
+
+def test_a_strategy_refuses_features_of_other_images_or_weights(networks, source: Pretrained, tasks, images):
+    _, target = tasks
+    features = networks.features(STRATEGIES["frozen"], target, images, FRESH, source)
+    random = networks.features(STRATEGIES["random-frozen"], target, images, FRESH, None)
+    others = data.subsample(target.train, 20, seed=1)
+    for asked, given, message in (
+        (others, features, "of other images than the 100 asked for"),
+        (images, features[::-1], "of other images than the 100 asked for"),
+        (images, (features[0], features[0]), f"of other images than the {len(target.test)} asked for"),
+        (images, random, "another network, or the same one with other weights"),
+    ):
+        with pytest.raises(ValueError, match=f"^features: .*{message}"):
+            networks.train(STRATEGIES["frozen"], target, asked, FRESH, source, given)
+
+
+# The pretrained network
+
+
+def artefacts(folder: Path) -> dict[str, tuple[int, str]]:
+    """Return each file of a run folder with the time of its last change and the hash of its content."""
+    return {
+        file.name: (file.stat().st_mtime_ns, hashlib.sha256(file.read_bytes()).hexdigest()) for file in folder.iterdir()
+    }
+
+
+def test_a_pretrained_network_is_read_back_and_not_trained_again(tasks, networks, source: Pretrained, source_folder):
+    before = artefacts(source_folder)
+    with warnings.catch_warnings(action="error"):
+        again = transfer.pretrained(source_folder, tasks[0], SMALL, ADAM, 0, networks)
+    assert artefacts(source_folder) == before
+    assert len(before) == 2
+    assert again.file == source.file
+    assert (again.row, again.history.to_dict()) == (source.row, source.history.to_dict())
+    assert transfer.weight_fingerprints(again.model) == transfer.weight_fingerprints(source.model)
+
+
+def test_a_pretrained_network_is_trained_again_for_another_seed(
+    tasks, networks: Networks, source: Pretrained, source_folder: Path, run_folder: Path
+):
+    shutil.copytree(source_folder, run_folder)
+    other = transfer.pretrained(run_folder, tasks[0], SMALL, ADAM, 1, networks)
+    assert len(artefacts(run_folder)) == 4
+    assert other.row["seed"] == 1
+    assert transfer.weight_fingerprints(other.model) != transfer.weight_fingerprints(source.model)
+
+
+def test_a_pretrained_network_is_found_only_for_the_same_task_architecture_recipe_and_seed(
+    tasks: tuple[Task, Task], digits: Dataset, source: Pretrained, source_folder: Path
+):
+    def found(task: Task = tasks[0], architecture: Architecture = SMALL, recipe: Recipe = ADAM, seed: int = 0) -> bool:
+        made_from = transfer.made_from(task, architecture, recipe, seed)
+        return runs.load(source_folder, "pretrained", made_from) is not None
+
+    assert found()
+    assert not found(task=tasks[1])
+    assert not found(task=data.split_tasks(digits, [9, 8, 7, 6, 5], [0, 1])[0])
+    assert not found(task=data.split_tasks(digits, [5, 6, 7, 8, 9], [0, 1], validation_fraction=0.2)[0])
+    for field, value in (("filters", 5), ("dense_units", 8), ("classes", 6), ("kernel_size", 2)):
+        assert not found(architecture=replace(SMALL, **{field: value}))
+    for field, value in (("learning_rate", 1e-2), ("min_updates", 21), ("schedule", "cosine"), ("optimizer", "sgd")):
+        assert not found(recipe=replace(ADAM, **{field: value}))
+    assert not found(seed=1)
+
+
+def test_a_damaged_pretrained_network_is_reported_and_trained_again(
+    tasks, networks: Networks, source: Pretrained, source_folder: Path, run_folder: Path
+):
+    shutil.copytree(source_folder, run_folder)
+    file = run_folder / source.file
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match=r"pretrained-.* damaged; it is made again"):
+        again = transfer.pretrained(run_folder, tasks[0], SMALL, ADAM, 0, networks)
+    assert transfer.weight_fingerprints(again.model) == transfer.weight_fingerprints(source.model)
+    with warnings.catch_warnings(action="error"):
+        transfer.pretrained(run_folder, tasks[0], SMALL, ADAM, 0, networks)
+
+
+def test_pretraining_is_scratch_on_the_source_task(source: Pretrained, tasks: tuple[Task, Task]):
+    row = source.row
+    assert (row["task"], row["strategy"], row["labels_per_class"], row["seed"]) == ("source", "scratch", "all", 0)
+    assert row["classes"] == "5 6 7 8 9"
+    accuracy, _ = training.evaluate(source.model, tasks[0].test)
+    assert row["test_accuracy"] == pytest.approx(accuracy)
+    assert source.history["update"].iloc[-1] == row["updates"] == ADAM.updates(len(tasks[0].train))
+
+
+# Result rows
+
+
+def test_a_result_row_counts_its_errors_from_the_probabilities(tasks: tuple[Task, Task]):
+    _, target = tasks
+    probabilities = np.eye(5, dtype=np.float32)[target.test.labels]
+    probabilities[:3] = np.roll(probabilities[:3], 1, axis=1)  # three images taken for the next class
+    done = Training(history=None, losses=np.zeros(20), updates=20, seconds=1.5)
+    images = len(target.test)
+    assert transfer.result_row(target, "frozen", 10, 4, ADAM, done, probabilities) == {
+        "task": "target",
+        "classes": "0 1 2 3 4",
+        "strategy": "frozen",
+        "labels_per_class": 10,
+        "seed": 4,
+        "optimizer": "adam",
+        "learning_rate": 3e-3,
+        "updates": 20,
+        "test_images": images,
+        "test_errors": 3,
+        "test_accuracy": 1 - 3 / images,
+        "train_seconds": 1.5,
+    }
+
+
+# Choosing strategies
+
+
+def test_all_five_strategies_apply_to_tasks_of_equal_size():
+    chosen, left_out = transfer.strategies_for(list(STRATEGIES), 5, 5)
+    assert [strategy.name for strategy in chosen] == ["scratch", "frozen", "fine-tuned", "random-frozen", "reused-head"]
+    assert left_out == {}
+
+
+def test_a_head_of_another_size_cannot_be_reused_and_the_reason_is_given():
+    chosen, left_out = transfer.strategies_for(["reused-head", "frozen", "scratch"], 7, 3)
+    assert [strategy.name for strategy in chosen] == ["frozen", "scratch"]
+    assert left_out == {
+        "reused-head": "the source task's head has 7 outputs and the target task 3 classes, so it cannot be reused"
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (["scratch", "froze"], "'froze' is not known; allowed are scratch, frozen, fine-tuned, random-frozen"),
+        (["scratch", "frozen", "scratch"], "names one twice; give each once"),
+        ([], r"\[\] is not a list of strategies"),
+        ("scratch", "'scratch' is not a list of strategies"),
+        (None, "None is not a list of strategies"),
+        ([5], "5 is not known; allowed are"),
+    ],
+    ids=repr,
+)
+def test_a_list_of_strategies_that_is_none_is_refused(names: object, why: str):
+    with pytest.raises(ValueError, match=rf"strategies: .*{why}"):
+        transfer.strategies_for(names, 5, 5)
