@@ -149,6 +149,16 @@ def test_an_altered_manifest_is_reported_by_name_and_not_used(run_folder: Path, 
         assert runs.load(run_folder, "pretrained", RECIPE) is None
 
 
+def test_a_sound_manifest_in_the_place_of_another_is_reported_by_name_and_not_used(run_folder: Path):
+    save(run_folder)
+    wanted = manifest_of(run_folder)
+    save(run_folder, b"other weights", {**RECIPE, "seed": 1})
+    (other,) = set(run_folder.glob("*.json")) - {wanted}
+    shutil.copy(other, wanted)
+    with pytest.warns(UserWarning, match=wanted.name):
+        assert runs.load(run_folder, "pretrained", RECIPE) is None
+
+
 def test_what_was_damaged_can_be_made_again(run_folder: Path):
     save(run_folder).write_bytes(b"junk")
     save(run_folder)
@@ -207,6 +217,9 @@ import sys
 from pathlib import Path
 from helpers import runs
 folder, name = Path(sys.argv[1]), sys.argv[2]
+(folder.parent / name).touch()
+while not all((folder.parent / each).exists() for each in ("one", "two")):
+    pass  # start together
 for count in range(50):
     content = f"{name} {count}".encode() * 10_000
     runs.save(folder, "pretrained", {"seed": 0}, ".bin", lambda path: path.write_bytes(content), by=f"{name} {count}")
