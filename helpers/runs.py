@@ -59,7 +59,7 @@ def load(folder: Path, kind: str, recipe: dict[str, Any]) -> tuple[Path, dict[st
         facts = described["facts"]
         intact = described["made_from"] == recipe and seal == _seal(described)
         intact = intact and _sha256(content) == described["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if not intact:
         warnings.warn(f"{manifest.name} or the file it describes is damaged; it is made again", stacklevel=2)
