@@ -6,7 +6,7 @@ and each epoch costs it some 25 ms, which is most of the time when an epoch has 
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,10 +18,12 @@ from helpers.data import Split
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
 OPTIMIZERS = {"adadelta": "Adadelta", "adam": "Adam", "rmsprop": "RMSprop", "sgd": "SGD"}
 SCHEDULES = ("constant", "cosine")
 VALIDATION_POINTS = 10
+UPDATES_PER_CALL = 10  # in one call of the compiled graph, because each call from Python costs about 2 ms
 WARM_UP = 0.1  # share of the updates over which a cosine schedule first rises from zero
 
 
@@ -110,14 +112,42 @@ class Trainer:
         self.optimizer = getattr(keras.optimizers, OPTIMIZERS[recipe.optimizer])(recipe.learning_rate)
         model.compile(self.optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
         self._trained = [variable.path for variable in model.trainable_variables]
+        self._update = self._compiled()
         self._trace()
 
+    def _compiled(self) -> Callable[[np.ndarray, np.ndarray, np.ndarray], "tf.Tensor"]:
+        """Return a function that makes several updates in one call: batches `(updates, size, ...)`, their labels, and
+        a learning rate each, to loss and accuracy of each batch, `(updates, 2)`.
+        """
+        import tensorflow as tf
+
+        model, optimizer, variables = self.model, self.optimizer, self.model.trainable_variables
+
+        def update(batch: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            images, labels, rate = batch
+            optimizer.learning_rate.assign(rate)
+            with tf.GradientTape() as tape:
+                probabilities = model(images, training=True)
+                loss = model.compute_loss(y=labels, y_pred=probabilities)
+            optimizer.apply(tape.gradient(loss, variables), variables)
+            hits = tf.equal(tf.argmax(probabilities, axis=1, output_type=labels.dtype), labels)
+            return tf.stack([loss, tf.reduce_mean(tf.cast(hits, loss.dtype))])
+
+        signature = [
+            tf.TensorSpec((None, None, *model.input_shape[1:]), model.inputs[0].dtype),
+            tf.TensorSpec((None, None), tf.int32),
+            tf.TensorSpec((None,), tf.float32),
+        ]
+        return tf.function(
+            lambda *batches: tf.map_fn(update, batches, fn_output_signature=tf.float32, parallel_iterations=1),
+            input_signature=signature,
+        )
+
     def _trace(self) -> None:
-        """Run blank batches of two sizes, so that no timed training pays for tracing, then restore the weights."""
+        """Run a blank batch, so that no timed training pays for tracing, then restore the weights."""
         weights = self.model.get_weights()
-        for size in (2, 3):
-            blank = np.zeros((size, *self.model.input_shape[1:]), self.model.inputs[0].dtype)
-            self.model.train_on_batch(blank, np.zeros(size, np.int32))
+        blank = np.zeros((1, 2, *self.model.input_shape[1:]), self.model.inputs[0].dtype)
+        self._update(blank, np.zeros((1, 2), np.int32), np.zeros(1, np.float32))
         self.model.set_weights(weights)
 
     def train(
@@ -133,22 +163,24 @@ class Trainer:
             raise RuntimeError("trainable was changed after the model was compiled; make a new Trainer")
         self._reset(seed)
         updates = self.recipe.updates(len(split))
-        looks = set(np.linspace(0, updates, VALIDATION_POINTS + 1).round().astype(int)[1:])
-        batches, rows, logs, seconds = batch_indices(len(split), self.recipe, seed), [], [], 0.0
-        start = time.perf_counter()
-        for update in tqdm(range(1, updates + 1), desc=description, disable=description is None, leave=False):
-            indices = next(batches)
-            self.optimizer.learning_rate.assign(self.recipe.rate(update - 1, updates))
-            logs.append(self.model.train_on_batch(_batch(self.model, split.images, indices), split.labels[indices]))
-            if validation is not None and update in looks:
-                seconds += time.perf_counter() - start
-                recent = np.mean(logs[rows[-1][0] if rows else 0 :], axis=0)
-                epoch = update * len(indices) / len(split)
-                rows.append((update, epoch, *recent, *self.model.evaluate(*_arrays(validation), 128, verbose=0)))
+        rates = np.array([self.recipe.rate(update, updates) for update in range(updates)], np.float32)
+        looks = np.linspace(0, updates, VALIDATION_POINTS + 1).round().astype(int)[1:]
+        stops = sorted({*looks, *range(0, updates, UPDATES_PER_CALL)} - {0})
+        batches, rows, logs, seconds, done = batch_indices(len(split), self.recipe, seed), [], np.empty((0, 2)), 0.0, 0
+        with tqdm(total=updates, desc=description, disable=description is None, leave=False) as bar:
+            for stop in stops:
                 start = time.perf_counter()
-        seconds += time.perf_counter() - start
+                indices = np.stack([next(batches) for _ in range(done, stop)])
+                log = self._update(_batch(self.model, split.images, indices), split.labels[indices], rates[done:stop]).numpy()
+                seconds += time.perf_counter() - start
+                bar.update(stop - done)
+                logs, done = np.concatenate([logs, log]), stop
+                if validation is not None and done in looks:
+                    recent = logs[rows[-1][0] if rows else 0 :].mean(axis=0)
+                    epoch = done * indices.shape[1] / len(split)
+                    rows.append((done, epoch, *recent, *self.model.evaluate(*_arrays(validation), 128, verbose=0)))
         columns = ["update", "epoch", "loss", "accuracy", "validation_loss", "validation_accuracy"]
-        return Training(pd.DataFrame(rows, columns=columns), np.array(logs)[:, 0], updates, seconds)
+        return Training(pd.DataFrame(rows, columns=columns), logs[:, 0], updates, seconds)
 
     def _reset(self, seed: int) -> None:
         """Forget earlier trainings: every optimizer offered here starts from zeros, and dropout from its seed."""
@@ -205,9 +237,11 @@ def predict(model: "keras.Model", images: np.ndarray, batch_size: int = 128, dty
     return outputs
 
 
-def _batch(model: "keras.Model", images: np.ndarray, chosen: np.ndarray | slice) -> np.ndarray:
-    """Pick a batch in the type that the model was traced for; half-precision features would have it traced again."""
-    return images[chosen].astype(model.inputs[0].dtype, copy=False)
+def _batch(model: "keras.Model", images: np.ndarray, chosen: np.ndarray | slice) -> "tf.Tensor":
+    """Pick images or features in the type that the model was traced for; NumPy is slow at widening half precision."""
+    from helpers.backend import keras
+
+    return keras.ops.cast(images[chosen], model.inputs[0].dtype)
 
 
 def _arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
