@@ -230,15 +230,17 @@ def predict(model: "keras.Model", images: np.ndarray, batch_size: int = 128, dty
 
     `dtype` is the type that the results are kept in; float16 halves the memory of feature maps.
     """
+    from helpers.backend import keras
+
     outputs = np.empty((len(images), *model.output_shape[1:]), dtype)
     for start in range(0, len(images), batch_size):
         batch = slice(start, start + batch_size)
-        outputs[batch] = model.predict_on_batch(_batch(model, images, batch))
+        outputs[batch] = keras.ops.cast(model.predict_on_batch(_batch(model, images, batch)), dtype)
     return outputs
 
 
 def _batch(model: "keras.Model", images: np.ndarray, chosen: np.ndarray | slice) -> "tf.Tensor":
-    """Pick images or features in the type that the model was traced for; NumPy is slow at widening half precision."""
+    """Pick images or features in the type that the model was traced for; NumPy is slow at half precision."""
     from helpers.backend import keras
 
     return keras.ops.cast(images[chosen], model.inputs[0].dtype)
