@@ -4,7 +4,7 @@ A figure carries a sentence of alternative text that says what it shows; IPython
 and nbconvert into the HTML. Images are named by the original labels, never by the shifted ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from matplotlib.ticker import LogLocator
 from helpers.data import Task
 
 if TYPE_CHECKING:
+    import ipywidgets
     import keras
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; marker and line tell the strategies apart in grey.
@@ -228,6 +229,30 @@ def mistakes_by_strategy(task: Task, probabilities: Mapping[str, np.ndarray], la
     figure.suptitle(f"Test images of {label}, taken for something else", fontsize=10)
     errors = "; ".join(f"{strategy}: {count}" for strategy, count in counts.items())
     return _described(figure, f"Wrong test images of {label}, of {len(of_label):,}, by strategy: {errors}.")
+
+
+def browse(draw: Callable[..., Described], **choices: Sequence) -> "ipywidgets.VBox":
+    """Return buttons for each argument of `draw` above the figure that it returns, drawn anew at each choice.
+
+    `ipywidgets.interact` shows outputs of any kind, but that can make a headless run wait for ever (nbclient issue
+    312).
+    """
+    import ipywidgets
+
+    wide = {"description_width": "initial"}
+    buttons = {
+        name: ipywidgets.ToggleButtons(options=list(values), description=name.replace("_", " "), style=wide)
+        for name, values in choices.items()
+    }
+    picture = ipywidgets.Image(format="png", layout={"object_fit": "contain", "width": "fit-content"})
+
+    def redraw(_: object = None) -> None:
+        picture.value = _png(draw(**{name: button.value for name, button in buttons.items()}))[0]
+
+    for button in buttons.values():
+        button.observe(redraw, "value")
+    redraw()
+    return ipywidgets.VBox([*buttons.values(), picture])
 
 
 def epoch_seconds(seconds: Mapping[str, float]) -> Figure:

@@ -86,7 +86,7 @@ def test_what_is_not_compared_is_followed_by_something_that_is(path):
     shown = [cell for cell in code_cells(path) if cell.outputs or IGNORED in tags(cell)]
     last_compared = max(index for index, cell in enumerate(shown) if IGNORED not in tags(cell))
     trailing = [cell.source for cell in shown[last_compared + 1 :]]
-    assert all("ipywidgets.interact" in source for source in trailing), "only the playground may come last"
+    assert all("plots.browse" in source for source in trailing), "only the playground may come last"
 
 
 @stored

@@ -391,3 +391,22 @@ def test_accuracy_by_seconds_leaves_out_or_adds_what_is_paid_once(summary, one_o
     assert (axis.get_xlabel(), axis.get_ylabel()) == (label, "test accuracy [%]")
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["scratch", "frozen"]
     assert f"the cheapest is {cheapest} with 10 labels per class" in figure.alternative_text
+
+
+# The playground
+
+
+def test_every_choice_is_drawn_anew_below_its_buttons():
+    drawn = []
+
+    def draw(strategy: str, label: int) -> plots.Described:
+        drawn.append((strategy, label))
+        return plots.epoch_seconds({strategy: 1.0 + label})
+
+    strategy, label, picture = plots.browse(draw, strategy=["all", "frozen"], label=[0, 7]).children
+    first = picture.value
+    assert bytes(first).startswith(b"\x89PNG")
+    label.value = 7
+    strategy.value = "frozen"
+    assert drawn == [("all", 0), ("all", 7), ("frozen", 7)]
+    assert picture.value != first
