@@ -171,7 +171,8 @@ class Trainer:
             for stop in stops:
                 start = time.perf_counter()
                 indices = np.stack([next(batches) for _ in range(done, stop)])
-                log = self._update(_batch(self.model, split.images, indices), split.labels[indices], rates[done:stop]).numpy()
+                images = _batch(self.model, split.images, indices)
+                log = self._update(images, split.labels[indices], rates[done:stop]).numpy()
                 seconds += time.perf_counter() - start
                 bar.update(stop - done)
                 logs, done = np.concatenate([logs, log]), stop
