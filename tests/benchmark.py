@@ -10,9 +10,11 @@ precision; *fast*, the fast recipe. Repetition r uses seed r everywhere.
 
 import argparse
 import resource
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +22,8 @@ from tqdm import tqdm
 
 from helpers import cnn
 from helpers.backend import keras
-from helpers.data import Split, Task, load_dataset, split_tasks, subsample
+from helpers.comparison import Plan, compare
+from helpers.data import Dataset, Split, Task, load_dataset, split_tasks, subsample
 from helpers.training import RECIPES, Recipe, Trainer, evaluate, predict
 from helpers.transfer import STRATEGIES, Networks, extract_features, freeze
 
@@ -116,7 +119,8 @@ def small(target: Task, repeats: int) -> pd.Series:
 
 
 def throughput(target: Task, repeats: int) -> pd.Series:
-    """Return GFLOP/s of training the whole network, and of a float32 matrix product, medians of alternating runs.
+    """Return GFLOP/s of training the whole network, here and by Keras's `fit`, and of a float32 matrix product: medians
+    of alternating runs.
 
     A training step costs three forward passes (outputs, gradients of weights, gradients of inputs) but for the first
     layer's gradient of the image, which nobody needs; a multiply-add is two operations.
@@ -127,12 +131,22 @@ def throughput(target: Task, repeats: int) -> pd.Series:
     part = Split(target.train.images[:6400], target.train.labels[:6400])
     costs = cnn.layer_costs(trainer.model).set_index("layer")["multiply_adds"]
     operations = 2 * (3 * costs.sum() - costs["conv1"]) * len(part)
+    fitted = cnn.build_cnn(ARCHITECTURE)
+    fitted.compile(keras.optimizers.Adadelta(1.0), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    fit = {"batch_size": PUBLISHED.batch_size, "verbose": 0}
+    fitted.fit(part.images[:256], part.labels[:256], **fit)  # traces
     matrix = tf.random.normal((4096, 4096))
     tf.matmul(matrix, matrix).numpy()
     rows = []
     for _ in range(2 * repeats):
         product = seconds(lambda: tf.matmul(matrix, matrix).numpy())
-        rows.append({"training": operations / trainer.train(part).seconds, "matrix product": 2 * 4096**3 / product})
+        rows.append(
+            {
+                "training": operations / trainer.train(part).seconds,
+                "the same by fit": operations / seconds(lambda: fitted.fit(part.images, part.labels, **fit)),
+                "matrix product": 2 * 4096**3 / product,
+            }
+        )
     return pd.DataFrame(rows).median() / 1e9
 
 
@@ -153,18 +167,32 @@ def one_more(target: Task, repeats: int) -> pd.Series:
     return pd.DataFrame(rows).median()
 
 
+def one_more_of_lesson_05(dataset: Dataset) -> pd.Series:
+    """Return the seconds that one more seed and one more label budget add to lesson 05, five strategies each."""
+    plan = Plan((5, 6, 7, 8, 9), (0, 1, 2, 3, 4), seeds=(0,))
+    with tempfile.TemporaryDirectory() as folder:
+
+        def compared(plan: Plan) -> float:
+            return seconds(lambda: compare(dataset, plan, ARCHITECTURE, FAST, Path(folder), progress=False))
+
+        seed = compared(plan)  # pretrains; the next finds the weights in the folder
+        return pd.Series({"seed": seed, "budget of 50": compared(replace(plan, labels_per_class=(50,)))})
+
+
 def main() -> None:
     """Measure everything and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="repetitions, one seed each (default: 3)")
     repeats = parser.parse_args().repeats
-    source, target = split_tasks(load_dataset("mnist"), [5, 6, 7, 8, 9], [0, 1, 2, 3, 4])
+    dataset = load_dataset("mnist")
+    source, target = split_tasks(dataset, [5, 6, 7, 8, 9], [0, 1, 2, 3, 4])
 
     rates = throughput(target, repeats)
-    show("GFLOP/s", rates.round(), f"ratio {rates['training'] / rates['matrix product']:.2f}")
+    show("GFLOP/s", rates.round(), f"training / matrix product {rates['training'] / rates['matrix product']:.2f}")
     show("300 updates on 10 labels per class [s]", small(target, repeats))
     more = one_more(target, repeats)
     show("one more training at all labels [s]", more, f"frozen / scratch {more['frozen'] / more['scratch']:.2f}")
+    show("one more in lesson 05 [s]", one_more_of_lesson_05(dataset))
     per_epoch = epochs(target, repeats)
     fit, cached, once = per_epoch[["frozen, fit", "head on cached features", "extraction, once"]]
     five = 5 * fit / (5 * cached + once)
