@@ -235,9 +235,12 @@ def browse(draw: Callable[..., Described], **choices: Sequence) -> "ipywidgets.V
     """Return buttons for each argument of `draw` above the figure that it returns, drawn anew at each choice.
 
     `ipywidgets.interact` shows outputs of any kind, but that can make a headless run wait for ever (nbclient issue
-    312).
+    312). Raises ImportError that says what to install where ipywidgets is missing.
     """
-    import ipywidgets
+    try:
+        import ipywidgets
+    except ImportError as error:
+        raise ImportError("the playground needs ipywidgets: python -m pip install ipywidgets") from error
 
     wide = {"description_width": "initial"}
     buttons = {
@@ -276,21 +279,18 @@ def accuracy_by_labels(summary: pd.DataFrame) -> Figure:
     budgets = list(dict.fromkeys(summary["labels_per_class"]))
     figure = _figure(height=4.2)
     axis = figure.subplots()
-    for strategy, rows in summary.groupby("strategy", sort=False):
-        places = [budgets.index(budget) for budget in rows["labels_per_class"]]
-        axis.plot(places, 100 * rows["accuracy"], label=strategy, markersize=5, **STYLES[strategy])
-        axis.fill_between(
-            places,
-            100 * rows["accuracy_low"],
-            100 * rows["accuracy_high"],
-            color=STYLES[strategy]["color"],
-            alpha=0.12,
-            linewidth=0,
-        )
+    groups = list(summary.groupby("strategy", sort=False))
+    for position, (strategy, rows) in enumerate(groups):
+        beside = 0.05 * (position - (len(groups) - 1) / 2)  # so that no interval hides another
+        places = [budgets.index(budget) + beside for budget in rows["labels_per_class"]]
+        axis.plot(places, 100 * rows["accuracy"], label=strategy, markersize=6, linewidth=1, **STYLES[strategy])
+        ends = 100 * rows["accuracy_low"], 100 * rows["accuracy_high"]
+        axis.vlines(places, *ends, color=STYLES[strategy]["color"], alpha=0.35, linewidth=7)
     axis.set_xticks(range(len(budgets)), [str(budget) for budget in budgets])
     axis.set(xlabel="labels per class", ylabel="test accuracy [%]", title=f"Target task, {_seeds(summary)}")
+    axis.set_ylim(top=min(axis.get_ylim()[1], 100.5))  # an interval may reach beyond 100 %, an accuracy does not
     axis.grid(alpha=0.3)
-    axis.legend(frameon=False, loc="lower right")
+    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return _described(figure, _by_budget(summary, budgets))
 
 

@@ -2,6 +2,8 @@
 
 import base64
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -47,9 +49,34 @@ def test_opens_and_closes_like_every_lesson(path):
     first, *_, last = read(path).cells
     for promise in ("What you'll do", "What you'll learn", "What you'll need", "minutes"):
         assert promise in first.source
-    for part in ("## On your own", "<summary>Answer</summary>", "## In practice", "## Further reading"):
+    for part in ("## In practice", "## Further reading"):
         assert part in last.source
-    assert 2 <= last.source.count("<details>") <= 3
+    assert sum("\n## On your own\n" in cell.source for cell in read(path).cells) == 1
+
+
+@lessons
+def test_exercises_answer_back_and_their_answers_are_tagged(path):
+    unanswered = [cell for cell in code_cells(path) if re.search(r"(?m)= \.\.\.|^    \.\.\.$", cell.source)]
+    assert len(unanswered) == 2
+    for cell in unanswered:
+        assert re.search(r"(?m)^checks\.", cell.source)
+        assert cell.outputs[-1].data["text/plain"].startswith("Not answered yet: ")
+    folded = [cell for cell in read(path).cells if "<details>" in cell.source]
+    assert len(folded) == 3
+    assert all(tags(cell) == ["answer"] for cell in folded)
+
+
+def test_one_command_hands_out_lessons_without_answers_and_outputs(tmp_path):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"(?m)^jupyter nbconvert .+(?:\\\n.+)*", readme)
+    arguments = command.replace("\\\n", " ").replace("notebooks/0*.ipynb", "").split()[1:]
+    arguments = [str(tmp_path) if word == "handout" else word for word in arguments]
+    subprocess.run([sys.executable, "-m", *arguments, *map(str, LESSONS)], cwd=ROOT, check=True, capture_output=True)
+    for path in LESSONS:
+        handed_out = (tmp_path / path.name).read_text(encoding="utf-8")
+        assert "<details>" not in handed_out
+        assert not any(cell.outputs for cell in code_cells(tmp_path / path.name))
+        assert "Not answered yet" not in handed_out
 
 
 @lessons
