@@ -189,18 +189,6 @@ def main() -> None:
     dataset = load_dataset("mnist")
     source, target = split_tasks(dataset, [5, 6, 7, 8, 9], [0, 1, 2, 3, 4])
 
-    rates = throughput(target, repeats)
-    show("GFLOP/s", rates.round(), f"training / matrix product {rates['training'] / rates['matrix product']:.2f}")
-    show("300 updates on 10 labels per class [s]", small(target, repeats))
-    more = one_more(target, repeats)
-    show("one more training at all labels [s]", more, f"frozen / scratch {more['frozen'] / more['scratch']:.2f}")
-    show("one more in lesson 05 [s]", one_more_of_lesson_05(dataset))
-    per_epoch = epochs(target, repeats)
-    fit, cached, once = per_epoch[["frozen, fit", "head on cached features", "extraction, once"]]
-    five = 5 * fit / (5 * cached + once)
-    ratios = f"fit / cached {fit / cached:.2f}; over 5 epochs, extraction counted, {five:.2f}"
-    show("one epoch on 0-4 [s]", per_epoch, ratios)
-
     ways = {
         "fast": lambda seed: with_helpers(source, target, seed, FAST),
         "course": lambda seed: with_helpers(source, target, seed, PUBLISHED),
@@ -216,6 +204,18 @@ def main() -> None:
     both = shown["both [s]"]
     ratios = f"plain / fast {both['plain'] / both['fast']:.1f}; plain / course {both['plain'] / both['course']:.1f}"
     show(f"both stages: medians, mean accuracy of {repeats} seeds, peak memory so far", shown.round(4), ratios)
+
+    rates = throughput(target, repeats)
+    show("GFLOP/s", rates.round(), f"training / matrix product {rates['training'] / rates['matrix product']:.2f}")
+    show("300 updates on 10 labels per class [s]", small(target, repeats))
+    more = one_more(target, repeats)
+    show("one more in lesson 05 [s]", one_more_of_lesson_05(dataset))
+    show("one more training at all labels [s]", more, f"frozen / scratch {more['frozen'] / more['scratch']:.2f}")
+    per_epoch = epochs(target, repeats)
+    fit, cached, once = per_epoch[["frozen, fit", "head on cached features", "extraction, once"]]
+    five = 5 * fit / (5 * cached + once)
+    ratios = f"fit / cached {fit / cached:.2f}; over 5 epochs, extraction counted, {five:.2f}"
+    show("one epoch on 0-4 [s]", per_epoch, ratios)
 
 
 def show(title: str, values: pd.Series | pd.DataFrame, ratios: str = "") -> None:
