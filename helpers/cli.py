@@ -1,4 +1,5 @@
-"""The command line: `transfer-tutorial run` executes the lessons headless and leaves a folder with all that came out.
+"""The command line: `transfer-tutorial run` executes the lessons headless and leaves a folder with all that came out;
+`transfer-tutorial sweep` executes one of them over a grid of parameters.
 
 Whatever takes time to import is imported inside the commands, so that `--help` answers at once.
 """
@@ -11,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from helpers.data import Dataset
     from helpers.lessons import Lesson
+    from helpers.sweep import Sweep
 
 PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "scipy", "matplotlib", "papermill", "nbconvert")
 COLUMNS = ("lesson", "task", "classes", "strategy", "labels_per_class", "seed", "updates", "test_accuracy")
@@ -57,28 +59,99 @@ def run(
 
     It holds the executed notebooks, an index.html to look at, results.csv with one row per training, and run.json.
     """
-    with _signals_as_exit() as received:
+    with _signals_as_exit() as received, ExitStack() as held:
         from helpers.data import DownloadError
+        from helpers.runs import alone_in
 
         if "MNIST_NPZ" in os.environ:
             os.environ["MNIST_NPZ"] = _absolute(os.environ["MNIST_NPZ"])
         try:
             if resume is None:
                 folder, record = _new_run(dataset, only, given, out)
+                held.enter_context(alone_in("--out", folder))
             elif dataset or only or given or out:
                 raise ValueError("--resume: takes everything from the run that it goes on with; give no other option")
             else:
+                held.enter_context(alone_in("--resume", resume))
                 folder, record = _old_run(resume.absolute())
         except (ValueError, DownloadError, OSError) as error:
             raise BadInput(str(error)) from error
         _run_lessons(folder, record, received)
 
 
+@main.command()
+@click.argument("notebook", metavar="LESSON")
+@click.option(
+    "--grid", "swept", multiple=True, metavar="NAME=V1,V2,...", help="Sweep over values of a parameter; YAML."
+)
+@click.option("-p", "given", type=(str, str), multiple=True, metavar="NAME VALUE", help="Set it in all runs; YAML.")
+@click.option("--out", type=FOLDER, required=True, metavar="DIR", help="New folder, or this sweep's to go on with it.")
+@click.option("--scheduler", metavar="ADDRESS", help="Run on this Dask cluster.  [default: on this machine]")
+@click.option("--workers", type=int, metavar="N", help="Runs at a time on this machine.  [default: as cores allow]")
+@click.option("--retries", type=int, default=0, metavar="K", help="Repeat a run that fails, so many times.")
+@click.option("--dry-run", is_flag=True, help="Print the table of runs and run nothing.")
+@click.option("--yes", is_flag=True, help="Allow more than 10,000 runs.")
+def sweep(
+    notebook: str,
+    swept: tuple[str, ...],
+    given: tuple[tuple[str, str], ...],
+    out: Path,
+    scheduler: str | None,
+    workers: int | None,
+    retries: int,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Run one lesson, or a notebook of your own by its path, once for each combination of values in a grid.
+
+    DIR gets the executed notebooks, results.csv with the parameters as columns, and sweep.html to look at. The same
+    command again runs what is missing or failed.
+    """
+    with _signals_as_exit(kill_children=False):  # Dask stops its own
+        from helpers import lessons, sweep
+        from helpers.data import DownloadError
+
+        if "MNIST_NPZ" in os.environ:
+            os.environ["MNIST_NPZ"] = _absolute(os.environ["MNIST_NPZ"])
+        try:
+            _check_sweep_options(scheduler, workers, retries)
+            values = {name: _read(name, text) for name, text in given}
+            planned = sweep.plan(lessons.notebook(notebook), _read_grid(swept), values, out.absolute(), yes)
+        except (ValueError, DownloadError, OSError) as error:
+            raise BadInput(str(error)) from error
+        before = {record["name"]: record for record in sweep.records(planned)}
+        done = [record for record in before.values() if record["status"] == "done"]
+        missing = [name for name in planned.runs if before.get(name, {}).get("status") != "done"]
+        click.echo(f"{planned.lesson.name}: {len(planned.runs)} runs, {len(planned.runs) - len(missing)} of them done")
+        if dry_run:
+            click.echo(_table_of_runs(planned, before))
+            return
+        try:
+            if missing:
+                seconds = sum(record["seconds"] for record in done) / len(done) if done else None
+                _run_sweep(planned, missing, scheduler, workers, retries, seconds)
+        except ValueError as error:
+            raise BadInput(str(error)) from error
+        except ConnectionError as error:
+            _finish_sweep(planned)
+            raise click.ClickException(f"{error}; the same command goes on") from error
+        except SystemExit:
+            _finish_sweep(planned)
+            click.echo("\nInterrupted. The same command goes on", err=True)
+            raise
+        failed = _finish_sweep(planned)
+        if failed:
+            first = failed[0]
+            raise click.ClickException(
+                f"{len(failed)} of {len(planned.runs)} runs failed, {first['name']}: {first['error']}"
+            )
+
+
 def _new_run(
     dataset: str | None, only: str | None, given: tuple[tuple[str, str], ...], out: Path | None
 ) -> tuple[Path, dict[str, Any]]:
     """Check everything that was given, then make the folder; return it with the record that `run.json` keeps."""
-    from helpers import data, lessons
+    from helpers import data, lessons, runs
 
     wanted = lessons.lessons() if only is None else {lessons.lesson(number.strip()) for number in only.split(",")}
     chosen = sorted(wanted, key=lambda lesson: lesson.number)
@@ -87,7 +160,8 @@ def _new_run(
         raise ValueError(f"dataset: given twice, as {dataset!r} and {values['dataset']!r}")
     if isinstance(values.get("dataset"), str):
         values["dataset"] = _absolute(values["dataset"])
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    runs.check_folder("--out", str(out or "runs"), (out or Path("runs")).absolute())
+    if out is not None and out.is_dir() and any(out.iterdir()):
         raise ValueError(f"--out: {str(out)!r} exists and is not an empty folder; give a new one")
     try:
         loaded = lessons.check_parameters(chosen, values)
@@ -97,11 +171,14 @@ def _new_run(
         values["dataset"] = "digits"
         loaded = lessons.check_parameters(chosen, values)
         click.echo("MNIST is not on this machine and cannot be downloaded: running on the embedded digits")
+    described = _described(loaded)
+    if described and (twice := described["test images also in training"]):
+        click.echo(f"Note: {twice} of {len(loaded.test)} test images are training images too; test accuracy flatters")
     record = {
         "status": "running",
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "parameters": values,
-        "dataset": _described(loaded),
+        "dataset": described,
         "made_with": _made_with(),
         "lessons": [_entry(lesson, values) for lesson in chosen],
     }
@@ -119,8 +196,9 @@ def _old_run(folder: Path) -> tuple[Path, dict[str, Any]]:
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         chosen = [lessons.lesson(entry["name"]) for entry in record["lessons"]]
-        values, known, before = record["parameters"], record["dataset"], record["made_with"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        values, known, before = dict(record["parameters"]), record["dataset"], record["made_with"]
+        done = [entry["status"] == "done" and _intact(folder, entry) for entry in record["lessons"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"--resume: {str(folder)!r} holds no run.json of a run that could go on") from error
     if known != _described(lessons.check_parameters(chosen, values)):
         raise ValueError(f"--resume: dataset is not the one that this run started with, {known}; start a new run")
@@ -128,10 +206,27 @@ def _old_run(folder: Path) -> tuple[Path, dict[str, Any]]:
     if record["made_with"] != before:
         click.echo("Note: versions, code or machine changed since this run started; run.json keeps both")
         record.setdefault("made_with_before", []).append(before)
-    for position, (lesson, entry) in enumerate(zip(chosen, record["lessons"], strict=True)):
-        if entry["status"] != "done" or not _notebook(folder, entry).is_file():
+    for position, lesson in enumerate(chosen):
+        if not done[position]:
+            if record["lessons"][position]["status"] == "done":
+                click.echo(f"Note: notebook or results of lesson {lesson.name} are damaged; the lesson is run again")
             record["lessons"][position] = _entry(lesson, values)
     return folder, record
+
+
+def _intact(folder: Path, entry: dict[str, Any]) -> bool:
+    """Tell whether a lesson's notebook can be read and its result rows, if it left any, are those that it left."""
+    from helpers import lessons
+
+    return bool(lessons.code_cells(_notebook(folder, entry))) and entry.get("results") == _results_of(folder, entry)
+
+
+def _results_of(folder: Path, entry: dict[str, Any]) -> str | None:
+    """Return the SHA-256 of a lesson's result rows, None if there are none."""
+    from helpers.runs import sha256
+
+    path = _result_file(folder, entry)
+    return sha256(path) if path.is_file() else None
 
 
 def _run_lessons(folder: Path, record: dict[str, Any], received: list[int]) -> None:
@@ -152,19 +247,22 @@ def _run_lessons(folder: Path, record: dict[str, Any], received: list[int]) -> N
             _save(folder, record)
             passed = {name: value for name, value in values.items() if name in lessons.parameters(lesson.path)}
             try:
-                lessons.execute(lesson, output, passed, f"{lesson.name} ({position} of {len(record['lessons'])})")
-                entry["status"] = "done"
+                label = f"{lesson.name} ({position} of {len(record['lessons'])})"
+                results = {"TRANSFER_TUTORIAL_RESULTS": str(folder / "artefacts")}
+                lessons.execute(lesson, output, passed, label, environment=results)
+                entry |= {"status": "done", "results": _results_of(folder, entry)}
             except lessons.LessonError as error:
                 if received:  # not the lesson's fault: the signal's exit was lost on its way, the kernel was not
                     raise SystemExit(128 + received[0]) from error
                 entry |= {"status": "failed", "cell": error.cell, "error": str(error)}
                 failed = f"lesson {lesson.name}, cell [{error.cell}]: {error}\nThe notebook up to there: {output}"
+                failed += f"\nTo go on: transfer-tutorial run --resume '{folder}'"
                 break
             finally:
                 entry["seconds"] = round(time.perf_counter() - start, 1)
         record["status"] = "failed" if failed else "done"
+        _finish(folder, record)
         _save(folder, record)
-        _finish(folder, record, values)
         if failed:
             raise click.ClickException(failed)
     except SystemExit:
@@ -177,11 +275,11 @@ def _run_lessons(folder: Path, record: dict[str, Any], received: list[int]) -> N
         raise
 
 
-def _finish(folder: Path, record: dict[str, Any], values: dict[str, Any]) -> None:
+def _finish(folder: Path, record: dict[str, Any]) -> None:
     """Write `results.csv` and the pages; print the result table and where to look."""
     from helpers import report, runs
 
-    results = _results(runs.run_folder(values["run_dir"]), record)
+    results = _results(folder, record)
     runs.write_text(folder / "results.csv", results.to_csv(index=False))
     index = report.write(folder, record, results)
     if len(results):
@@ -190,11 +288,92 @@ def _finish(folder: Path, record: dict[str, Any], values: dict[str, Any]) -> Non
     click.echo(f"\nOpen {index}")
 
 
-def _results(artefacts: Path, record: dict[str, Any]) -> "pd.DataFrame":
+def _check_sweep_options(scheduler: str | None, workers: int | None, retries: int) -> None:
+    """Refuse options that do not go together, and a machine without Dask."""
+    from importlib.util import find_spec
+
+    if scheduler is not None and workers is not None:
+        raise ValueError("--workers: is for this machine; a cluster, as given by --scheduler, has its own")
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers: {workers} is not allowed; give 1 or more")
+    if retries < 0:
+        raise ValueError(f"--retries: {retries} is not allowed; give 0 or more")
+    if find_spec("distributed") is None:
+        raise ValueError('sweep: needs Dask, which is not installed; python -m pip install -e ".[sweep]" adds it')
+
+
+def _read_grid(swept: tuple[str, ...]) -> dict[str, list[Any]]:
+    """Read `NAME=V1,V2,...`: the values are the entries of a list, so that lists among them keep their commas."""
+    grid = {}
+    for text in swept:
+        name, equals, values = text.partition("=")
+        if not equals:
+            raise ValueError(f"--grid: {text!r} is not of the form NAME=V1,V2,...")
+        if name in grid:
+            raise ValueError(f"{name}: --grid is given twice for it; give all values at once")
+        grid[name] = _read(name, f"[{values}]")
+    return grid
+
+
+def _run_sweep(
+    planned: "Sweep",
+    missing: list[str],
+    scheduler: str | None,
+    workers: int | None,
+    retries: int,
+    seconds: float | None,
+) -> None:
+    """Execute the runs that are missing, with a progress bar; `seconds` is what an earlier run took on average."""
+    from tqdm import tqdm
+
+    from helpers import sweep
+
+    workers, environment = (workers, {}) if scheduler else sweep.local_settings(workers)
+    with sweep.connect(scheduler, workers) as client:
+        places = sum(client.nthreads().values())
+        click.echo(f"{len(missing)} to run, {places} at a time; Dask's dashboard: {client.dashboard_link}")
+        if seconds and places:
+            click.echo(f"Estimate: {seconds * len(missing) / places / 60:.1f} minutes, {seconds:.1f} s a run")
+        else:
+            click.echo("How long it takes is known when the first run has finished")
+        failed = 0
+        with tqdm(total=len(missing), unit="run") as bar:
+            for record in sweep.execute(client, planned, missing, retries, environment):
+                failed += record["status"] == "failed"
+                bar.set_postfix(finished=bar.n + 1 - failed, failed=failed, refresh=False)
+                bar.update()
+
+
+def _finish_sweep(planned: "Sweep") -> list[dict[str, Any]]:
+    """Write `results.csv` and the page and print where to look; return the records of this grid's failed runs."""
+    from helpers import report, runs, sweep
+
+    if not (planned.out / "sweep.json").is_file():
+        return []  # stopped before the first run began
+    records, results = sweep.records(planned), sweep.results(planned)
+    runs.write_text(planned.out / "results.csv", results.to_csv(index=False))
+    click.echo(f"\nOpen {report.write_sweep(planned, records, results)}")
+    return [record for record in records if record["status"] == "failed" and record["name"] in planned.runs]
+
+
+def _table_of_runs(planned: "Sweep", before: dict[str, dict[str, Any]]) -> str:
+    """Return a line per run: its parameters, and what became of it before."""
+    import pandas as pd
+
+    from helpers.sweep import as_text
+
+    rows = [
+        {**{key: as_text(value) for key, value in parameters.items()}, "status": before.get(name, {}).get("status", "")}
+        for name, parameters in planned.runs.items()
+    ]
+    return pd.DataFrame(rows).to_string()
+
+
+def _results(folder: Path, record: dict[str, Any]) -> "pd.DataFrame":
     """Return the result rows of the lessons that are done, one per training, each value as the text in its file."""
     import pandas as pd
 
-    paths = [artefacts / f"results-{entry['number']}.csv" for entry in record["lessons"] if entry["status"] == "done"]
+    paths = [_result_file(folder, entry) for entry in record["lessons"] if entry["status"] == "done"]
     tables = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths if path.is_file()]
     return pd.concat(tables, ignore_index=True).fillna("") if tables else pd.DataFrame(columns=list(COLUMNS))
 
@@ -207,14 +386,14 @@ def _read(name: str, text: str) -> Any:
         return json.loads(text)
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # the latter for a date that the calendar lacks
         raise ValueError(f"{name}: {text!r} cannot be read as YAML; values look like 3, adam or [0, 1, 2]") from error
 
 
 def _absolute(name: str) -> str:
     """Return the absolute path if this names a file: kernels and `--resume` may start in another folder."""
-    path = Path(name).expanduser()
-    return str(path.absolute()) if path.is_file() else name
+    path = os.path.expanduser(name)  # unlike Path's, it leaves the name of an unknown user as it is
+    return os.path.abspath(path) if os.path.isfile(path) else name
 
 
 def _make_folder(wanted: Path) -> Path:
@@ -237,10 +416,13 @@ def _entry(lesson: "Lesson", values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _described(dataset: "Dataset | None") -> dict[str, Any] | None:
-    """Return what identifies the data of a run."""
+    """Return what identifies the data of a run, and how far its test set can be trusted."""
+    from helpers.data import duplicated_images
+
     if dataset is None:
         return None
     images = {"training images": len(dataset.train), "test images": len(dataset.test)}
+    images["test images also in training"] = duplicated_images(dataset)
     return {"name": dataset.name, "sha256": dataset.fingerprint, **images}
 
 
@@ -273,6 +455,10 @@ def _notebook(folder: Path, entry: dict[str, Any]) -> Path:
     return folder / "lessons" / f"{entry['name']}.ipynb"
 
 
+def _result_file(folder: Path, entry: dict[str, Any]) -> Path:
+    return folder / "artefacts" / f"results-{entry['number']}.csv"
+
+
 def _save(folder: Path, record: dict[str, Any]) -> None:
     from helpers.runs import write_text
 
@@ -280,7 +466,7 @@ def _save(folder: Path, record: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _signals_as_exit() -> Iterator[list[int]]:
+def _signals_as_exit(kill_children: bool = True) -> Iterator[list[int]]:
     """Turn Ctrl-C and SIGTERM into SystemExit with the exit code that shells expect, 130 or 143, and kill the kernel.
 
     SystemExit passes through asyncio, nbclient and papermill, which saves the notebook on its way. Yields the list of
@@ -292,7 +478,7 @@ def _signals_as_exit() -> Iterator[list[int]]:
         received.append(number)
         for each in signals:  # a second Ctrl-C shall not break what saves the work
             signal.signal(each, signal.SIG_IGN)
-        children = psutil.Process().children(recursive=True)
+        children = psutil.Process().children(recursive=True) if kill_children else []
         for child in children:
             with suppress(psutil.NoSuchProcess):
                 child.kill()

@@ -8,7 +8,6 @@ import hashlib
 import math
 import os
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +99,7 @@ def load_dataset(name: str = "mnist") -> Dataset:
     loaders = {"mnist": _mnist, "fashion_mnist": _fashion_mnist, "digits": _digits}
     if isinstance(name, str) and name in loaders:
         return _dataset(name, loaders[name](), source=f"dataset {name!r}")
-    path = Path(str(name)).expanduser()
+    path = Path(os.path.expanduser(str(name)))
     if path.suffix != ".npz":
         allowed = ", ".join(f'"{known}"' for known in NAMES)
         raise ValueError(f"dataset: {name!r} is not known; allowed are {allowed} and the path of an .npz file")
@@ -117,9 +116,14 @@ def split_tasks(
     """Split a dataset by label into a source task and a target task.
 
     `validation_fraction` of each task's training images is held out, stratified by label and drawn by `seed`. Raises
-    ValueError for class sets that overlap, hold fewer than two labels or name one that the data lacks, and for a
-    fraction that leaves a class without a validation or a training image.
+    ValueError for class sets that overlap, hold fewer than two labels or name one that the data lacks, for a class of
+    a single image, and for a fraction that leaves a class without a validation or a training image.
     """
+    if len(dataset.classes) < 4:
+        raise ValueError(
+            f"dataset: {dataset.name} has the labels {list(dataset.classes)} only; two tasks need two labels each, so "
+            "give data with four or more"
+        )
     source = _checked_classes("source_classes", source_classes, dataset)
     target = _checked_classes("target_classes", target_classes, dataset)
     if shared := sorted(set(source) & set(target)):
@@ -209,8 +213,12 @@ def _task(name: str, dataset: Dataset, classes: tuple[int, ...], validation_frac
         f"validation_fraction: {validation_fraction} of {len(known)} images in {len(classes)} classes leaves a class "
         f"of {dataset.name} without a training or a validation image; give a share that leaves each class one of both"
     )
-    fewest = int(np.bincount(known.labels, minlength=len(classes)).min())
-    if fewest < 2 or held_out < len(classes) or len(known) - held_out < len(classes):
+    if single := [classes[label] for label, images in enumerate(np.bincount(known.labels)) if images == 1]:
+        raise ValueError(
+            f"dataset: {dataset.name} has a single training image of label {_words(single)}; give each class two or "
+            "more, one to train on and one to validate with"
+        )
+    if held_out < len(classes) or len(known) - held_out < len(classes):
         raise error
     train, validation = train_test_split(
         np.arange(len(known)), test_size=held_out, stratify=known.labels, random_state=seed
@@ -239,7 +247,7 @@ def _of_classes(split: Split, classes: tuple[int, ...]) -> Split:
 def _mnist() -> Arrays:
     """MNIST from `$MNIST_NPZ`, from Keras's cache, or from where Keras takes it; checked against the original."""
     given = os.environ.get("MNIST_NPZ")
-    path = Path(given).expanduser() if given else _fetch("mnist", "mnist.npz", MNIST_NPZ_HASH)
+    path = Path(os.path.expanduser(given)) if given else _fetch("mnist", "mnist.npz", MNIST_NPZ_HASH)
     arrays = _read_npz(path, "MNIST_NPZ" if given else "dataset")
     differing = [name for name, published in MNIST_SHA256.items() if _idx_sha256(arrays[name]) != published]
     if differing:
@@ -287,9 +295,11 @@ def _fetch(dataset: str, file: str, known_hash: str, url: str | None = None) -> 
             pooch.retrieve(KERAS_DATASETS + (url or file), known_hash, fname=file, path=cache, progressbar=True)
         )
     except (OSError, ValueError, requests.RequestException) as error:
+        wrong_hash = type(error) is ValueError
+        why = "what arrived is not whole, or another file" if wrong_hash else type(error).__name__
         advice = "set MNIST_NPZ to a mnist.npz that you have, or " if dataset == "mnist" else ""
         raise DownloadError(
-            f'dataset: "{dataset}" is not on this machine and could not be downloaded ({type(error).__name__}); '
+            f'dataset: "{dataset}" is not on this machine and could not be downloaded ({why}); '
             f'{advice}pass dataset="digits", which needs no download'
         ) from error
 
@@ -297,7 +307,7 @@ def _fetch(dataset: str, file: str, known_hash: str, url: str | None = None) -> 
 def _read_npz(path: Path, parameter: str) -> Arrays:
     """Read the four arrays of an `.npz` file; never unpickles."""
     if not path.is_file():
-        raise ValueError(f"{parameter}: there is no file {str(path)!r}; give the path of an .npz file")
+        raise ValueError(f"{parameter}: there is no file {str(path.absolute())!r}; give the path of an .npz file")
     layout = f"an .npz file with the arrays {', '.join(ARRAYS)}"
     try:
         with zipfile.ZipFile(path) as members:  # np.load also accepts what is not an archive
@@ -306,7 +316,7 @@ def _read_npz(path: Path, parameter: str) -> Arrays:
             arrays = {} if missing else {name: archive[name] for name in ARRAYS}
         if not all(isinstance(array, np.ndarray) for array in arrays.values()):  # np.load hands over foreign bytes
             raise ValueError("a member is no array")
-    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file makes zipfile, zlib and NumPy raise a dozen kinds
         raise ValueError(f"{parameter}: {path.name!r} cannot be read as {layout}, without pickled objects") from error
     if missing:
         raise ValueError(f"{parameter}: {path.name!r} lacks {_words(missing)}; allowed is {layout}")

@@ -4,9 +4,13 @@ Knows notebooks, not models: nothing here imports TensorFlow.
 """
 
 import ast
+import hashlib
 import json
-from collections.abc import Sequence
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +34,10 @@ class LessonError(RuntimeError):
 
 @dataclass(frozen=True)
 class Lesson:
-    """One notebook: number "03", name "03_pretraining", the title in its first heading, and its file."""
+    """One notebook: number "03", name "03_pretraining", the title in its first heading, and its file.
+
+    A notebook of one's own has no number.
+    """
 
     number: str
     name: str
@@ -72,6 +79,22 @@ def lesson(number: str) -> Lesson:
     raise ValueError(f"lesson: {number!r} is not known; allowed are {', '.join(each.name for each in known)}")
 
 
+def notebook(name: str) -> Lesson:
+    """Return a lesson by its number or name, or the notebook in a file; raise ValueError for one that does not exist
+    or cannot be read.
+    """
+    if not name.endswith(".ipynb"):
+        return lesson(name)
+    path = Path(name).expanduser().absolute()
+    try:
+        own = Lesson("", path.stem, _title(path), path)
+    except OSError as error:
+        raise ValueError(f"notebook: there is no file {name!r} that can be read") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"notebook: {name!r} is not a notebook of format 4, JSON with a list of cells") from error
+    return next((each for each in lessons() if each.path == path.resolve()), own)
+
+
 def parameters(path: Path) -> dict[str, Parameter]:
     """Return the parameters of a notebook by name, as papermill reads them from the cell tagged `parameters`."""
     import papermill
@@ -82,34 +105,67 @@ def parameters(path: Path) -> dict[str, Parameter]:
     }
 
 
-def check_parameters(chosen: Sequence[Lesson], values: dict[str, Any]) -> "Dataset | None":
+def fingerprint(path: Path) -> str:
+    """Return the SHA-256 of what a notebook executes: its code cells with their tags, without outputs and prose."""
+    cells = [("".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in code_cells(path)]
+    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
+
+
+def check_parameters(
+    chosen: Sequence[Lesson], values: Mapping[str, Any], grid: Mapping[str, Sequence[Any]] | None = None
+) -> "Dataset | None":
     """Check values for the parameters of some lessons before anything runs, the lessons' defaults filled in.
 
-    Returns the dataset that the values name, None if no lesson has such a parameter. Raises ValueError for a name
-    that no chosen lesson has, for a type that is not the default's, and for whatever the lessons themselves would
-    refuse; DownloadError for data that cannot be had.
+    `grid` has several values for some parameters; each is checked beside the first ones of the others. Returns the
+    dataset that the (first) values name, None if no lesson has such a parameter. Raises ValueError for a name that no
+    chosen lesson has, for a type that is not the default's, and for whatever the lessons themselves would refuse, of
+    which nothing is known for a notebook of one's own; DownloadError for data that cannot be had.
     """
+    from helpers import data
+
     defaults = {name: found.default for lesson in chosen for name, found in parameters(lesson.path).items()}
-    for name, value in values.items():
+    choices = {**{name: [value] for name, value in values.items()}, **(grid or {})}
+    for name, listed in choices.items():
         if name not in defaults:
             raise ValueError(
                 f"{name}: no parameter of {', '.join(lesson.name for lesson in chosen)} has this name; "
-                f"known are {', '.join(sorted(defaults))}"
+                f"known are {', '.join(sorted(defaults)) or 'none, as no cell with some is tagged parameters'}"
             )
-        if not _fits(value, defaults[name]):
-            wanted = TYPE_NAMES.get(type(defaults[name]), type(defaults[name]).__name__)
-            raise ValueError(f"{name}: {value!r} is not {wanted} like the default, {defaults[name]!r}")
-    return _check_values({**defaults, **values})
+        for value in listed:
+            if not _fits(value, defaults[name]):
+                wanted = TYPE_NAMES.get(type(defaults[name]), type(defaults[name]).__name__)
+                raise ValueError(f"{name}: {value!r} is not {wanted} like the default, {defaults[name]!r}")
+    if not all(lesson.number for lesson in chosen):
+        return None
+    load = cache(data.load_dataset)
+    first = {**defaults, **{name: listed[0] for name, listed in choices.items()}}
+    dataset = _check_values(first, load)
+    for name, listed in choices.items():
+        for value in listed[1:]:
+            _check_values({**first, name: value}, load)
+    return dataset
 
 
-def execute(lesson: Lesson, output: Path, values: dict[str, Any], description: str) -> None:
-    """Execute a lesson in a fresh kernel of this interpreter, with a progress bar, and save it after each cell.
+def execute(
+    lesson: Lesson,
+    output: Path,
+    values: dict[str, Any],
+    description: str | None = None,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Execute a lesson in a fresh kernel of this interpreter and save it after each cell.
+
+    A progress bar carries the description; there is none without. The kernel works in `folder`, else where this
+    process does, and sees this process's environment variables with those of `environment` changed.
 
     Raises LessonError at the first cell that fails, after the notebook up to there was saved.
     """
     import papermill
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
+    from nbclient.exceptions import DeadKernelError
+    from papermill.iorw import LocalHandler, papermill_io
 
     class ThisInterpreter(AsyncKernelManager):
         """Starts this interpreter's kernel, even where the user installed another one's under the same name."""
@@ -119,6 +175,23 @@ def execute(lesson: Lesson, output: Path, values: dict[str, Any], description: s
             self.transport_encryption = "auto"  # else each kernel warns on the terminal; older clients ignore it
             self.shutdown_wait_time = 1.0  # a kernel has nothing left to do then, and now and then misses the request
 
+        async def start_kernel(self, **settings: Any) -> None:
+            """Start the kernel where it shall work; papermill's own way moves the whole process there.
+
+            What it says beside the notebook, such as that it was asked to stop, would get in between other bars.
+            """
+            settings |= {"cwd": folder and str(folder), "env": {**os.environ, **(environment or {})}}
+            if not description:
+                settings["stderr"] = subprocess.DEVNULL
+            await super().start_kernel(**settings)
+
+    class WholeFiles(LocalHandler):
+        """Writes a notebook so that it can be read at any moment, also after the run was killed while writing it."""
+
+        def write(self, text: str, path: str) -> None:
+            runs.write_text(Path(path), text)
+
+    papermill_io.register(str(output), WholeFiles())
     try:
         papermill.execute_notebook(
             _unformatted(lesson.path),
@@ -127,20 +200,27 @@ def execute(lesson: Lesson, output: Path, values: dict[str, Any], description: s
             kernel_name=KERNEL,
             language="python",
             kernel_manager_class=ThisInterpreter,
-            progress_bar={"desc": description},
+            progress_bar={"desc": description} if description else False,
         )
     except papermill.PapermillExecutionError as error:
         raise LessonError(error.exec_count, f"{error.ename}: {error.evalue}") from error
     except Exception as error:  # a kernel that died or never started, a full disk
-        started = sum(bool(cell["metadata"].get("papermill", {}).get("start_time")) for cell in _code_cells(output))
-        raise LessonError(started, f"{type(error).__name__}: {error}") from error
-    except SystemExit:
-        if not _code_cells(output):  # stopped in the middle of papermill's writing
-            output.unlink(missing_ok=True)
-        raise
+        started = sum(bool(cell["metadata"].get("papermill", {}).get("start_time")) for cell in code_cells(output))
+        message = f"{type(error).__name__}: {error}"
+        if isinstance(error, DeadKernelError):
+            message += "; most often memory ran out, so shut other kernels down before you go on"
+        raise LessonError(started, message) from error
 
 
-def _check_values(given: dict[str, Any]) -> "Dataset | None":
+def code_cells(notebook: Path) -> list[dict[str, Any]]:
+    """Return the code cells of a notebook's file, none if there is no such file or it cannot be read."""
+    try:
+        return [cell for cell in json.loads(notebook.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _check_values(given: dict[str, Any], load: "Callable[[str], Dataset]") -> "Dataset | None":
     """Let the functions that the lessons call refuse what they would refuse there, but now."""
     from helpers import cnn, comparison, data, training, transfer
 
@@ -156,7 +236,7 @@ def _check_values(given: dict[str, Any]) -> "Dataset | None":
         transfer.check_frozen_convs(given["frozen_convs"])
     if "dataset" not in given:
         return None
-    dataset = data.load_dataset(given["dataset"])
+    dataset = load(given["dataset"])
     _make(cnn.Architecture, {**given, "image_shape": dataset.train.images.shape[1:]})
     if {"source_classes", "target_classes"} <= given.keys():
         split = {name: given[name] for name in ("validation_fraction", "seed") if name in given}
@@ -172,9 +252,15 @@ def _make(dataclass_: type, given: dict[str, Any]) -> Any:
 
 
 def _fits(value: Any, default: Any) -> bool:
-    """Tell whether a value has the type of the default; the entries of a list, of any entry of the default."""
+    """Tell whether a value has the type of the default; the entries of a list, of any entry of the default. None says
+    nothing of a type.
+    """
+    if default is None:
+        return True
     if isinstance(default, list):
-        return isinstance(value, list) and all(any(_fits(entry, known) for known in default) for entry in value)
+        return isinstance(value, list) and all(
+            not default or any(_fits(entry, known) for known in default) for entry in value
+        )
     if isinstance(default, float):
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is type(default)
@@ -203,11 +289,3 @@ def _title(path: Path) -> str:
 def _unformatted(path: Path) -> str:
     """Return a path that papermill, which formats paths as templates, leaves as it is."""
     return str(path).replace("{", "{{").replace("}", "}}")
-
-
-def _code_cells(notebook: Path) -> list[dict[str, Any]]:
-    """Return the code cells of a notebook's file, none if it cannot be read."""
-    try:
-        return [cell for cell in json.loads(notebook.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
-    except (OSError, ValueError):
-        return []

@@ -43,8 +43,8 @@ class Described(Figure):
         return super().__repr__().replace(type(self).__name__, "Figure")
 
 
-def _png(figure: Described) -> tuple[bytes, dict[str, str]]:
-    """Render a figure for a notebook, with the alternative text as the output's metadata."""
+def png(figure: Described) -> tuple[bytes, dict[str, str]]:
+    """Render a figure as a PNG image, with its alternative text as the metadata that a notebook's output has."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white", metadata={"Software": None})
     return buffer.getvalue(), {"alt": figure.alternative_text}
@@ -52,7 +52,7 @@ def _png(figure: Described) -> tuple[bytes, dict[str, str]]:
 
 # Matplotlib's own formatter for notebooks knows nothing of alternative text, so ours takes the more specific class.
 if shell := get_ipython():
-    shell.display_formatter.formatters["image/png"].for_type(Described, _png)
+    shell.display_formatter.formatters["image/png"].for_type(Described, png)
 
 
 def sample_images(tasks: Sequence[Task], per_class: int = 8) -> Figure:
@@ -240,7 +240,9 @@ def browse(draw: Callable[..., Described], **choices: Sequence) -> "ipywidgets.V
     try:
         import ipywidgets
     except ImportError as error:
-        raise ImportError("the playground needs ipywidgets: python -m pip install ipywidgets") from error
+        raise ImportError(
+            "these buttons need ipywidgets: run `python -m pip install ipywidgets`, then restart JupyterLab"
+        ) from error
 
     wide = {"description_width": "initial"}
     buttons = {
@@ -250,7 +252,7 @@ def browse(draw: Callable[..., Described], **choices: Sequence) -> "ipywidgets.V
     picture = ipywidgets.Image(format="png", layout={"object_fit": "contain", "width": "fit-content"})
 
     def redraw(_: object = None) -> None:
-        picture.value = _png(draw(**{name: button.value for name, button in buttons.items()}))[0]
+        picture.value = png(draw(**{name: button.value for name, button in buttons.items()}))[0]
 
     for button in buttons.values():
         button.observe(redraw, "value")
@@ -325,6 +327,33 @@ def accuracy_by_seconds(summary: pd.DataFrame, one_off: bool = False) -> Figure:
         f"Accuracy against seconds of {costs}; the cheapest is {fastest['strategy']} "
         f"with {fastest['labels_per_class']} labels per class.",
     )
+
+
+def accuracy_by_parameter(results: pd.DataFrame, swept: Sequence[str]) -> Figure:
+    """Show mean test accuracy over each swept parameter, a panel each, one line per strategy if there are several.
+
+    `results` has a row per training with `test_accuracy`, a column of text per swept parameter, and `strategy` where
+    trainings have one; the mean is over all other parameters, seeds and label budgets, and the band has all of them.
+    """
+    strategies = results["strategy"] if "strategy" in results else pd.Series("all runs", results.index)
+    figure = _figure(height=3.6 * len(swept))
+    sentences = []
+    for axis, name in zip(figure.subplots(len(swept), squeeze=False)[:, 0], swept, strict=True):
+        values = list(dict.fromkeys(results[name]))
+        accuracy = (100 * results["test_accuracy"].astype(float)).groupby([strategies, results[name]], sort=False)
+        for strategy, rows in accuracy.agg(["mean", "min", "max"]).groupby(level=0, sort=False):
+            rows = rows.droplevel(0).reindex(values).dropna()
+            places, style = [values.index(value) for value in rows.index], STYLES.get(strategy, {"marker": "o"})
+            axis.plot(places, rows["mean"], label=strategy, markersize=5, **style)
+            axis.fill_between(places, rows["min"], rows["max"], color=style.get("color"), alpha=0.08, linewidth=0)
+            best = rows["mean"].idxmax()
+            sentences.append(f"{strategy}, highest at {name} {best}: {rows.loc[best, 'mean']:.2f} %")
+        shown = range(0, len(values), 1 + len(values) // 20)
+        axis.set_xticks(shown, [values[place][:20].replace("$", r"\$") for place in shown])
+        axis.set(xlabel=name, ylabel="test accuracy [%]")
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    return _described(figure, f"Mean test accuracy by {' and by '.join(swept)}. {'; '.join(sentences)}.")
 
 
 def _figure(height: float, width: float = WIDTH) -> Figure:

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page per executed lesson, and an index with the results first.
+"""The report of a run: one HTML page per executed lesson, and an index with the results first; and that of a sweep.
 
 The pages load nothing from anywhere, neither script nor font nor image, and tell the browser to enforce that.
 """
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
     from nbformat import NotebookNode
+
+    from helpers.sweep import Sweep
 
 TITLE = "Transfer learning, lesson by lesson"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -89,6 +91,31 @@ INDEX = """{% extends "page" %}
 {% endblock %}
 """
 
+SWEEP = """{% extends "page" %}
+{% block content %}
+<main>
+<h1>{{ title }}</h1>
+<p>A sweep over {{ swept|join(", ") }}: {{ done|length }} runs finished,
+<span {% if failed %}class="failed"{% endif %}>{{ failed|length }} failed</span>, {{ missing }} to go.</p>
+{% if figure %}<figure><img src="data:image/png;base64,{{ figure.png }}" alt="{{ figure.alt }}">
+<figcaption>{{ figure.alt }}</figcaption></figure>{% endif %}
+{% for heading, listed in (("Failed", failed), ("Finished", done)) if listed %}<h2>{{ heading }}</h2>
+<div class="wide"><table><tr><th>Notebook</th>{% for name in swept %}<th>{{ name }}</th>{% endfor %}
+<th>Seconds</th><th>{% if heading == "Failed" %}Error{% else %}Mean test accuracy{% endif %}</th></tr>
+{% for record in listed %}<tr>
+<td>{% if record.name in notebooks %}<a href="runs/{{ record.name|urlencode }}.ipynb">{{ record.name[-12:] }}</a>
+{%- else %}none{% endif %}</td>
+{% for name in swept %}<td>{{ as_text(record.parameters.get(name, "")) }}</td>{% endfor %}
+<td>{{ record.seconds }}</td>
+<td>{% if record.error %}{% if record.cell %}cell [{{ record.cell }}]: {% endif %}<code>{{ record.error }}</code>
+{%- elif record.name in accuracy %}{{ "%.2f %%"|format(100 * accuracy[record.name]) }}{% endif %}</td>
+</tr>{% endfor %}</table></div>
+{% endfor %}
+<p>Each row of results is in <a href="results.csv">results.csv</a>.</p>
+</main>
+{% endblock %}
+"""
+
 
 def result_table(results: "pd.DataFrame") -> "pd.DataFrame":
     """Return mean test accuracies in percent, as text: a row per lesson, task and strategy, a column per label budget.
@@ -145,6 +172,46 @@ def write(folder: Path, run: dict[str, Any], results: "pd.DataFrame") -> Path:
     )
     write_text(folder / "index.html", index)
     return folder / "index.html"
+
+
+def write_sweep(sweep: "Sweep", records: list[dict[str, Any]], results: "pd.DataFrame") -> Path:
+    """Write a sweep's `sweep.html`, with accuracy over the swept parameters and a link to each executed notebook;
+    return its path.
+
+    `records` are those of the runs that finished or failed, `results` the rows of `results.csv`, as text.
+    """
+    from base64 import b64encode
+
+    from jinja2 import DictLoader, Environment
+
+    from helpers import plots
+    from helpers.runs import write_text
+    from helpers.sweep import as_text
+
+    figure, accuracy, rows = None, {}, results
+    if "test_accuracy" in rows and len(rows := rows[rows["test_accuracy"] != ""]):
+        if "task" in rows and (rows["task"] == "target").any():
+            rows = rows[rows["task"] == "target"]
+        rows = rows.assign(test_accuracy=rows["test_accuracy"].astype(float))
+        accuracy = rows.groupby("run")["test_accuracy"].mean().to_dict()
+        columns = {name: f"parameter_{name}" if f"parameter_{name}" in rows else name for name in sweep.swept}
+        drawn = plots.accuracy_by_parameter(rows, list(columns.values()))
+        figure = {"png": b64encode(plots.png(drawn)[0]).decode(), "alt": drawn.alternative_text}
+    environment = Environment(autoescape=True, loader=DictLoader({"page": PAGE, "sweep": SWEEP}))
+    page = environment.get_template("sweep").render(
+        title=sweep.lesson.title,
+        style=STYLE,
+        swept=sweep.swept,
+        done=[record for record in records if record["status"] == "done"],
+        failed=[record for record in records if record["status"] == "failed"],
+        missing=len(sweep.runs.keys() - {record["name"] for record in records}),
+        notebooks={path.stem for path in (sweep.out / "runs").glob("*.ipynb")},
+        accuracy=accuracy,
+        figure=figure,
+        as_text=as_text,
+    )
+    write_text(sweep.out / "sweep.html", page)
+    return sweep.out / "sweep.html"
 
 
 def _body(notebook: "NotebookNode", pages: dict[str, Any]) -> str:

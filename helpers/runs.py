@@ -12,7 +12,8 @@ import json
 import os
 import secrets
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,55 @@ PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn")
 
 def run_folder(run_dir: str = "runs/lessons") -> Path:
     """Return the run folder: `run_dir` below `$TRANSFER_TUTORIAL_HOME`, else below the repository, whatever the
-    working directory.
+    working directory. Raises ValueError for one that nothing could be written to, which a lesson would else notice
+    after its first training.
     """
     if not isinstance(run_dir, str) or not run_dir:
         raise ValueError(f'run_dir: {run_dir!r} is not a folder; give a path such as "runs/lessons"')
     folder = Path(os.environ.get("TRANSFER_TUTORIAL_HOME") or REPOSITORY) / run_dir
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"run_dir: {run_dir!r} is a file; give a folder, which need not exist yet")
+    check_folder("run_dir", run_dir, folder)
     return folder
+
+
+def check_folder(parameter: str, given: str, folder: Path) -> None:
+    """Raise ValueError unless a folder can be written to, or could be once it is made; makes nothing itself."""
+    try:
+        there = next(path for path in (folder, *folder.parents) if _is_there(path))
+        if there.is_dir():
+            why = "" if os.access(there, os.W_OK | os.X_OK) else "cannot be written to"
+        else:
+            why = "is a file" if there == folder else f"is below a file, {there.name!r}"
+    except OSError as error:  # a name too long, a folder that may not be looked into
+        why = f"cannot be used ({error.strerror})"
+    if why:
+        raise ValueError(f"{parameter}: {given!r} {why}; give a folder that can be written to; it need not exist yet")
+
+
+@contextmanager
+def alone_in(parameter: str, folder: Path) -> Iterator[None]:
+    """Keep a folder to this process for the length of a block; raise ValueError if another process has it.
+
+    The lock is on the folder itself and the system's own: it leaves no file behind and ends with the process, however
+    that ends. Where there is no such lock (Windows, some network drives) nobody is kept out; files are whole even so.
+    """
+    handle = None
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise ValueError(
+            f"{parameter}: another process is at work in {str(folder)!r}; wait until it ends, or stop it first"
+        ) from error
+    except (ImportError, OSError):
+        pass
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def made_from(**what: Any) -> dict[str, Any]:
@@ -58,7 +100,7 @@ def load(folder: Path, kind: str, recipe: dict[str, Any]) -> tuple[Path, dict[st
         content = folder / described["file"]
         facts = described["facts"]
         intact = described["made_from"] == recipe and seal == _seal(described)
-        intact = intact and _sha256(content) == described["sha256"]
+        intact = intact and sha256(content) == described["sha256"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if not intact:
@@ -77,7 +119,7 @@ def save(
     temporary = folder / f".{kind}-{secrets.token_hex(8)}{suffix}"
     try:
         write(temporary)
-        digest = _sha256(temporary)
+        digest = sha256(temporary)
         content = folder / f"{kind}-{digest[:16]}{suffix}"
         _publish(temporary, content)
     finally:
@@ -89,8 +131,10 @@ def save(
 
 
 def save_results(folder: Path, lesson: str, rows: pd.DataFrame) -> Path:
-    """Leave a lesson's result rows, one per training, as `results-<lesson>.csv`."""
-    path = folder / f"results-{lesson}.csv"
+    """Leave a lesson's result rows, one per training, as `results-<lesson>.csv`: in the run folder, or in
+    `$TRANSFER_TUTORIAL_RESULTS`, which the command line sets so that runs that share a run folder keep their own rows.
+    """
+    path = Path(os.environ.get("TRANSFER_TUTORIAL_RESULTS") or folder) / f"results-{lesson}.csv"
     write_text(path, rows.assign(lesson=lesson).set_index("lesson").to_csv())
     return path
 
@@ -106,6 +150,20 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether a path exists; unlike `Path.exists`, raise OSError for one that could not."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        path.stat()
+        return True
+    return False
+
+
 def _publish(temporary: Path, path: Path) -> None:
     """Put a finished file in its place: flushed to disk first, then renamed, which no reader can see half done."""
     with temporary.open("rb") as stream:
@@ -119,8 +177,3 @@ def _manifest_path(folder: Path, kind: str, recipe: dict[str, Any]) -> Path:
 
 def _seal(described: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

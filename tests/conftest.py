@@ -9,8 +9,9 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from tiny_course import write_course
 
-from helpers import data
+from helpers import data, lessons
 from helpers.data import Dataset, Task
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -72,6 +73,28 @@ def mnist() -> Dataset:
     if not MNIST_AT_HAND:
         pytest.skip(NO_MNIST)
     return data.load_dataset("mnist")
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Close the network and give Keras an empty cache; return the cache's folder."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        for spelling in (name, name.lower()):
+            monkeypatch.setenv(spelling, "http://127.0.0.1:9")  # the discard port, where nothing listens
+    for spelling in ("NO_PROXY", "no_proxy", "MNIST_NPZ"):
+        monkeypatch.delenv(spelling, raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    return tmp_path / "keras" / "datasets"
+
+
+@pytest.fixture
+def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put three tiny lessons in place of the real ones, and an empty working directory; return their folder."""
+    write_course(tmp_path / "notebooks")
+    monkeypatch.setattr(lessons, "NOTEBOOKS", tmp_path / "notebooks")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "notebooks"
 
 
 @pytest.fixture

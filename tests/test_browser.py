@@ -31,7 +31,13 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 SCREEN = {"width": 1280, "height": 800}
 WITH_BARS = ("03_pretraining", "04_freezing", "05_transfer_comparison")
 ERROR = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]'  # of tracebacks and of stderr alike
-BAR = ".jp-OutputArea-output .widget-hprogress"
+COUNT_BARS = """() => {
+    window.bars = 0;
+    const bars = node => node.nodeType === 1 ? node.parentNode.querySelectorAll('.widget-hprogress').length : 0;
+    new MutationObserver(changes => changes.forEach(change => change.addedNodes.forEach(
+        node => { window.bars = Math.max(window.bars, node.parentNode ? bars(node) : 0); }
+    ))).observe(document.body, {childList: true, subtree: true});
+}"""  # some bars are gone before one could look
 SETTINGS = {  # JupyterLab's own; each by its plugin
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is on the page, scrolled to or not
@@ -167,22 +173,20 @@ def open_lesson(page, server: Server, name: str):
 def run_all(page, server: Server, name: str, notebook, seconds: float = 600) -> int:
     """Choose Run All Cells from the menu, and wait until the last code cell has run or one has failed.
 
-    Returns how many progress bars were seen at a time: some are gone when their work is done.
+    Returns how many progress bars were there at a time.
     """
+    page.evaluate(COUNT_BARS)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     prompts = notebook.locator(".jp-CodeCell .jp-InputPrompt")
-    bars = 0
 
     def over() -> bool:
-        nonlocal bars
-        bars = max(bars, sum(bar.is_visible() for bar in notebook.locator(BAR).all()))
         texts = prompts.all_inner_texts()
         done = bool(re.fullmatch(r"\[\d+\]:", texts[-1].strip())) or notebook.locator(ERROR).count() > 0
         return done and not any("*" in text for text in texts) and server.kernel_of(name) == "idle"
 
     wait(over, seconds, f"{name} does not come to its end")
-    return bars
+    return page.evaluate("window.bars")
 
 
 def wait(condition, seconds: float, complaint: str) -> None:

@@ -56,6 +56,23 @@ def test_results_agree_with_the_stored_ones(default_run, number):
     assert (fresh["test_accuracy"] - stored["test_accuracy"]).abs().max() <= TOLERANCE
 
 
+def test_a_run_repeated_from_its_record_gives_the_same_results(tmp_path):
+    small = ["-p", "seeds", "[0, 1]", "-p", "labels_per_class", "[10]", "-p", "filters", "8", "-p", "dense_units", "32"]
+    ran = transfer_tutorial(tmp_path, "--only", "05", *small, "--out", "first")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    first = json.loads((tmp_path / "first" / "run.json").read_text())
+    recorded = {**first["lessons"][0]["parameters"], "dataset": "digits"}
+    given = [part for name, value in recorded.items() for part in ("-p", name, json.dumps(value))]
+    ran = transfer_tutorial(tmp_path, "--only", "05", *given, "--out", "second")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    second = json.loads((tmp_path / "second" / "run.json").read_text())
+    assert all(first[part] == second[part] for part in ("dataset", "made_with"))
+    rows = [pd.read_csv(tmp_path / run / "results.csv", dtype=str) for run in ("first", "second")]
+    compared = [column for column in rows[0] if not column.endswith("seconds")]
+    assert len(rows[0]) == 2 * (1 + 5) and len(compared) == 12
+    assert rows[0][compared].equals(rows[1][compared])
+
+
 def test_tasks_of_other_sizes_name_the_right_classes(tmp_path):
     classes = ["-p", "source_classes", "[0, 1, 2, 3, 4, 5, 6]", "-p", "target_classes", "[7, 8, 9]"]
     small = ["-p", "seeds", "[0]", "-p", "labels_per_class", "[10]", "--only", "02,04,05"]

@@ -27,7 +27,8 @@ def test_environment_lists_what_the_package_needs_and_nbval():
 
 
 def test_every_imported_package_is_declared():
-    declared = names(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = names(project["dependencies"]) | names(project["optional-dependencies"]["sweep"])
     distributions = {"yaml": "pyyaml", "sklearn": "scikit-learn", "keras": "tensorflow", "IPython": "ipywidgets"}
     comes_along = {
         "helpers",

@@ -1,0 +1,667 @@
+"""What can go wrong, row by row: bad input is refused in one sentence, damage is noticed, an interrupted run goes on.
+
+`ROWS` are lists of what a learner, a teacher or a machine may do to the course. Each row has at least one case: a
+command line in `REFUSED`, a test below that `faces` it, or a test of another file in `ELSEWHERE`. Run this file as a
+script to see them counted.
+"""
+
+import http.server
+import os
+import re
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from tiny_course import outputs, record, run, save_npz, start, status, wait_until
+
+from helpers import data, lessons, plots, runs
+
+ROWS = {
+    "the course": [
+        "an unknown dataset",
+        "a missing file",
+        "a file that is no .npz",
+        "a file that lacks an array",
+        "images and labels of different length",
+        "MNIST that cannot be downloaded",
+        "label sets that overlap",
+        "an empty label set",
+        "a label set of one",
+        "a label that the data lacks",
+        "a validation fraction outside 0 to 1",
+        "a validation fraction that leaves a class without an image",
+        "epochs below 1",
+        "batch_size below 1",
+        "min_updates below 1",
+        "more labels per class than there are",
+        "an unknown strategy",
+        "an unknown lesson",
+        "an unknown parameter",
+        "an output folder that is not empty",
+    ],
+    "the comparison": [
+        "a budget of zero",
+        "a negative budget",
+        "a budget that is no number",
+        "a budget given twice",
+        "a seed given twice",
+        "pretrained features missing",
+        "features of other images",
+        "features of another network",
+        "features of another data type",
+    ],
+    "JupyterLab": [
+        "a kernel that dies",
+        "a lesson opened from another folder",
+        "two lessons at once on one run folder",
+        "no ipywidgets",
+    ],
+    "data": [
+        "a partial download",
+        "a download with a wrong hash",
+        "a damaged file in the cache",
+        "a damaged file of one's own",
+        "pickled objects",
+        "images of another size",
+        "colour images",
+        "float images",
+        "float labels",
+        "one-hot labels",
+        "letters as labels",
+        "three classes in all",
+        "a class with one image",
+        "duplicates between training and test",
+    ],
+    "artefacts": [
+        "an artefact of another configuration",
+        "an artefact of other code",
+        "a truncated artefact",
+        "an altered artefact",
+        "an altered manifest",
+        "a run folder that cannot be written to",
+        "an output folder that cannot be written to",
+        "a process killed while it saves",
+    ],
+    "interrupted runs": [
+        "Ctrl-C, SIGTERM or SIGKILL",
+        "a cell that fails",
+        "a run that is still at work",
+        "nothing to resume",
+        "a damaged run.json",
+        "a damaged notebook or results file",
+        "data that changed in between",
+        "other options beside --resume",
+    ],
+    "any value": [
+        "a value of another type",
+        "a value that is no YAML",
+        "a number out of range",
+        "a name that does not exist",
+        "a name with markup in it",
+    ],
+}
+
+ELSEWHERE = {
+    "MNIST that cannot be downloaded": "test_cli.test_without_mnist_the_digits_are_taken_and_that_is_said",
+    "pretrained features missing": (
+        "test_transfer.test_a_strategy_that_needs_pretrained_features_is_refused_without_them"
+    ),
+    "features of other images": "test_transfer.test_features_of_other_images_are_refused",
+    "features of another network": "test_transfer.test_features_of_another_network_are_refused",
+    "features of another data type": "test_transfer.test_features_of_another_data_type_are_refused",
+    "a lesson opened from another folder": "test_course.test_every_lesson_runs_and_leaves_its_pages",
+    "a damaged file of one's own": "test_data.test_a_file_with_one_altered_byte_is_refused_or_means_the_same",
+    "letters as labels": "test_data.test_letters_may_be_labelled_10_to_35",
+    "an artefact of another configuration": "test_runs.test_an_artefact_made_from_something_else_is_not_found",
+    "an artefact of other code": "test_runs.test_an_artefact_made_by_other_code_is_not_found",
+    "an altered artefact": "test_runs.test_damaged_content_is_reported_by_name_and_not_used",
+    "an altered manifest": "test_runs.test_an_altered_manifest_is_reported_by_name_and_not_used",
+    "a cell that fails": "test_cli.test_a_cell_that_fails_ends_the_run_and_resume_goes_on_there",
+    "data that changed in between": "test_cli.test_files_are_named_absolutely_and_resume_wants_the_same_data",
+}
+
+
+# Refused: command lines that end with exit code 2 and one sentence, before a lesson starts and anything is written
+
+# Row | command, on the digits if it names no data | what the sentence says, "..." for parts left out
+COMMANDS = """
+an unknown dataset | --dataset letters | dataset: 'letters' is not known; allowed are "mnist", "fashion_mnist", "digits"
+an unknown dataset | --dataset MNIST | dataset: 'MNIST' is not known; ... and the path of an .npz file
+an unknown dataset | --dataset letters.csv | dataset: 'letters.csv' is not known
+an unknown dataset | --dataset digits -p dataset mnist | dataset: given twice, as 'digits' and 'mnist'
+a missing file | --dataset absent.npz | dataset: there is no file ... absent.npz'; give the path of an .npz file
+a missing file | --dataset ~nosuchuser/absent.npz | dataset: there is no file ... absent.npz'
+a missing file | --dataset folder.npz | dataset: there is no file ... folder.npz'
+MNIST that cannot be downloaded | --dataset mnist | dataset: "mnist" is not on this machine ... not be downloaded \
+... set MNIST_NPZ to a mnist.npz that you have ... pass dataset="digits", which needs no download
+label sets that overlap | -p source_classes '[4, 5]' | source_classes and target_classes both hold 4 ([4, 5] and
+label sets that overlap | -p target_classes '[5, 6, 0]' | both hold 5, 6 ... a label belongs to one task only
+an empty label set | -p target_classes [] | target_classes: [] is not allowed; give two or more labels
+a label set of one | -p source_classes [7] | source_classes: [7] is not allowed; give two or more labels
+a label set of one | -p source_classes '[7, 7]' | source_classes: [7, 7] is not allowed; ... each once
+a label that the data lacks | -p target_classes '[1, 11]' | target_classes: digits has no label 11; its labels are [0, 1
+a validation fraction outside 0 to 1 | -p validation_fraction 0 | validation_fraction: 0 is not allowed
+a validation fraction outside 0 to 1 | -p validation_fraction 1.0 | validation_fraction: 1.0 ... between 0 and 1
+a validation fraction outside 0 to 1 | -p validation_fraction -0.1 | validation_fraction: -0.1 ... between 0 and 1
+a validation fraction outside 0 to 1 | -p validation_fraction 1.5 | validation_fraction: 1.5 ... between 0 and 1
+a validation fraction outside 0 to 1 | -p validation_fraction .nan | validation_fraction: nan ... between 0 and 1
+a validation fraction outside 0 to 1 | -p validation_fraction Infinity | validation_fraction: inf ... between 0 and 1
+a validation fraction that leaves a class without an image | -p validation_fraction 0.001 | validation_fraction: 0.001 \
+of 716 images in 5 classes leaves a class of digits without ... give a share that leaves each class one of both
+a validation fraction that leaves a class without an image | -p validation_fraction 0.999 | validation_fraction: 0.999
+epochs below 1 | -p epochs 0 | epochs: 0 is not allowed; give a whole number of at least 1
+epochs below 1 | -p epochs -1 | epochs: -1 is not allowed; give a whole number of at least 1
+batch_size below 1 | -p batch_size 0 | batch_size: 0 is not allowed; give a whole number of at least 1
+min_updates below 1 | -p min_updates 0 | min_updates: 0 is not allowed; give a whole number of at least 1
+more labels per class than there are | -p labels_per_class '[10, 1000]' | labels_per_class: 1000 is more ... at most 128
+an unknown strategy | -p strategies '[scratch, magic]' | strategies: 'magic' is not known; allowed are scratch, frozen,
+an unknown strategy | -p strategies '[frozen, frozen]' | strategies: ['frozen', 'frozen'] names one twice; give each
+an unknown strategy | -p strategies [] | strategies: [] is not a list of strategies; allowed are scratch, frozen,
+an unknown strategy | --only 05 -p strategies [reused-head] -p target_classes '[0, 1]' | strategies: ['reused-head'] \
+leaves nothing to compare ... has 5 outputs and the target task 2 classes
+an unknown lesson | --only 09 | lesson: '09' is not known; allowed are 01_data_split, 02_cnn_build, 03_pretraining
+an unknown lesson | --only '' | lesson: '' is not known; allowed are
+an unknown parameter | -p epoch 3 | epoch: no parameter of ... has this name; known are batch_size, dataset
+an unknown parameter | --only 01 -p epochs 3 | epochs: no parameter of 01_data_split has this name
+an output folder that is not empty | --out full | --out: 'full' exists and is not an empty folder; give a new one
+a budget of zero | -p labels_per_class [0] | labels_per_class: 0 is not a label budget ... at least 1, or "all"
+a negative budget | -p labels_per_class [-5] | labels_per_class: -5 is not a label budget ... at least 1, or "all"
+a budget that is no number | -p labels_per_class [ten] | labels_per_class: 'ten' is not a label budget
+a budget that is no number | -p labels_per_class [2.5] | labels_per_class: [2.5] is not a list like ... [10, 50, 'all']
+a budget that is no number | -p labels_per_class [true] | labels_per_class: [True] is not a list like
+a budget that is no number | -p labels_per_class [] | labels_per_class: [] is not a list with at least one entry
+a budget given twice | -p labels_per_class '[5, 10, 5]' | labels_per_class: [5, 10, 5] holds an entry twice
+a seed given twice | -p seeds '[0, 1, 0]' | seeds: [0, 1, 0] holds an entry twice; give each once
+a run folder that cannot be written to | -p run_dir file/below | run_dir: 'file/below' is below a file, 'file'; give a
+a run folder that cannot be written to | -p run_dir file | run_dir: 'file' is a file; give a folder that can be written
+a run folder that cannot be written to | -p run_dir LONG | run_dir: 'aaa ... cannot be used (File name too long)
+an output folder that cannot be written to | --out file/run | --out: 'file/run' is below a file, 'file'; give a folder
+an output folder that cannot be written to | --out file | --out: 'file' is a file; give a folder that can be written to
+an output folder that cannot be written to | --out LONG | --out: 'aaa ... cannot be used (File name too long)
+nothing to resume | --resume absent | --resume: ... absent' holds no run.json of a run that could go on
+nothing to resume | --resume full | --resume: ... full' holds no run.json of a run that could go on
+other options beside --resume | --resume . --only 01 | --resume: takes everything from the run ... no other option
+a value of another type | -p epochs 2.5 | epochs: 2.5 is not a whole number like the default, 5
+a value of another type | -p epochs true | epochs: True is not a whole number
+a value of another type | -p learning_rate fast | learning_rate: 'fast' is not a number like the default, 1.0
+a value of another type | -p target_classes 5 | target_classes: 5 is not a list like the default
+a value of another type | -p strategies scratch | strategies: 'scratch' is not a list like the default
+a value of another type | -p labels_per_class [[10]] | labels_per_class: [[10]] is not a list like the default
+a value of another type | -p dataset 5 | dataset: 5 is not a text like the default, 'mnist'
+a value of another type | -p dataset 2026-01-01 | dataset: datetime.date(2026, 1, 1) is not a text
+a value that is no YAML | -p target_classes '[1,' | target_classes: '[1,' cannot be read as YAML; values look like 3
+a value that is no YAML | -p seed 2026-02-30 | seed: '2026-02-30' cannot be read as YAML
+a value that is no YAML | -p seed '!!python/object/apply:os.mkdir [made]' | seed: '!!python/object/apply:os.mk
+a number out of range | -p learning_rate -1e-3 | learning_rate: -0.001 is not allowed; give a number above 0
+a number out of range | -p filters 0 | filters: 0 is not allowed; give a whole number of at least 1
+a number out of range | -p kernel_size 5 | kernel_size: 5 twice and pool_size 2 leave nothing of an image of 8 pixels
+a number out of range | -p frozen_convs 3 | frozen_convs: 3 is not allowed; give 0, 1 or 2
+a number out of range | -p seed -1 | seed: -1 is not a seed; give a whole number from 0 to 4294967295
+a name that does not exist | -p recipe slow | recipe: 'slow' is not known; allowed are published, fast
+a name that does not exist | -p optimizer fast | optimizer: 'fast' is not known; allowed are adadelta, adam, rmsprop
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command line, the parts of the one sentence that answers it, and what prepares the working directory."""
+
+    row: str
+    command: str
+    says: tuple[str, ...]
+    prepare: Callable[[], object] = lambda: None
+
+    def __str__(self) -> str:
+        return f"{self.row}: {self.command}"
+
+
+def commands() -> Iterator[Case]:
+    """Read the table above."""
+    for line in COMMANDS.strip().splitlines():
+        row, command, says = line.split(" | ")
+        digits = "" if "dataset" in command or "--resume" in command else "--dataset digits "
+        yield Case(row, digits + command.replace("LONG", "a" * 300), tuple(says.split(" ... ")))
+
+
+def own(row: str, says: str, **arrays: np.ndarray | None) -> Case:
+    """Return the case of a file of one's own, of which some arrays are replaced, or left out where None is given."""
+    return Case(row, "--only 01 --dataset mine.npz", (says,), lambda: save_npz("mine.npz", **arrays))
+
+
+def foreign(row: str, write: Callable[[Path], object]) -> Case:
+    """Return the case of a file that cannot be read."""
+    says = ("dataset: 'mine.npz' cannot be read as an .npz file with the arrays x_train, y_train", "pickled objects")
+    return Case(row, "--only 01 --dataset mine.npz", says, lambda: write(Path("mine.npz")))
+
+
+def resumed(content: bytes) -> Case:
+    """Return the case of a run.json with this content."""
+    says = ("--resume: ", "holds no run.json of a run that could go on")
+    return Case("a damaged run.json", "--resume .", says, lambda: Path("run.json").write_bytes(content))
+
+
+def truncated(path: Path) -> None:
+    save_npz(path)
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def altered(path: Path) -> None:
+    save_npz(path)
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1  # a pixel, so that the checksum is wrong
+    path.write_bytes(content)
+
+
+def encrypted(path: Path) -> None:
+    save_npz(path)
+    content = bytearray(path.read_bytes())
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        for found in re.finditer(re.escape(header), bytes(content)):
+            content[found.start() + flags] |= 1  # says that a password is needed
+    path.write_bytes(content)
+
+
+def one_array(path: Path) -> None:
+    with path.open("wb") as stream:
+        np.save(stream, np.zeros(3))
+
+
+def blank(*shape: int) -> np.ndarray:
+    return np.zeros((200, *shape), np.uint8)
+
+
+LABELS = np.repeat(np.arange(10), 20)
+PICKLED = np.array([{"image": 1}] * 200, dtype=object)
+LAYOUT = "; accepted are uint8 images (n, size, size), size 8 to 64, and integer labels (n,)"
+UNEVEN = "images and labels of different length"
+
+REFUSED = [
+    *commands(),
+    foreign("a file that is no .npz", lambda path: path.write_text("label,pixel\n1,255\n")),
+    foreign("a file that is no .npz", lambda path: path.write_bytes(b"")),
+    foreign("a file that is no .npz", one_array),
+    foreign("a damaged file of one's own", truncated),
+    foreign("a damaged file of one's own", altered),
+    foreign("a damaged file of one's own", encrypted),
+    foreign("pickled objects", lambda path: save_npz(path, x_train=PICKLED)),
+    foreign("pickled objects", lambda path: save_npz(path, y_test=PICKLED)),
+    own("a file that lacks an array", "dataset: 'mine.npz' lacks y_test; allowed is an .npz file with", y_test=None),
+    own("a file that lacks an array", "dataset: 'mine.npz' lacks x_train, x_test", x_train=None, x_test=None),
+    own(UNEVEN, "x_train holds 199 images and y_train 200 labels" + LAYOUT, x_train=blank(8, 8)[1:]),
+    own(UNEVEN, "x_test holds 200 images and y_test 0 labels" + LAYOUT, y_test=LABELS[:0]),
+    own("images of another size", "x_train is uint8 (200, 7, 7)" + LAYOUT, x_train=blank(7, 7)),
+    own("images of another size", "x_train is uint8 (200, 65, 65)" + LAYOUT, x_train=blank(65, 65)),
+    own("images of another size", "x_train is uint8 (200, 8, 9)" + LAYOUT, x_train=blank(8, 9)),
+    own("images of another size", "x_test is uint8 (200, 64)" + LAYOUT, x_test=blank(64)),
+    own("images of another size", "x_train holds images of 8x8 and x_test of 28x28; give", x_test=blank(28, 28)),
+    own("colour images", "x_train is uint8 (200, 8, 8, 3)" + LAYOUT, x_train=blank(8, 8, 3)),
+    own("float images", "x_train is float32 (200, 8, 8)" + LAYOUT, x_train=blank(8, 8) / np.float32(255)),
+    own("float labels", "y_test is float64 (200,)" + LAYOUT, y_test=LABELS / 1.0),
+    own("one-hot labels", "y_train is uint8 (200, 10)" + LAYOUT, y_train=np.eye(10, dtype=np.uint8)[LABELS]),
+    own("one-hot labels", "y_train is bool (200, 10)" + LAYOUT, y_train=np.eye(10, dtype=bool)[LABELS]),
+    own("letters as labels", "y_train is <U1 (200,)" + LAYOUT, y_train=np.resize(["a", "b"], 200)),
+    own(
+        "three classes in all", "dataset: mine.npz has the labels [0, 1, 2] only", y_train=LABELS % 3, y_test=LABELS % 3
+    ),
+    Case(
+        "a class with one image",
+        "--only 05 --dataset mine.npz -p source_classes '[0, 9]' -p target_classes '[1, 2]' -p labels_per_class [1]",
+        ("dataset: mine.npz has a single training image of label 9; give each class two or more",),
+        lambda: save_npz("mine.npz", y_train=np.append(np.resize(np.arange(9), 199), 9)),
+    ),
+    Case(
+        "a damaged file in the cache",
+        "--dataset mnist",
+        ('dataset: "mnist" is not on this machine and could not be downloaded',),
+        lambda: runs.write_text(Path(os.environ["KERAS_HOME"], "datasets", "mnist.npz"), "half of it"),
+    ),
+    *map(
+        resumed, (b"", b'{"status": "run', b"[]", b"{}", b"\xff", b'{"lessons": [3]}', b'{"lessons": [{"name": "9"}]}')
+    ),
+]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, offline: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with a few names taken, offline, and fail at once if a lesson is started."""
+    for taken in ("home/file", "work/file", "work/full/mine", "work/folder.npz/mine"):
+        runs.write_text(tmp_path / taken, "")
+    monkeypatch.setenv("TRANSFER_TUTORIAL_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(lessons, "execute", lambda *given: pytest.fail("a lesson was started"))
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path
+
+
+def files(folder: Path) -> dict[str, bytes | None]:
+    """Return each path below a folder with its content; of Keras's cache the files alone, not its empty folders."""
+    found = {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+    return {str(path): content for path, content in found.items() if content is not None or "keras" not in path.parts}
+
+
+def check_refusal(says: tuple[str, ...], folder: Path, *command: str) -> None:
+    """Run a command line; it must end with exit code 2 and one sentence with these parts, and leave all as it was."""
+    before, imported = files(folder), "tensorflow" in sys.modules
+    ended = run(*command)
+    assert ended.exit_code == 2, ended.output
+    said = ended.output[ended.output.rindex("Error: ") :]  # a download shows a progress bar first
+    assert len(said.splitlines()) == 1
+    assert all(part in said for part in says), said
+    assert files(folder) == before
+    assert ("tensorflow" in sys.modules) == imported
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_bad_input_gets_one_clear_sentence_and_leaves_nothing(desk: Path, case: Case):
+    case.prepare()
+    check_refusal(case.says, desk, *shlex.split(case.command))
+
+
+# Cases that take more than a command line
+
+
+FACED: list[str] = []
+
+
+def faces(row: str) -> Callable[[Callable], Callable]:
+    """Count a test as a case of a row."""
+    FACED.append(row)
+    return lambda test: test
+
+
+@faces("a missing file")
+def test_a_wrong_mnist_file_is_refused_by_its_variable(desk: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MNIST_NPZ", "nowhere/mnist.npz")
+    check_refusal(("MNIST_NPZ: there is no file", "nowhere/mnist.npz"), desk, "--dataset", "mnist")
+
+
+@faces("a download with a wrong hash")
+@faces("pickled objects")
+def test_mnist_of_other_content_is_refused_by_its_variable(desk: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MNIST_NPZ", "mine.npz")
+    save_npz("mine.npz")
+    says = ("MNIST_NPZ: 'mine.npz' is not MNIST, x_train, y_train, x_test, y_test differ", "as Keras provides it")
+    check_refusal(says, desk, "--dataset", "mnist")
+    save_npz("mine.npz", y_test=np.array([None] * 200))
+    check_refusal(("MNIST_NPZ: 'mine.npz' cannot be read", "without pickled objects"), desk, "--dataset", "mnist")
+
+
+@pytest.fixture
+def served(desk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes, int], None]]:
+    """Serve a file in the place of every download; the function says what arrives, and how long it claims to be."""
+    answer: dict[str, bytes | int] = {}
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(answer["length"]))
+            self.end_headers()
+            self.wfile.write(answer["content"])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(data, "KERAS_DATASETS", f"http://127.0.0.1:{server.server_port}/")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield lambda content, length: answer.update(content=content, length=length)
+        server.shutdown()
+
+
+@faces("a partial download")
+@faces("a download with a wrong hash")
+@pytest.mark.parametrize(("length", "why"), [(100, "not whole, or another file"), (1000, "could not be downloaded")])
+@pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist"])
+def test_a_download_that_is_not_what_was_published_is_not_kept(desk: Path, served, dataset: str, length: int, why: str):
+    served(b"PK" * 50, length)
+    says = (f'dataset: "{dataset}" is not on this machine', why, 'pass dataset="digits"')
+    check_refusal(says, desk, "--only", "01", "--dataset", dataset)
+
+
+@faces("a run folder that cannot be written to")
+@faces("an output folder that cannot be written to")
+def test_a_folder_without_permission_is_refused(desk: Path, monkeypatch: pytest.MonkeyPatch):
+    Path("locked").mkdir()
+    for folder in (desk / "home", Path("locked")):
+        folder.chmod(0o555)
+    if os.geteuid() == 0:  # whom no permission stops
+        monkeypatch.setattr(os, "access", lambda path, mode, **_: bool(os.stat(path).st_mode & 0o200))
+    says = "cannot be written to; give a folder that can be written to"
+    check_refusal((f"run_dir: 'mine' {says}",), desk, "--dataset", "digits", "-p", "run_dir", "mine")
+    check_refusal((f"--out: 'locked/run' {says}",), desk, "--dataset", "digits", "--out", "locked/run")
+
+
+@faces("no ipywidgets")
+def test_buttons_without_ipywidgets_say_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    with pytest.raises(ImportError, match="need ipywidgets: run `python -m pip install ipywidgets`, then restart"):
+        plots.browse(plots.sample_images, label=[0, 1])
+
+
+class Tags(HTMLParser):
+    """The start tags of a page and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        assert not [name for name, _ in attributes if name.startswith("on")]
+
+    def handle_data(self, text: str) -> None:
+        self.text += text
+
+
+@faces("letters as labels")
+@faces("duplicates between training and test")
+@faces("a name with markup in it")
+@faces("a lesson opened from another folder")
+def test_letters_with_duplicates_in_a_file_of_any_name_are_taught_and_reported(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    letters, train = np.resize(np.arange(10, 36), 520), np.random.default_rng(0).integers(0, 256, (520, 8, 8), np.uint8)
+    test = train[::-1].copy()
+    test[3:] = ~test[3:]
+    name, folder = '"><script>alert(1)<&script><img src=x onerror=alert(1)>.npz', Path("<u>run {0} 'é")
+    save_npz(name, x_train=train, y_train=letters, x_test=test, y_test=letters)
+    classes = ["-p", "source_classes", "[10, 11, 12]", "-p", "target_classes", "[34, 35]"]
+    ended = run("--only", "01", "--dataset", name, *classes, "--out", folder)
+    assert ended.exit_code == 0, ended.output
+    assert "Note: 3 of 520 test images are training images too" in ended.output
+    assert record(folder)["dataset"]["test images also in training"] == 3
+    notebook = Path(folder, "lessons", "01_data_split.ipynb").read_text()
+    assert re.search(r"test images that are also training images +3\b", notebook)
+    for page in (folder / "index.html", folder / "html" / "01_data_split.html"):
+        shown = Tags(page.read_text())
+        assert not {"script", "u"} & set(shown.tags)
+        assert "alert(1)" in shown.text
+
+
+# Artefacts that are damaged, and run folders that are shared
+
+
+@faces("a truncated artefact")
+def test_a_truncated_artefact_is_named_and_made_again(course, home: Path):
+    shared = ["--only", "03", "-p", "run_dir", "damaged"]
+    assert run(*shared, "--out", "first").exit_code == 0
+    (weights,) = home.glob("damaged/weights-*.bin")
+    (manifest,) = home.glob("damaged/weights-*.json")
+    weights.write_bytes(b"weights")
+    assert run(*shared, "--out", "second").exit_code == 0
+    assert f"{manifest.name} or the file it describes is damaged; it is made again" in outputs(
+        "second", "03_pretraining"
+    )
+    assert weights.read_bytes() == b"weights" * 1000
+    assert Path("second/results.csv").read_bytes() == Path("first/results.csv").read_bytes()
+
+
+@faces("two lessons at once on one run folder")
+def test_two_runs_at_once_share_a_run_folder_and_keep_their_own_results(course, home: Path):
+    Path("trap").write_text(  # both wait for each other, then save the same weights
+        "import time\nPath(f'here-{strategies[0]}').touch()\n"
+        "while len(list(Path().glob('here-*'))) < 2: time.sleep(0.001)"
+    )
+    started = {
+        strategy: start(
+            course,
+            *("--only", "05", "-p", "run_dir", "shared", "-p", "trap", "trap"),
+            *("-p", "strategies", f"[{strategy}]", "--out", strategy),
+        )
+        for strategy in ("scratch", "frozen")
+    }
+    for strategy, process in started.items():
+        printed, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, printed + errors
+        rows = Path(strategy, "results.csv").read_text().splitlines()[1:]
+        assert len(rows) == 6
+        assert {row.split(",")[3] for row in rows} == {strategy}
+    recipe = runs.made_from(lesson="05")
+    assert runs.load(home / "shared", "weights", recipe)[0].read_bytes() == b"weights" * 1000
+    assert len(list((home / "shared").iterdir())) == 2
+
+
+@faces("a process killed while it saves")
+def test_a_process_killed_while_it_saves_leaves_nothing_that_is_read(run_folder: Path, python):
+    code = (
+        "import os, sys; from pathlib import Path; from helpers import runs\n"
+        "def write(path): path.write_bytes(b'half of it'); os.kill(os.getpid(), 9)\n"
+        "runs.save(Path(sys.argv[1]), 'weights', {'seed': 0}, '.bin', write)"
+    )
+    assert python(code, run_folder).returncode == -signal.SIGKILL
+    assert runs.load(run_folder, "weights", {"seed": 0}) is None
+    runs.save(run_folder, "weights", {"seed": 0}, ".bin", lambda path: path.write_bytes(b"weights"))
+    assert runs.load(run_folder, "weights", {"seed": 0})[0].read_bytes() == b"weights"
+
+
+# Runs that are interrupted
+
+
+HANG = "import os, time\nPath('pid').write_text(str(os.getpid()))\nwhile True: time.sleep(0.01)"
+TRAPPED = ("--only", "05", "-p", "trap", "trap", "--out", "run")
+
+
+def hung_kernel() -> psutil.Process:
+    """Wait until a lesson is caught in the trap; return its kernel."""
+    wait_until(lambda: Path("pid").is_file() and Path("pid").read_text())
+    kernel = psutil.Process(int(Path("pid").read_text()))
+    Path("pid").unlink()
+    return kernel
+
+
+def is_over(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def check_finished(folder: str) -> None:
+    """Resume a run; it must end with all its results."""
+    resumed = run("--resume", folder)
+    assert resumed.exit_code == 0, resumed.output
+    assert (record(folder)["status"], set(status(folder))) == ("done", {"done"})
+    assert len(Path(folder, "results.csv").read_text().splitlines()) == 13
+
+
+@faces("Ctrl-C, SIGTERM or SIGKILL")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_stopped_leaves_no_kernel_and_can_go_on(course, number: int):
+    Path("trap").write_text(HANG)
+    process = start(course, *TRAPPED)
+    kernel = hung_kernel()
+    time.sleep(0.5)  # what the cell has printed is under way
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    if number == signal.SIGKILL:
+        assert (record("run")["status"], status("run")) == ("running", ["running"])
+    else:
+        assert process.returncode == 128 + number
+        assert "--resume" in errors
+        assert "Traceback" not in errors
+        assert (record("run")["status"], status("run")) == ("interrupted", ["interrupted"])
+        assert outputs("run", "05_comparison") == "before\n"
+    assert len(lessons.code_cells(Path("run/lessons/05_comparison.ipynb"))) == 6  # readable, with papermill's own
+    wait_until(lambda: is_over(kernel))
+    Path("trap").unlink()
+    check_finished("run")
+
+
+@faces("a run that is still at work")
+def test_a_run_that_is_at_work_cannot_be_resumed_a_second_time(course):
+    Path("trap").write_text("raise KeyError")
+    assert run(*TRAPPED).exit_code == 1
+    Path("trap").write_text(HANG)
+    process = start(course, "--resume", "run")
+    hung_kernel()
+    second = run("--resume", "run")
+    assert second.exit_code == 2
+    assert second.output == (
+        "Error: --resume: another process is at work in 'run'; wait until it ends, or stop it first\n"
+    )
+    assert record("run")["status"] == "running"
+    process.terminate()
+    process.communicate(timeout=20)
+    assert record("run")["status"] == "interrupted"
+
+
+@faces("a kernel that dies")
+def test_a_kernel_that_dies_ends_the_run_with_the_cell_and_what_to_do(course):
+    Path("trap").write_text("import os\nos._exit(1)")
+    died = run(*TRAPPED)
+    assert died.exit_code == 1
+    assert "lesson 05_comparison, cell [4]: DeadKernelError: " in died.output
+    assert "most often memory ran out, so shut other kernels down before you go on" in died.output
+    assert "To go on: transfer-tutorial run --resume" in died.output
+    assert "Traceback" not in died.output
+    Path("trap").unlink()
+    check_finished("run")
+
+
+@faces("a damaged notebook or results file")
+def test_what_was_damaged_after_a_lesson_is_named_and_made_again(course):
+    assert run("--only", "03", "--out", "run").exit_code == 0
+    results = Path("run/results.csv").read_bytes()
+    for name in ("lessons/03_pretraining.ipynb", "artefacts/results-03.csv"):
+        content = Path("run", name).read_bytes()
+        Path("run", name).write_bytes(content[:-20])
+        again = run("--resume", "run")
+        assert again.exit_code == 0, again.output
+        assert "Note: notebook or results of lesson 03_pretraining are damaged; the lesson is run again" in again.output
+        assert Path("run/results.csv").read_bytes() == results
+
+
+# Nothing is left out
+
+
+def counted() -> dict[str, dict[str, int]]:
+    """Count the cases of each row of each list."""
+    cases = Counter([*(case.row for case in REFUSED), *FACED, *ELSEWHERE])
+    return {name: {row: cases.pop(row, 0) for row in rows} for name, rows in ROWS.items()} | {"no list": dict(cases)}
+
+
+def test_each_row_has_a_case_and_each_case_a_row():
+    found = counted()
+    assert not found.pop("no list")
+    assert not [row for rows in found.values() for row, cases in rows.items() if not cases]
+
+
+def test_a_case_of_another_file_is_there():
+    for test in ELSEWHERE.values():
+        module, name = test.split(".")
+        assert f"def {name}(" in Path(__file__).with_name(f"{module}.py").read_text(), test
+
+
+if __name__ == "__main__":
+    for title, rows in counted().items():
+        print(f"\n{title}: {len(rows)} rows, {sum(rows.values())} cases")
+        for row, cases in rows.items():
+            print(f"{cases:6}  {row}")

@@ -1,0 +1,396 @@
+"""Sweeps, with real Dask processes and real kernels on a tiny notebook of one's own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from click.testing import CliRunner, Result
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from helpers import lessons, sweep
+from helpers.cli import main
+from helpers.runs import REPOSITORY
+
+PARAMETERS = """
+learning_rate: float = 1.0  # step size
+seed: int = 0  # every random draw
+labels_per_class: list = [10, "all"]  # label budgets
+optimizer = "adam"  # no annotation
+weights = None  # anything
+data: str = ""  # a file
+log: str = ""  # a folder that gets a file per run
+seconds: float = 0.0  # how long the run lasts
+"""
+CODE = """
+import os, time
+from pathlib import Path
+
+time.sleep(seconds)
+if log: Path(log, str(time.time_ns())).write_text(os.getcwd())
+print(optimizer, labels_per_class, Path(data).read_text() if data else "")
+if learning_rate > 1: raise ValueError(f"<b>{learning_rate}</b>\\ndiverged")
+rows = [f"target,{strategy},{seed},{0.5 + seed / 10}" for strategy in ("scratch", "frozen")]
+Path("results-own.csv").write_text("\\n".join(["task,strategy,seed,test_accuracy", *rows]) + "\\n")
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A notebook of one's own in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # workers import the package from here, as from an installation
+    return write_notebook(tmp_path / "my notebook.ipynb")
+
+
+def write_notebook(path: Path, code: str = CODE) -> Path:
+    cells = [new_markdown_cell("# My <i>own</i>"), new_code_cell(PARAMETERS.strip()), new_code_cell(code.strip())]
+    cells[1].metadata["tags"] = ["parameters"]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
+    return path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["sweep", *map(str, arguments)])
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen]]:
+    """Start a sweep as a process of its own; one that is left when the test ends is stopped."""
+    started = []
+
+    def starter(*arguments: object) -> subprocess.Popen:
+        command = [sys.executable, "-c", "from helpers.cli import main; main()", "sweep", *map(str, arguments)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield starter
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def statuses(folder: str | Path) -> dict[str, str]:
+    """What became of each run, by the part of its name that says its parameters."""
+    found = [json.loads(path.read_text()) for path in sorted(Path(folder, "runs").glob("*.json"))]
+    return {record["name"].rpartition("-")[0]: record["status"] for record in found}
+
+
+def results(folder: str | Path) -> pd.DataFrame:
+    return pd.read_csv(Path(folder, "results.csv"), dtype=str, keep_default_na=False)
+
+
+def wait_until(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@contextmanager
+def dask_cluster(folder: Path, workers: int = 1, **environment: str) -> Iterator[tuple[str, list[subprocess.Popen]]]:
+    """Start a scheduler and workers as one does by hand; yield the address and the processes, scheduler first."""
+    folder.mkdir(exist_ok=True)
+    told = folder / "scheduler.json"
+    environ = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "3", **environment}
+    options = {"cwd": folder, "env": environ, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    dask = [sys.executable, "-m", "dask"]
+    local = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
+    processes = [
+        subprocess.Popen([*dask, "scheduler", *local, "--port", "0", "--scheduler-file", str(told)], **options)
+    ]
+    try:
+        wait_until(told.is_file)
+        address = json.loads(told.read_text())["address"]
+        one = ["--nworkers", "1", "--nthreads", "1", "--no-nanny", "--local-directory", str(folder)]
+        for _ in range(workers):
+            processes.append(subprocess.Popen([*dask, "worker", address, *local, *one], **options))
+        from distributed import Client
+
+        with Client(address) as client:
+            client.wait_for_workers(workers, timeout=60)
+        yield address, processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def test_a_grid_is_checked_and_laid_out_in_order(own):
+    lesson = lessons.notebook(str(own))
+    grid = {"seed": [0, 1], "labels_per_class": [[10], ["all"]]}
+    planned = sweep.plan(lesson, grid, {"optimizer": "sgd"}, Path("out"), many=False)
+    assert [name.rpartition("-")[0] for name in planned.runs] == [
+        f"seed={seed},labels_per_class=_{budget}_" for seed in (0, 1) for budget in ("10", "all")
+    ]
+    assert list(planned.runs.values())[1] == {"optimizer": "sgd", "seed": 0, "labels_per_class": ["all"]}
+    assert not Path("out").exists()
+
+
+def test_a_run_is_named_by_parameters_data_and_code_and_not_by_outputs(own):
+    def names(**given):
+        return list(sweep.plan(lessons.notebook(str(own)), {"seed": [0, 1]}, given, Path("out"), many=False).runs)
+
+    first = names()
+    assert len(set(first)) == 2
+    assert set(names(optimizer="sgd")).isdisjoint(first)
+    notebook = nbformat.read(own, as_version=4)
+    notebook.cells[0].source = "# Another heading"
+    notebook.cells[2].outputs = [nbformat.v4.new_output("stream", text="printed")]
+    nbformat.write(notebook, own)
+    assert names() == first
+    Path("a.txt").write_text("one")
+    with_data = names(data="a.txt")
+    Path("a.txt").write_text("two")
+    assert set(names(data="a.txt")).isdisjoint(with_data)
+    write_notebook(own, CODE + "\nprint('more')")
+    assert set(names()).isdisjoint(first)
+
+
+def test_nine_runs_work_one_fails_and_the_same_command_runs_what_is_missing(own):
+    Path("data.txt").write_text("came along")
+    log = Path("log").absolute()
+    log.mkdir()
+    grid = ["--grid", "seed=0,1,2,3,4", "--grid", "learning_rate=0.5,1", "-p", "data", "data.txt", "-p", "log", log]
+    done = run(own, *grid, "--workers", 2, "--out", "out")
+    assert done.exit_code == 0, done.output
+    assert "my notebook: 10 runs, 0 of them done" in done.output
+    assert "http://127.0.0.1:" in done.output
+    rows = results("out")
+    assert len(rows) == 10 * 2
+    assert list(rows.columns) == [
+        *("run", "data", "log", "parameter_seed", "learning_rate", "run_seconds"),
+        *("task", "strategy", "seed", "test_accuracy"),
+    ]
+    assert (rows["seed"] == rows["parameter_seed"]).all()
+    (notebook, *_) = sorted(Path("out/runs").glob("*.ipynb"))
+    assert "adam [10, 'all'] came along" in notebook.read_text()
+    folders = [path.read_text() for path in log.iterdir()]
+    assert len(folders) == len(set(folders)) == 10
+    assert not any(Path(folder).exists() for folder in folders)
+
+    first = {path: path.read_bytes() for path in Path("out/runs").iterdir()}
+    more = run(own, *grid[:3], "learning_rate=0.5,1,7", *grid[4:], "--workers", 2, "--out", "out")
+    assert more.exit_code == 1
+    assert "my notebook: 15 runs, 10 of them done" in more.output
+    assert "5 of 15 runs failed, seed=0,learning_rate=7-" in more.output
+    assert "Error: ValueError" not in more.output
+    assert all(path.read_bytes() == content for path, content in first.items())
+    assert list(statuses("out").values()).count("failed") == 5
+    assert len(results("out")) == 20
+    page = Path("out/sweep.html").read_text()
+    assert page.count("ValueError: &lt;b&gt;7&lt;/b&gt; diverged") == 5
+    assert "<b>" not in page and "My &lt;i&gt;own&lt;/i&gt;" in page
+    assert page.count('.ipynb"') == 15
+    assert "scratch, highest at parameter_seed 4: 90.00 %" in page
+    (partial, *_) = sorted(Path("out/runs").glob("*learning_rate=7*.ipynb"))
+    assert "came along" in partial.read_text()
+
+
+def test_a_dry_run_prints_the_table_and_leaves_nothing(own):
+    before = sorted(own.parent.rglob("*"))
+    done = run(own, "--grid", "seed=0,1", "--grid", "optimizer=adam,sgd", "--dry-run", "--out", "out")
+    assert done.exit_code == 0, done.output
+    table = [line.split() for line in done.output.splitlines()]
+    assert table[3:] == [["1", "0", "sgd"], ["2", "1", "adam"], ["3", "1", "sgd"]]
+    assert sorted(own.parent.rglob("*")) == before
+
+
+BAD_INPUT = [
+    (["--grid", "epoch=1"], "epoch: no parameter of my notebook has this name; known are data, labels_per_class,"),
+    (["--grid", "seed=0,one"], "seed: 'one' is not a whole number like the default, 0"),
+    (["--grid", "seed=0,1", "-p", "learning_rate", "x"], "learning_rate: 'x' is not a number like the default, 1.0"),
+    (["--grid", "labels_per_class=10"], "labels_per_class: 10 is not a list like the default"),
+    (["--grid", "labels_per_class=[10"], "labels_per_class: '[[10]' cannot be read as YAML"),
+    (["--grid", "seed"], "--grid: 'seed' is not of the form NAME=V1,V2,..."),
+    (["--grid", "seed="], "seed: --grid gives it no value"),
+    (["--grid", "seed=1,2,1"], "seed: --grid gives 1 twice"),
+    (["--grid", "seed=1", "--grid", "seed=2"], "seed: --grid is given twice for it"),
+    (["--grid", "seed=1", "-p", "seed", "2"], "seed: given twice, by --grid and by -p"),
+    ([], "--grid: there is nothing to sweep over"),
+    (["--grid", "run_dir=a,b"], "run_dir: is not for a sweep"),
+    (["--grid", f"seed={','.join(map(str, range(10_001)))}"], "--grid: makes 10,001 runs, more than 10,000; add --yes"),
+    (["--grid", "seed=1", "--workers", "0"], "--workers: 0 is not allowed"),
+    (["--grid", "seed=1", "--retries", "-1"], "--retries: -1 is not allowed"),
+    (["--grid", "seed=1", "--workers", "1", "--scheduler", "tcp://127.0.0.1:1"], "--workers: is for this machine"),
+    (["--grid", "seed=1", "--scheduler", "tcp://127.0.0.1:1"], "--scheduler: 'tcp://127.0.0.1:1' cannot be reached"),
+    (["--grid", "seed=1", "--scheduler", "nonsense://a"], "--scheduler: 'nonsense://a' cannot be reached"),
+    (["--grid", "seed=1", "--out", "other"], "--out: "),
+    (["--grid", "seed=1", "--out", "text.txt"], "exists and is not the folder of a sweep"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), BAD_INPUT, ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else ""
+)
+def test_bad_input_gets_one_clear_line_and_leaves_nothing(own, monkeypatch, arguments, message):
+    monkeypatch.setattr("helpers.sweep.CONNECT_SECONDS", 1)
+    Path("other").mkdir()
+    Path("other/kept.txt").write_text("kept")
+    Path("text.txt").write_text("kept")
+    before = sorted(own.parent.rglob("*"))
+    refused = run(own, *arguments, *([] if "--out" in arguments else ["--out", "out"]))
+    assert refused.exit_code == 2
+    assert message in refused.output
+    assert [line for line in refused.output.splitlines() if "my notebook: " not in line] == [
+        refused.output.splitlines()[-1]
+    ]
+    assert sorted(own.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("09", "lesson: '09' is not known"),
+        ("missing.ipynb", "notebook: there is no file 'missing.ipynb'"),
+        ("text.ipynb", "notebook: 'text.ipynb' is not a notebook"),
+    ],
+)
+def test_a_notebook_that_is_none_is_refused(own, name, message):
+    Path("text.ipynb").write_text("{}")
+    refused = run(name, "--grid", "seed=0", "--out", "out")
+    assert (refused.exit_code, len(refused.output.splitlines())) == (2, 1)
+    assert message in refused.output
+
+
+def test_a_lesson_refuses_what_it_would_refuse_when_it_runs(own):
+    for grid, message in [
+        ("frozen_convs=0,3", "frozen_convs: 3 is not allowed"),
+        ("recipe=fast,slow", "recipe: 'slow' is not known"),
+        ("seeds=[0],[0,0]", "seeds: [0, 0] holds an entry twice"),
+        ("dataset=digits,missing.npz", "dataset: there is no file 'missing.npz'"),
+    ]:
+        refused = run("05", "-p", "dataset", "digits", "--grid", grid, "--out", "out")
+        if grid.startswith("dataset"):
+            refused = run("05", "--grid", grid, "--out", "out")
+        assert (refused.exit_code, len(refused.output.splitlines())) == (2, 1), refused.output
+        assert message in refused.output
+
+
+def test_a_folder_of_another_notebook_is_refused_and_stays(own, tmp_path):
+    assert run(own, "--grid", "seed=0", "--workers", 1, "--out", "out").exit_code == 0
+    before = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+    other = write_notebook(tmp_path / "other.ipynb", CODE + "\n1")
+    refused = run(other, "--grid", "seed=0", "--out", "out")
+    assert (refused.exit_code, len(refused.output.splitlines())) == (2, 1)
+    assert "holds runs of another notebook, my notebook" in refused.output
+    write_notebook(own, CODE + "\n2")
+    assert "holds runs of an earlier state of it" in run(own, "--grid", "seed=0", "--out", "out").output
+    assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == before
+
+
+def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """The worker processes of a sweep: children that have a kernel as their child."""
+    return [child for child in psutil.Process(process.pid).children() if child.children()]
+
+
+def test_a_worker_that_is_killed_costs_no_run(own, start):
+    sweeping = start(own, "--grid", "seed=0,1,2,3", "-p", "seconds", "2", "--workers", 2, "--out", "out")
+    wait_until(lambda: len(statuses("out")) == 1)
+    wait_until(lambda: len(workers_of(sweeping)) == 2)
+    (victim, _) = workers_of(sweeping)
+    (kernel, *_) = victim.children()
+    victim.kill()
+    output, errors = sweeping.communicate(timeout=90)
+    assert sweeping.returncode == 0, output + errors
+    assert len(results("out")) == 4 * 2
+    assert list(statuses("out").values()) == ["done"] * 4
+    assert not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_sweep_that_is_stopped_keeps_what_is_finished_and_leaves_no_process(own, start, number):
+    command = [own, "--grid", "seed=0,1,2,3", "-p", "seconds", "1.5", "--workers", 2, "--out", "out"]
+    sweeping = start(*command)
+    wait_until(lambda: len(statuses("out")) >= 1)
+    wait_until(lambda: workers_of(sweeping))
+    family = psutil.Process(sweeping.pid).children(recursive=True)
+    sweeping.send_signal(number)
+    _, errors = sweeping.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert sweeping.returncode == 130
+        assert "The same command goes on" in errors and "Traceback" not in errors
+    psutil.wait_procs(family, timeout=15)
+    assert not [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    kept = {path: path.read_bytes() for path in Path("out/runs").glob("*")}
+    finished = len(statuses("out"))
+    assert 1 <= finished < 4
+    done = run(*command)
+    assert done.exit_code == 0, done.output
+    assert f"my notebook: 4 runs, {finished} of them done" in done.output
+    assert "Estimate: " in done.output
+    assert all(path.read_bytes() == content for path, content in kept.items())
+    assert len(results("out")) == 4 * 2
+
+
+def test_a_cluster_started_by_hand_needs_only_the_package(own, tmp_path):
+    np.savez(tmp_path / "data.npz", x=np.arange(3))
+    code = "import numpy as np\nfrom helpers.runs import run_folder\nprint(np.load(data)['x'].sum(), data)\n"
+    notebook = write_notebook(
+        tmp_path / "other.ipynb",
+        code + "run_folder().mkdir(parents=True)\n" + CODE.replace("Path(data)", "Path()").replace("if data", "if 0"),
+    )
+    with dask_cluster(tmp_path / "elsewhere", workers=2) as (address, _):
+        done = run(
+            notebook, "--grid", "seed=0,1,2,3,4", "-p", "data", "data.npz", "--scheduler", address, "--out", "out"
+        )
+    assert done.exit_code == 0, done.output
+    assert "5 to run, 2 at a time" in done.output
+    assert len(results("out")) == 5 * 2
+    assert set(results("out")["data"]) == {"data.npz"}
+    assert {path.name for path in (tmp_path / "elsewhere").iterdir()} <= {"scheduler.json", "dask-scratch-space"}
+
+
+def test_workers_without_this_version_are_refused(own, tmp_path):
+    other = tmp_path / "other"
+    (other / "helpers").mkdir(parents=True)
+    for path in (REPOSITORY / "helpers").glob("*.py"):
+        (other / "helpers" / path.name).write_text(path.read_text())
+    (other / "helpers" / "data.py").write_text((REPOSITORY / "helpers" / "data.py").read_text() + "\n# edited")
+    (tmp_path / "nothing" / "helpers").mkdir(parents=True)
+    (tmp_path / "nothing" / "helpers" / "__init__.py").write_text("")
+    for folder, message in ((other, "has version 1.0.0+"), (tmp_path / "nothing", "has none with sweeps")):
+        with dask_cluster(tmp_path / "elsewhere", PYTHONPATH=str(folder)) as (address, _):
+            refused = run(own, "--grid", "seed=0,1", "--scheduler", address, "--out", "out")
+        (tmp_path / "elsewhere" / "scheduler.json").unlink()
+        assert refused.exit_code == 2
+        assert message in refused.output and "install the same" in refused.output
+        assert len(refused.output.splitlines()) == 2
+        assert not Path("out").exists()
+
+
+def test_a_scheduler_that_vanishes_is_one_clear_error_and_finished_runs_stay(own, start, tmp_path):
+    command = [own, "--grid", "seed=0,1,2", "-p", "seconds", "1", "--out", "out"]
+    with dask_cluster(tmp_path / "elsewhere") as (address, (scheduler, *_)):
+        sweeping = start(*command, "--scheduler", address)
+        wait_until(lambda: len(statuses("out")) == 1)
+        scheduler.kill()
+        _, errors = sweeping.communicate(timeout=60)
+    assert sweeping.returncode == 1
+    assert "Error: --scheduler: it is gone" in errors
+    assert "Traceback" not in errors
+    assert len(results("out")) == 2
+    assert run(*command, "--workers", 1).exit_code == 0
+    assert len(results("out")) == 3 * 2
+
+
+@pytest.mark.slow
+def test_lesson_05_sweeps_over_seeds_on_the_digits(own):
+    small = ["-p", "dataset", "digits", "-p", "labels_per_class", "[10]"]
+    done = run("05", "--grid", "seeds=[0],[1]", *small, "--workers", 2, "--out", "out")
+    assert done.exit_code == 0, done.output
+    rows = results("out")
+    assert len(rows) == 2 * (1 + 5)
+    assert set(rows["parameter_labels_per_class"]) == {"[10]"}
+    assert "data:image/png" in Path("out/sweep.html").read_text()

@@ -1,0 +1,128 @@
+"""Three tiny lessons that train nothing, and the command line that runs them, with real kernels."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import numpy as np
+from click.testing import CliRunner, Result
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from helpers.cli import main
+from helpers.runs import REPOSITORY
+
+DATA = """
+dataset: str = "digits"  # a name, or the path of an .npz file
+source_classes: list = [5, 6, 7, 8, 9]  # labels of the source task
+target_classes: list = [0, 1, 2, 3, 4]  # labels of the target task
+validation_fraction: float = 0.1  # share held out
+seed: int = 0  # every random draw follows from it
+"""
+TRAINING = """
+learning_rate: float = 1.0  # step size
+epochs: int = 5  # passes
+batch_size: int = 128  # images per update
+min_updates: int = 300  # fewest updates
+frozen_convs: int = 2  # frozen convolutions
+filters: int = 32  # feature maps
+run_dir: str = "runs/lessons"  # run folder
+"""
+COMPARING = """
+strategies: list = ["scratch", "frozen"]  # what to compare
+labels_per_class: list = [10, 50, "all"]  # label budgets
+seeds: list = [0, 1]  # repetitions
+recipe: str = "fast"  # named recipe
+trap: str = ""  # a file; if it is there, its content is executed
+run_dir: str = "runs/lessons"  # run folder
+"""
+SAVE = """
+import pandas as pd
+
+from helpers import runs
+
+folder, recipe = runs.run_folder(run_dir), runs.made_from(lesson=number)
+if not runs.load(folder, "weights", recipe):
+    runs.save(folder, "weights", recipe, ".bin", lambda path: path.write_bytes(b"weights" * 1000))
+columns = ["task", "classes", "strategy", "labels_per_class", "seed", "updates", "test_accuracy", "train_seconds"]
+runs.save_results(folder, number, pd.DataFrame(rows, columns=columns))
+"""
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+FIGURE = f"display({{'image/png': '{PNG}'}}, raw=True, metadata={{'image/png': {{'alt': 'It \"rises\" <fast>'}}}})"
+
+
+def write_lesson(folder: Path, name: str, parameters: str, *code: str) -> None:
+    cells = [new_markdown_cell(f"# {name[:2]} · Lesson\n\nProse."), new_code_cell(parameters.strip())]
+    cells[1].metadata["tags"] = ["parameters"]
+    cells += [new_code_cell(source.strip()) for source in code]
+    if code[-1] == FIGURE:
+        cells[-1].metadata["tags"] = ["key-figure"]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(
+        new_notebook(cells=cells, metadata={**kernel, "language_info": {"name": "python"}}), folder / f"{name}.ipynb"
+    )
+
+
+def write_course(folder: Path) -> None:
+    """Write three lessons: 01 prints, 03 and 05 leave weights and results, a trap makes 05 fail or hang."""
+    folder.mkdir()
+    write_lesson(folder, "01_data", DATA, "import sys\nprint(sys.executable, dataset, seed)")
+    pretraining = "number, rows = '03', [('source', '5 6 7 8 9', 'scratch', 'all', 0, 10, 0.9876543210987654, 1.5)]"
+    write_lesson(folder, "03_pretraining", DATA + TRAINING, pretraining, SAVE)
+    row = "('target', '0 1 2 3 4', s, b, n, 10, 0.5 + n / 4, 1.0)"
+    compared = f"number, rows = '05', [{row} for n in seeds for s in strategies for b in labels_per_class]"
+    trap = (
+        "print('before', flush=True)\nfrom pathlib import Path\nif Path(trap).is_file(): exec(Path(trap).read_text())"
+    )
+    write_lesson(folder, "05_comparison", DATA + COMPARING, compared, trap, SAVE, FIGURE)
+
+
+def run(*arguments: str | Path) -> Result:
+    """Run the command line in this process."""
+    return CliRunner().invoke(main, ["run", *map(str, arguments)])
+
+
+def start(notebooks: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start the command line in a process of its own, on the lessons of a folder."""
+    code = "import sys; from pathlib import Path; from helpers import cli, lessons; "
+    code += "lessons.NOTEBOOKS = Path(sys.argv.pop(1)); cli.main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(notebooks), "run", *arguments],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def record(folder: Path | str) -> dict:
+    return json.loads(Path(folder, "run.json").read_text())
+
+
+def status(folder: Path | str) -> list[str]:
+    return [lesson["status"] for lesson in record(folder)["lessons"]]
+
+
+def outputs(folder: Path | str, lesson: str) -> str:
+    """All that the cells of an executed lesson printed."""
+    cells = nbformat.read(Path(folder, "lessons", f"{lesson}.ipynb"), as_version=4).cells
+    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
+
+
+def save_npz(path: str | Path, **changes: np.ndarray | None) -> None:
+    """A small dataset of ten classes; a change replaces an array, or leaves it out."""
+    labels = np.repeat(np.arange(10), 20)
+    train, test = np.random.default_rng(0).integers(0, 256, (2, 200, 8, 8), dtype=np.uint8)
+    arrays = {"x_train": train, "y_train": labels, "x_test": test, "y_test": labels, **changes}
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
