@@ -333,7 +333,7 @@ def accuracy_by_parameter(results: pd.DataFrame, swept: Sequence[str]) -> Figure
     """Show mean test accuracy over each swept parameter, a panel each, one line per strategy if there are several.
 
     `results` has a row per training with `test_accuracy`, a column of text per swept parameter, and `strategy` where
-    trainings have one; the mean is over all other parameters, seeds and label budgets, and the band has all of them.
+    trainings have one; the mean is over all other parameters, seeds and label budgets.
     """
     strategies = results["strategy"] if "strategy" in results else pd.Series("all runs", results.index)
     figure = _figure(height=3.6 * len(swept))
@@ -341,13 +341,12 @@ def accuracy_by_parameter(results: pd.DataFrame, swept: Sequence[str]) -> Figure
     for axis, name in zip(figure.subplots(len(swept), squeeze=False)[:, 0], swept, strict=True):
         values = list(dict.fromkeys(results[name]))
         accuracy = (100 * results["test_accuracy"].astype(float)).groupby([strategies, results[name]], sort=False)
-        for strategy, rows in accuracy.agg(["mean", "min", "max"]).groupby(level=0, sort=False):
-            rows = rows.droplevel(0).reindex(values).dropna()
-            places, style = [values.index(value) for value in rows.index], STYLES.get(strategy, {"marker": "o"})
-            axis.plot(places, rows["mean"], label=strategy, markersize=5, **style)
-            axis.fill_between(places, rows["min"], rows["max"], color=style.get("color"), alpha=0.08, linewidth=0)
-            best = rows["mean"].idxmax()
-            sentences.append(f"{strategy}, highest at {name} {best}: {rows.loc[best, 'mean']:.2f} %")
+        for strategy, means in accuracy.mean().groupby(level=0, sort=False):
+            means = means.droplevel(0).reindex(values).dropna()
+            places = [values.index(value) for value in means.index]
+            axis.plot(places, means, label=strategy, markersize=5, **STYLES.get(strategy, {"marker": "o"}))
+            best = means.idxmax()
+            sentences.append(f"{strategy}, highest at {name} {best}: {means[best]:.2f} %")
         shown = range(0, len(values), 1 + len(values) // 20)
         axis.set_xticks(shown, [values[place][:20].replace("$", r"\$") for place in shown])
         axis.set(xlabel=name, ylabel="test accuracy [%]")

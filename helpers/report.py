@@ -105,7 +105,7 @@ SWEEP = """{% extends "page" %}
 {% for record in listed %}<tr>
 <td>{% if record.name in notebooks %}<a href="runs/{{ record.name|urlencode }}.ipynb">{{ record.name[-12:] }}</a>
 {%- else %}none{% endif %}</td>
-{% for name in swept %}<td>{{ as_text(record.parameters.get(name, "")) }}</td>{% endfor %}
+{% for name in swept %}<td>{{ as_text(record.parameters.get(name, defaults[name])) }}</td>{% endfor %}
 <td>{{ record.seconds }}</td>
 <td>{% if record.error %}{% if record.cell %}cell [{{ record.cell }}]: {% endif %}<code>{{ record.error }}</code>
 {%- elif record.name in accuracy %}{{ "%.2f %%"|format(100 * accuracy[record.name]) }}{% endif %}</td>
@@ -202,6 +202,7 @@ def write_sweep(sweep: "Sweep", records: list[dict[str, Any]], results: "pd.Data
         title=sweep.lesson.title,
         style=STYLE,
         swept=sweep.swept,
+        defaults=sweep.defaults,
         done=[record for record in records if record["status"] == "done"],
         failed=[record for record in records if record["status"] == "failed"],
         missing=len(sweep.runs.keys() - {record["name"] for record in records}),

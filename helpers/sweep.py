@@ -46,12 +46,13 @@ class RunError(RuntimeError):
 
 @dataclass(frozen=True)
 class Sweep:
-    """A notebook, the SHA-256 of its code, data files by the path that parameters name them by, the swept parameters'
-    names, the parameters of each run by its name, and the folder for what comes out.
+    """A notebook, the SHA-256 of its code and its default parameters; data files by the path that parameters name them
+    by; the swept parameters' names; what each run is given, by its name; and the folder for what comes out.
     """
 
     lesson: Lesson
     content: str
+    defaults: dict[str, Any]
     files: dict[str, bytes]
     swept: tuple[str, ...]
     runs: dict[str, dict[str, Any]]
@@ -88,14 +89,9 @@ def plan(lesson: Lesson, grid: Mapping[str, Sequence[Any]], given: Mapping[str, 
     content, digests = lessons.fingerprint(lesson.path), {path: _sha256(data) for path, data in files.items()}
     runs = {}
     for values in itertools.product(*grid.values()):
-        chosen = dict(zip(grid, values, strict=True))
-        values_of_run = defaults | shared | chosen
-        made_from = [content, {name: [value, digests.get(as_text(value))] for name, value in values_of_run.items()}]
-        label = re.sub(r"[^\w.=+,-]+", "_", ",".join(f"{name}={as_text(value)}" for name, value in chosen.items()))
-        runs[f"{label[:80]}-{_sha256(json.dumps(made_from, sort_keys=True, default=str).encode())[:12]}"] = (
-            shared | chosen
-        )
-    sweep = Sweep(lesson, content, files, tuple(grid), runs, out)
+        passed = shared | dict(zip(grid, values, strict=True))
+        runs[_name(content, defaults, passed, digests)] = passed
+    sweep = Sweep(lesson, content, defaults, files, tuple(grid), runs, out)
     _identity(sweep)
     return sweep
 
@@ -119,18 +115,16 @@ def results(sweep: Sweep) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    tables = []
-    for record in records(sweep):
-        if record["status"] == "done":
-            rows = [pd.read_csv(StringIO(text), dtype=str, keep_default_na=False) for text in record["results"]]
-            table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(index=[0])
-            taken = {*table.columns, "run", "run_seconds"}
-            parameters = {
-                f"parameter_{name}" if name in taken else name: as_text(value)
-                for name, value in record["parameters"].items()
-            }
-            lead = {"run": record["name"], **parameters, "run_seconds": str(record["seconds"])}
-            tables.append(table.assign(**lead)[[*lead, *table.columns]])
+    tables, done = [], [record for record in records(sweep) if record["status"] == "done"]
+    names = dict.fromkeys(name for record in done for name in record["parameters"])
+    for record in done:
+        values = {name: record["parameters"].get(name, sweep.defaults[name]) for name in names}
+        rows = [pd.read_csv(StringIO(text), dtype=str, keep_default_na=False) for text in record["results"]]
+        table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(index=[0])
+        taken = {*table.columns, "run", "run_seconds"}
+        columns = {f"parameter_{name}" if name in taken else name: as_text(value) for name, value in values.items()}
+        lead = {"run": record["name"], **columns, "run_seconds": str(record["seconds"])}
+        tables.append(table.assign(**lead)[[*lead, *table.columns]])
     return pd.concat(tables, ignore_index=True).fillna("") if tables else pd.DataFrame(columns=["run", "run_seconds"])
 
 
@@ -263,6 +257,18 @@ def _check_grid(grid: Mapping[str, Sequence[Any]], given: Mapping[str, Any], man
     count = math.prod(map(len, grid.values()))
     if count > MANY and not many:
         raise ValueError(f"--grid: makes {count:,} runs, more than {MANY:,}; add --yes if that is what you want")
+
+
+def _name(content: str, defaults: Mapping[str, Any], passed: Mapping[str, Any], digests: Mapping[str, str]) -> str:
+    """Name a run by what differs from the defaults, which reads well, and by a digest of everything it follows from.
+
+    Which parameters are swept and which are shared makes no difference, so a grid can grow by another parameter.
+    """
+    values = {**defaults, **passed}
+    words = [f"{name}={as_text(value)[-24:]}" for name, value in values.items() if value != defaults[name]]
+    label = re.sub(r"[^\w.=+,-]+", "_", ",".join(words) or "defaults")
+    made_from = [content, {name: [value, digests.get(as_text(value))] for name, value in values.items()}]
+    return f"{label[:120]}-{_sha256(json.dumps(made_from, sort_keys=True, default=str).encode())[:12]}"
 
 
 def _identity(sweep: Sweep) -> dict[str, Any]:
