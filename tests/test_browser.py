@@ -226,7 +226,7 @@ def test_a_lesson_runs_through_and_looks_right(name, page, server, screenshots):
             assert bars > 0, "no progress bar was seen"
             check_no_text_instead_of_widgets(notebook)
         check_links_to_lessons(page, notebook, name, prose)
-        assert page.hosts == {"127.0.0.1"}, "JupyterLab or the lesson asked other hosts"
+        assert page.hosts - {None} == {"127.0.0.1"}, "JupyterLab or the lesson asked other hosts"  # a blob has no host
     finally:
         server.shut_kernels_down()
 
@@ -280,7 +280,7 @@ def check_links_to_lessons(page, notebook, name: str, prose: str) -> None:
         notebook.locator(f'a[href*="{target}.ipynb"]').first.click()
         opened = page.locator(".lm-DockPanel-tabBar .lm-mod-current", has_text=f"{target}.ipynb")
         opened.wait_for(timeout=30_000)
-        assert page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) h1").first.is_visible()
+        page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) h1").first.wait_for(timeout=30_000)
         page.locator(".lm-DockPanel-tabBar .lm-TabBar-tab", has_text=f"{name}.ipynb").click()
     if targets:
         assert page.locator(".lm-DockPanel-tabBar .lm-TabBar-tab").count() == len(targets) + 1
