@@ -68,7 +68,7 @@ def test_exercises_answer_back_and_their_answers_are_tagged(path):
 
 def test_one_command_hands_out_lessons_without_answers_and_outputs(tmp_path):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (command,) = re.findall(r"(?m)^jupyter nbconvert .+(?:\\\n.+)*", readme)
+    (command,) = re.findall(r"(?m)^jupyter nbconvert (?:.+\\\n)*.+", readme)
     arguments = command.replace("\\\n", " ").replace("notebooks/0*.ipynb", "").split()[1:]
     arguments = [str(tmp_path) if word == "handout" else word for word in arguments]
     subprocess.run([sys.executable, "-m", *arguments, *map(str, LESSONS)], cwd=ROOT, check=True, capture_output=True)
