@@ -111,6 +111,7 @@ class Trainer:
         self.model, self.recipe = model, recipe
         self.optimizer = getattr(keras.optimizers, OPTIMIZERS[recipe.optimizer])(recipe.learning_rate)
         model.compile(self.optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        self.optimizer.build(model.trainable_variables)  # else the update is traced twice: it would make variables
         self._trained = [variable.path for variable in model.trainable_variables]
         self._update = self._compiled()
         self._trace()
@@ -141,6 +142,7 @@ class Trainer:
         return tf.function(
             lambda *batches: tf.map_fn(update, batches, fn_output_signature=tf.float32, parallel_iterations=1),
             input_signature=signature,
+            autograph=False,  # there is no Python control flow to convert
         )
 
     def _trace(self) -> None:
@@ -234,9 +236,10 @@ def predict(model: "keras.Model", images: np.ndarray, batch_size: int = 128, dty
     from helpers.backend import keras
 
     outputs = np.empty((len(images), *model.output_shape[1:]), dtype)
+    model.make_predict_function()  # what predict_on_batch calls, but it copies each output to NumPy before the cast
     for start in range(0, len(images), batch_size):
         batch = slice(start, start + batch_size)
-        outputs[batch] = keras.ops.cast(model.predict_on_batch(_batch(model, images, batch)), dtype)
+        outputs[batch] = keras.ops.cast(model.predict_function([(_batch(model, images, batch),)]), dtype)
     return outputs
 
 
