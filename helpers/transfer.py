@@ -226,8 +226,8 @@ class Networks:
 
     @cached_property
     def frozen(self) -> Trainer:
-        """What is left to train when the convolutions are frozen: the head alone, or the network from its second
-        convolution on.
+        """What is trained when convolutions are frozen: with both, the head alone; with fewer, the network in which
+        they are.
         """
         model = cnn.build_cnn(self.architecture)
         freeze(model, self.frozen_convs)
@@ -239,13 +239,21 @@ class Networks:
         return self.frozen_convs == len(cnn.CONVOLUTIONS)
 
     def features(
-        self, strategy: Strategy, task: Task, images: Split, seed: int, source: Pretrained | None
+        self,
+        strategy: Strategy,
+        task: Task,
+        images: Split,
+        seed: int,
+        source: Pretrained | None,
+        test: Features | None = None,
     ) -> tuple[Features, Features]:
         """Return the cached features of the training images given and of the task's test images, for a frozen
         strategy.
+
+        `test` are those of the test images, if they were computed before, as for another label budget.
         """
-        start_weights(self.extractor, strategy, seed, source)
-        return extract_features(self.extractor, images), extract_features(self.extractor, task.test)
+        start_weights(self.extractor, strategy, target_seed(seed), source)
+        return extract_features(self.extractor, images), test or extract_features(self.extractor, task.test)
 
     def train(
         self,
@@ -260,18 +268,27 @@ class Networks:
         test images.
 
         `features` are what `Networks.features` returned for these images, computed here if they are needed and not
-        given.
+        given. What is drawn follows from `target_seed(seed)`.
         """
-        trainer = self.frozen if strategy.frozen else self.whole
-        start_weights(trainer.model, strategy, seed, source)
+        trainer, draws = self.frozen if strategy.frozen else self.whole, target_seed(seed)
+        start_weights(trainer.model, strategy, draws, source)
         train, test = images, task.test
         if strategy.frozen and self.caches_features:
             train, test = features or self.features(strategy, task, images, seed, source)
-            start_weights(self.extractor, strategy, seed, source)
+            start_weights(self.extractor, strategy, draws, source)
             train.check(images, self.extractor)
             test.check(task.test, self.extractor)
-        training = trainer.train(train, seed)
+        training = trainer.train(train, draws)
         return training, predict(trainer.model, test.images)
+
+
+def target_seed(seed: int) -> int:
+    """Return the seed of what all strategies draw on the target task: weights, order of batches, dropout.
+
+    Pretraining draws by `seed` itself. With the same draws, a "fresh" head would be the very one with which the
+    pretrained features were learnt.
+    """
+    return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
 
 
 def start_weights(model: "keras.Model", strategy: Strategy, seed: int, source: Pretrained | None) -> None:

@@ -66,8 +66,8 @@ def test_errors_are_those_of_the_probabilities_on_the_test_split(compared: Compa
     assert len(compared.probabilities) == len(target)
     for _, row in target.iterrows():
         probabilities = compared.probabilities[row["strategy"], row["labels_per_class"], row["seed"]]
-        assert row["test_errors"] == (probabilities.argmax(axis=1) != compared.test.test.labels).sum()
-        assert row["test_accuracy"] == pytest.approx(1 - row["test_errors"] / len(compared.test.test))
+        assert row["test_errors"] == (probabilities.argmax(axis=1) != compared.target.test.labels).sum()
+        assert row["test_accuracy"] == pytest.approx(1 - row["test_errors"] / len(compared.target.test))
 
 
 def test_only_those_who_use_pretraining_or_extraction_pay_for_it(compared: Comparison):
@@ -97,13 +97,14 @@ def test_the_same_again_gives_the_same_errors_whatever_else_is_compared(
 
 def test_class_sets_of_other_sizes_leave_the_reused_head_out_with_a_reason(digits: Dataset, run_folder: Path):
     plan = Plan([0, 1, 2, 3, 4, 5, 6], [7, 8, 9], ["frozen", "reused-head"], labels_per_class=["all"], seeds=[0])
-    found = comparison.compare(digits, plan, SMALL, ADAM, run_folder, progress=False)
+    longer = replace(ADAM, min_updates=200)
+    found = comparison.compare(digits, plan, SMALL, longer, run_folder, progress=False)
     pretraining, frozen = (row for _, row in found.results.iterrows())
     assert (pretraining["strategy"], pretraining["classes"]) == ("scratch", "0 1 2 3 4 5 6")
     assert (frozen["strategy"], frozen["classes"]) == ("frozen", "7 8 9")
     assert "7 outputs and the target task 3 classes" in found.left_out["reused-head"]
-    assert found.probabilities["frozen", "all", 0].shape == (len(found.test.test), 3)
-    assert frozen["test_accuracy"] > 0.5  # by chance 0.33
+    assert found.probabilities["frozen", "all", 0].shape == (len(found.target.test), 3)
+    assert frozen["test_accuracy"] > 0.6  # by chance 0.33
 
 
 # Bad plans
@@ -275,7 +276,7 @@ def test_seconds_are_medians_without_and_with_what_is_paid_once():
         )
     )
     row = table.loc[10, "frozen"]
-    assert (row["train_seconds"], row["total_seconds"]) == (2.0, 35.0)  # 35, 34 and 42 in all
+    assert (row["train_seconds"], row["target_seconds"], row["total_seconds"]) == (2.0, 5.0, 35.0)  # 35, 34 and 42
 
 
 def test_a_summary_has_one_row_per_budget_and_strategy_in_the_order_of_the_results(compared: Comparison):
@@ -306,7 +307,8 @@ def row(difference: float, low: float, high: float, ratio: float = 1.0, strategy
         (-2.0, -3.0, -1.0, "worse"),
         (0.0, -0.2, 0.2, "as good"),  # the margin itself counts as within
         (0.1, 0.05, 0.15, "as good"),  # a difference, but one too small to matter
-        (0.0, 0.0, 0.0, "as good"),
+        (0.0, 0.0, 0.0, "cannot tell: the same difference with every seed gives no interval"),
+        (1.0, 1.0, 1.0, "cannot tell: the same difference with every seed gives no interval"),
         (0.0, -0.21, 0.1, "no detectable difference"),  # the mean is within the margin, the interval is not
         (0.0, -0.1, 0.21, "no detectable difference"),
         (0.0, -5.0, 5.0, "no detectable difference"),
@@ -334,6 +336,7 @@ def test_the_margin_can_be_stated():
     [
         (row(2.0, 1.0, 3.0, 0.7), "helps: 0.70 times the errors (0.35 to 1.40), +2.00 points (+1.00 to +3.00)"),
         (row(2.0, 1.0, 3.0, 0.5), "halves the errors: 0.50 times the errors (0.25 to 1.00), +2.00 points"),
+        (row(2.0, 1.0, 3.0, 0.2), "more than halves the errors: 0.20 times the errors (0.10 to 0.40), +2.00 points"),
         (row(-2.0, -3.0, -1.0, 2.0), "hurts: 2.00 times the errors (1.00 to 4.00), -2.00 points (-3.00 to -1.00)"),
         (row(0.1, -0.1, 0.2), "as good as scratch: +0.10 points (-0.10 to +0.20), all within 0.2 points"),
         (row(0.1, -1.0, 1.2), "no detectable difference to scratch: +0.10 points (-1.00 to +1.20); that is not yet"),
@@ -362,58 +365,63 @@ def test_a_verdict_over_seeds_that_disagree_detects_nothing():
 # The published claim
 
 
-def claim(frozen: list[int], *earlier: pd.DataFrame) -> dict:
-    """Check the claim where scratch makes 20 errors and takes 30 s, frozen 5 s, and 20 s for pretraining."""
-    seconds = {"train_seconds": [5.0] * len(frozen), "pretrain_seconds": [20.0] * len(frozen)}
+def claim(errors: list[int], strategy: str = "frozen") -> dict:
+    """Check the claim where scratch makes 20 errors of 1,000 and takes 30 s; transfer 3 s, 2 for extraction, 20 for
+    pretraining.
+    """
+    seeds = len(errors)
+    seconds = {"train_seconds": [3.0] * seeds, "extract_seconds": [2.0] * seeds, "pretrain_seconds": [20.0] * seeds}
+    scratch = rows("scratch", [20] * seeds, "all", train_seconds=[30.0] * seeds)
     return comparison.published_claim(
-        comparison.summarize(
-            pd.concat(
-                [
-                    *earlier,
-                    rows("scratch", [20] * len(frozen), "all", train_seconds=[30.0] * len(frozen)),
-                    rows("frozen", frozen, "all", **seconds),
-                ],
-                ignore_index=True,
-            )
-        )
+        comparison.summarize(pd.concat([scratch, rows(strategy, errors, "all", **seconds)]))
     )
 
 
 @pytest.mark.parametrize(
-    ("frozen", "holds"),
+    ("errors", "holds"),
     [
-        ([20, 20, 20], True),  # as good
-        ([10, 10, 10], True),  # better
-        ([30, 30, 30], False),  # worse by a point
+        ([20, 20, 21], True),  # as good: -0.03 points, give or take 0.14
+        ([10, 11, 10], True),  # better
+        ([30, 31, 30], False),  # worse by a point
         ([5, 20, 35], "not shown: no detectable difference, but an interval wider than the margin"),
+        ([20, 20, 20], "cannot tell: the same difference with every seed gives no interval"),
         ([20], "cannot tell: one seed gives no interval"),
     ],
 )
-def test_the_published_claim_holds_where_frozen_is_as_good_or_better(frozen: list[int], holds: bool | str):
-    assert claim(frozen)["same accuracy"] == holds
+def test_the_published_claim_holds_where_transfer_is_as_good_or_better(errors: list[int], holds: bool | str):
+    assert claim(errors)["same accuracy"] == holds
 
 
-def test_the_published_claim_of_speed_is_30_s_over_5_s_alone_and_over_25_s_in_all():
-    checked = claim([20, 20])
-    assert checked["training alone, times faster"] == 6.0
-    assert checked["with pretraining and extraction, times faster"] == 1.2
+def test_the_published_claim_of_speed_is_30_s_over_5_s_on_the_target_task_and_over_25_s_in_all():
+    checked = claim([20, 21])
+    assert checked["on the target task, times faster"] == 6.0
+    assert checked["with pretraining, times faster"] == 1.2
+
+
+def test_the_published_claim_is_checked_for_the_published_variant():
+    assert claim([20, 21])["checked for"] == "frozen"
+    assert claim([20, 21], "reused-head")["checked for"] == "reused-head"
+    both = [rows("scratch", [20, 20], "all"), rows("frozen", [10, 11], "all"), rows("reused-head", [30, 31], "all")]
+    with np.errstate(invalid="ignore"):  # no seconds in this table
+        checked = comparison.published_claim(comparison.summarize(pd.concat(both)))
+    assert (checked["checked for"], checked["same accuracy"]) == ("reused-head", False)
 
 
 @pytest.mark.parametrize("few_first", [True, False])
 @pytest.mark.parametrize("largest", [50, "all"])
 def test_the_published_claim_is_checked_at_the_largest_budget_in_whatever_order(few_first: bool, largest: int | str):
-    few = pd.concat([rows("scratch", [100, 100], 10), rows("frozen", [200, 200], 10)])
-    many = pd.concat([rows("scratch", [20, 20], largest), rows("frozen", [20, 20], largest)])
+    few = pd.concat([rows("scratch", [100, 100], 10), rows("frozen", [200, 201], 10)])
+    many = pd.concat([rows("scratch", [20, 20], largest), rows("frozen", [10, 11], largest)])
     results = pd.concat([few, many] if few_first else [many, few])
     with np.errstate(invalid="ignore"):  # no seconds in this table
         checked = comparison.published_claim(comparison.summarize(results))
     assert checked["same accuracy"] is True
 
 
-def test_the_published_claim_takes_scratch_and_frozen():
+def test_the_published_claim_takes_scratch_and_a_transfer():
     summary = comparison.summarize(rows("frozen", [1, 2, 3]))
     assert comparison.published_claim(summary) == {
-        "same accuracy": "cannot tell: it takes the strategies scratch and frozen"
+        "same accuracy": "cannot tell: it takes the strategies scratch, and reused-head or frozen"
     }
 
 

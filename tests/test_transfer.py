@@ -350,6 +350,28 @@ def test_pretraining_is_scratch_on_the_source_task(source: Pretrained, tasks: tu
     assert source.history["update"].iloc[-1] == row["updates"] == ADAM.updates(len(tasks[0].train))
 
 
+# What is drawn
+
+
+def test_a_fresh_head_is_not_the_one_that_pretraining_began_with(tasks, images, source: Pretrained):
+    # with this learning rate nothing moves, so that after the training a network still is what it started from
+    still = Networks(SMALL, Recipe(optimizer="sgd", learning_rate=1e-30, batch_size=32, epochs=1, min_updates=1))
+    pretraining, heads = cnn.build_cnn(SMALL, seed=0), {}
+    for name, model in (("scratch", still.whole.model), ("frozen", still.frozen.model)):
+        still.train(STRATEGIES[name], tasks[1], images, 0, source)
+        heads[name] = [model.get_layer(layer).kernel.numpy() for layer in ("dense1", "scores")]
+    for fresh, shared, earlier in zip(heads["frozen"], heads["scratch"], ("dense1", "scores"), strict=True):
+        assert np.array_equal(fresh, shared)
+        assert not np.array_equal(fresh, pretraining.get_layer(earlier).kernel.numpy())
+
+
+def test_features_of_the_test_images_can_be_handed_on(networks: Networks, tasks, images, source: Pretrained):
+    first = networks.features(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
+    again = networks.features(STRATEGIES["frozen"], tasks[1], images, FRESH, source, first[1])
+    assert again[1] is first[1]
+    assert np.array_equal(again[0].images, first[0].images)
+
+
 # Result rows
 
 
