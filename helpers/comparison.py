@@ -7,9 +7,10 @@ the same dataset and test images, not what other data would.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -190,7 +191,7 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def finding(row: pd.Series, margin: float = MARGIN) -> str:
+def finding(row: Mapping[str, Any], margin: float = MARGIN) -> str:
     """Word one row of a summary, from its numbers alone: "as good", "better", "worse", "no detectable difference",
     "cannot tell", the first that applies.
 

@@ -42,6 +42,7 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
         (CLASSES,),
         ([0, 1, 2, 3, 4, 5, 6], [7, 8, 9]),
         {
+            "source task names the label 0 twice": ([0, 0, 1, 2, 3, 4, 5, 6], [7, 8, 9]),
             "the label 6 in both tasks": ([0, 1, 2, 3, 4, 5, 6], [6, 7, 8, 9]),
             "no label 10": ([0, 1, 2, 3, 4, 5, 6], [7, 8, 9, 10]),
             "the label 6 is in neither": ([0, 1, 2, 3, 4, 5], [7, 8, 9]),
@@ -98,7 +99,8 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
             "the sign is wrong": lambda probabilities, label: math.log(probabilities[label]),
             "to base 10": lambda probabilities, label: -math.log10(probabilities[label]),
             "found most likely": lambda probabilities, label: -math.log(max(probabilities)),
-            "your function gives 0.800": lambda probabilities, label: 1 - probabilities[label],
+            "your function gives 0.300": lambda probabilities, label: 1 - probabilities[label],
+            "the label 0 your function gives 1.609": lambda probabilities, label: -math.log(probabilities[1]),
             "IndexError": lambda probabilities, label: -math.log(probabilities[label + 7]),
         },
     ),
@@ -158,6 +160,11 @@ def test_three_dots_are_no_answer_yet(check, facts):
     reply = check(..., *facts)
     assert reply.right is None
     assert repr(reply).startswith("Not answered yet")
+
+
+@pytest.mark.parametrize("labels", [[-7, 10**9], ["a", "b"]])
+def test_the_baseline_takes_labels_of_any_kind(labels):
+    assert checks.baseline(0.5, np.array(labels)[[0, 0, 1]], np.array(labels)).right
 
 
 @pytest.mark.parametrize("check", [checks.cross_entropy, checks.freeze_head])
