@@ -77,8 +77,8 @@ FAULTS = [
     Fault(
         "features from an untrained network",
         "transfer",
-        "        start_weights(self.extractor, strategy, seed, source)\n        return",
-        '        start_weights(self.extractor, STRATEGIES["scratch"], seed, source)\n        return',
+        "        start_weights(self.extractor, strategy, target_seed(seed), source)\n        return",
+        '        start_weights(self.extractor, STRATEGIES["scratch"], target_seed(seed), source)\n        return',
         "04",
     ),
     Fault(
@@ -118,6 +118,28 @@ FAULTS = [
         "comparison",
         '"strategy": strategy,',
         '"strategy": {"frozen": "random-frozen", "random-frozen": "frozen"}.get(strategy, strategy),',
+        "05",
+    ),
+    Fault(
+        "the fresh head is the one that pretraining began with",
+        "transfer",
+        "return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])",
+        "return seed",
+        "05",
+    ),
+    Fault(
+        "equality where nothing is detected",
+        "comparison",
+        "-margin <= low and high <= margin:",
+        "low <= 0 <= high:",
+        "05",
+    ),
+    Fault("ranking upside down", "comparison", "sort_values(ascending=False", "sort_values(ascending=True", "05"),
+    Fault(
+        "pretraining left out of the seconds",
+        "comparison",
+        '(on_target + runs["pretrain_seconds"]).median()',
+        "on_target.median()",
         "05",
     ),
 ]
