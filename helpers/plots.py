@@ -29,6 +29,16 @@ STYLES = {
     "random-frozen": {"color": "#E69F00", "marker": "D", "linestyle": ":"},
     "reused-head": {"color": "#CC79A7", "marker": "v", "linestyle": "-."},
 }
+# Where the budget stands beside a strategy's points, and on which side its name beside the first, so that points close
+# to each other keep their labels apart: strategies that train all layers to the right, the others above, below or left.
+BUDGET_LABELS = {
+    "scratch": {"xytext": (6, -8), "ha": "left", "va": "center"},
+    "frozen": {"xytext": (0, 6), "ha": "center", "va": "bottom"},
+    "fine-tuned": {"xytext": (7, 5), "ha": "left", "va": "center"},
+    "random-frozen": {"xytext": (0, -6), "ha": "center", "va": "top"},
+    "reused-head": {"xytext": (-7, -3), "ha": "right", "va": "center"},
+}
+NAMED_AT_THE_RIGHT = ("scratch", "fine-tuned")
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
 WIDTH = 8.0  # inches
 
@@ -83,12 +93,16 @@ def class_counts(tasks: Sequence[Task]) -> Figure:
     """Show how many training, validation and test images each original label has, one panel per task."""
     figure = _figure(height=2.8)
     axes = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
-    shades = {"train": "#0072B2", "validation": "#56B4E9", "test": "#999999"}
+    styles = {
+        "training": {"color": "#0072B2"},
+        "validation": {"color": "#56B4E9"},
+        "test": {"facecolor": "#DDDDDD", "edgecolor": "#666666", "hatch": "//"},  # as light as validation in grey
+    }
     for axis, task in zip(axes, tasks, strict=True):
         bottom = np.zeros(len(task.classes))
-        for part, shade in shades.items():
-            counts = np.bincount(getattr(task, part).labels, minlength=len(task.classes))
-            axis.bar([str(label) for label in task.classes], counts, bottom=bottom, color=shade, label=part, width=0.7)
+        for (name, style), part in zip(styles.items(), (task.train, task.validation, task.test), strict=True):
+            counts = np.bincount(part.labels, minlength=len(task.classes))
+            axis.bar([str(label) for label in task.classes], counts, bottom=bottom, label=name, width=0.7, **style)
             bottom += counts
         axis.set(title=f"{task.name} task", xlabel="original label")
     axes[0].set_ylabel("images")
@@ -128,20 +142,22 @@ def network(costs: pd.DataFrame) -> Figure:
 
 
 def filters(models: Mapping[str, "keras.Model"], layer: str = "conv1") -> Figure:
-    """Show the kernels of a first convolution, one block of 4 x 8 per network, on one grey scale."""
+    """Show the first 32 kernels of a convolution over their first channel, one block of 4 x 8 per network, on one grey
+    scale: zero is the middle grey.
+    """
     figure = _figure(height=2.6)
     kernels = {title: model.get_layer(layer).kernel.numpy()[:, :, 0, :32] for title, model in models.items()}
     limit = max(np.abs(kernel).max() for kernel in kernels.values())
     for panel, (title, kernel) in zip(
         figure.subfigures(1, len(models), squeeze=False)[0], kernels.items(), strict=True
     ):
-        panel.suptitle(title)
+        panel.suptitle(f"{title} (dark: negative, bright: positive)", fontsize=10)
         for index, axis in enumerate(panel.subplots(4, 8).flat):
             axis.set_axis_off()
             if index < kernel.shape[-1]:
-                axis.imshow(kernel[:, :, index], cmap="RdBu_r", vmin=-limit, vmax=limit)
+                axis.imshow(kernel[:, :, index], cmap="gray", vmin=-limit, vmax=limit)
     return _described(
-        figure, f"The first convolution's kernels, {' beside '.join(models)}: red is positive, blue negative."
+        figure, f"The first convolution's kernels, {' beside '.join(models)}: dark is negative, bright positive."
     )
 
 
@@ -165,6 +181,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """Show training and validation accuracy by epoch, one panel per training; histories as `Training.history`."""
     figure = _figure(height=3.0)
     axes = figure.subplots(1, len(histories), sharey=True, squeeze=False)[0]
+    names = ("training batches (solid)", TRAINING), ("validation (dashed)", VALIDATION)
     for axis, (title, history) in zip(axes, histories.items(), strict=True):
         axis.plot(history["epoch"], 100 * history["accuracy"], color=TRAINING, marker="o", markersize=3)
         axis.plot(
@@ -177,7 +194,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
         )
         axis.set(title=title, xlabel="epochs", ylim=(0, 104))
         axis.grid(alpha=0.3)
-        for height, (name, color) in enumerate((("training batches", TRAINING), ("validation", VALIDATION))):
+        for height, (name, color) in enumerate(names):
             axis.text(0.97, 0.04 + 0.09 * height, name, color=color, ha="right", transform=axis.transAxes)
     axes[0].set_ylabel("accuracy [%]")
     ends = [f"{title}: {history['validation_accuracy'].iloc[-1]:.1%}" for title, history in histories.items()]
@@ -208,8 +225,8 @@ def confusion(task: Task, probabilities: np.ndarray, split: str = "test") -> Fig
 
 
 def mistakes_by_strategy(task: Task, probabilities: Mapping[str, np.ndarray], label: int, shown: int = 8) -> Figure:
-    """Show the test images of one original label that each strategy gets wrong, the most confident first, one row
-    each.
+    """Show the first `shown` test images of one original label that each strategy gets wrong, a row per strategy, the
+    most confident mistakes first, with what they are taken for and the probability given to that.
     """
     figure = _figure(height=1.15 * len(probabilities) + 0.3)
     axes = figure.subplots(len(probabilities), shown, squeeze=False)
@@ -225,7 +242,7 @@ def mistakes_by_strategy(task: Task, probabilities: Mapping[str, np.ndarray], la
         row[0].text(-0.2, 0.5, f"{strategy}\n{len(wrong)} wrong", transform=row[0].transAxes, ha="right", va="center")
         for axis, image in zip(row, wrong, strict=False):
             _show(axis, task.test.images[image])
-            axis.set_title(f"{task.classes[taken[image]]}, {scores[image, taken[image]]:.0%} sure", fontsize=8)
+            axis.set_title(f"as {task.classes[taken[image]]}, {100 * scores[image, taken[image]]:.0f} %", fontsize=8)
     figure.suptitle(f"Test images of {label}, taken for something else", fontsize=10)
     errors = "; ".join(f"{strategy}: {count}" for strategy, count in counts.items())
     return _described(figure, f"Wrong test images of {label}, of {len(of_label):,}, by strategy: {errors}.")
@@ -277,54 +294,72 @@ def epoch_seconds(seconds: Mapping[str, float]) -> Figure:
 def accuracy_by_labels(summary: pd.DataFrame) -> Figure:
     """Show test accuracy by label budget, one line per strategy with its 95 % interval; `summary` of
     `comparison.summarize`.
+
+    A second panel shows the largest budget on a scale of its own, the most accurate strategy first, and names the
+    strategies. With one budget there is that panel alone.
     """
     budgets = list(dict.fromkeys(summary["labels_per_class"]))
+    largest = max(budgets, key=lambda budget: float("inf") if budget == "all" else budget)
     figure = _figure(height=4.2)
-    axis = figure.subplots()
-    groups = list(summary.groupby("strategy", sort=False))
-    for position, (strategy, rows) in enumerate(groups):
-        beside = 0.05 * (position - (len(groups) - 1) / 2)  # so that no interval hides another
-        places = [budgets.index(budget) + beside for budget in rows["labels_per_class"]]
-        axis.plot(places, 100 * rows["accuracy"], label=strategy, markersize=6, linewidth=1, **STYLES[strategy])
-        ends = 100 * rows["accuracy_low"], 100 * rows["accuracy_high"]
-        axis.vlines(places, *ends, color=STYLES[strategy]["color"], alpha=0.35, linewidth=7)
-    axis.set_xticks(range(len(budgets)), [str(budget) for budget in budgets])
+    if len(budgets) > 1:
+        axis, enlarged = figure.subplots(1, 2, width_ratios=(5, 2))
+        groups = list(summary.groupby("strategy", sort=False))
+        for position, (strategy, rows) in enumerate(groups):
+            beside = 0.05 * (position - (len(groups) - 1) / 2)  # so that no interval hides another
+            _accuracies(axis, [budgets.index(budget) + beside for budget in rows["labels_per_class"]], rows, strategy)
+        axis.set_xticks(range(len(budgets)), [str(budget) for budget in budgets])
+        enlarged.set_title(f"{largest} labels, enlarged", fontsize=10)
+    else:
+        axis = enlarged = figure.subplots()
+    at_largest = summary[summary["labels_per_class"] == largest].sort_values("accuracy", ascending=False, kind="stable")
+    for place, strategy in enumerate(at_largest["strategy"]):
+        _accuracies(enlarged, [place], at_largest.iloc[[place]], strategy)
+    enlarged.set_xlim(-0.8, len(at_largest) - 0.2)
+    enlarged.set_xticks([(len(at_largest) - 1) / 2], [str(largest)])
     axis.set(xlabel="labels per class", ylabel="test accuracy [%]", title=f"Target task, {_seeds(summary)}")
-    axis.set_ylim(top=min(axis.get_ylim()[1], 100.5))  # an interval may reach beyond 100 %, an accuracy does not
-    axis.grid(alpha=0.3)
-    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    for panel in {axis, enlarged}:
+        panel.set_ylim(top=min(panel.get_ylim()[1], 100.5))  # an interval may reach beyond 100 %, an accuracy does not
+        panel.grid(alpha=0.3)
+    names = at_largest["strategy"]
+    _name_points(enlarged, names, names, range(len(names)), 100 * at_largest["accuracy"], "edge")
     return _described(figure, _by_budget(summary, budgets))
 
 
 def accuracy_by_seconds(summary: pd.DataFrame, one_off: bool = False) -> Figure:
-    """Show test accuracy against training seconds, one point per strategy and budget; `one_off` adds pretraining and
-    extraction.
+    """Show test accuracy against the median seconds on the target task, training and extraction of features, one point
+    per strategy and budget; `one_off` adds pretraining. `summary` of `comparison.summarize`.
     """
-    column = "total_seconds" if one_off else "train_seconds"
+    column = "total_seconds" if one_off else "target_seconds"
     figure = _figure(height=4.2)
     axis = figure.subplots()
     for strategy, rows in summary.groupby("strategy", sort=False):
         axis.plot(rows[column], 100 * rows["accuracy"], label=strategy, markersize=6, **STYLES[strategy])
-        for seconds, accuracy, budget in zip(rows[column], rows["accuracy"], rows["labels_per_class"], strict=True):
-            axis.annotate(
-                str(budget), (seconds, 100 * accuracy), textcoords="offset points", xytext=(5, -9), fontsize=8
-            )
+        for _, row in rows.iloc[1:].iterrows():
+            place, budget = (row[column], 100 * row["accuracy"]), str(row["labels_per_class"])
+            axis.annotate(budget, place, textcoords="offset points", fontsize=8, **BUDGET_LABELS[strategy])
     axis.set_xscale("log")
+    axis.margins(0.1)
+    first = summary.drop_duplicates("strategy")
+    to_the_right = first["strategy"].isin(NAMED_AT_THE_RIGHT)
+    for named, side in ((first[to_the_right], "right"), (first[~to_the_right], "left")):
+        texts = named["strategy"] + ": " + named["labels_per_class"].astype(str)
+        _name_points(axis, texts, named["strategy"], named[column], 100 * named["accuracy"], side)
+    low, high = axis.get_xlim()
+    axis.set_xlim(left=low * (low / high) ** 0.2)  # room for the names
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
-    costs = "training, pretraining and extraction" if one_off else "training alone"
+    costs = "of training, extraction and pretraining" if one_off else "on the target task: training and extraction"
     axis.set(
-        xlabel=f"seconds ({costs}, log scale)",
+        xlabel=f"seconds {costs} (log scale)",
         ylabel="test accuracy [%]",
         title="Points are labelled with the labels per class",
     )
     axis.grid(alpha=0.3)
-    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     fastest = summary.loc[summary[column].idxmin()]
     return _described(
         figure,
-        f"Accuracy against seconds of {costs}; the cheapest is {fastest['strategy']} "
+        f"Accuracy against seconds {costs}; the cheapest is {fastest['strategy']} "
         f"with {fastest['labels_per_class']} labels per class.",
     )
 
@@ -368,6 +403,51 @@ def _described(figure: Figure, text: str) -> Figure:
 def _show(axis: Axes, image: np.ndarray) -> None:
     axis.set_axis_off()
     axis.imshow(image[..., 0], cmap="gray_r", vmin=0, vmax=255)
+
+
+def _accuracies(axis: Axes, places: Sequence[float], rows: pd.DataFrame, strategy: str) -> None:
+    """Draw a strategy's accuracies in percent, each with its interval, at these places of the x-axis."""
+    axis.plot(places, 100 * rows["accuracy"], label=strategy, markersize=6, linewidth=1, **STYLES[strategy])
+    ends = 100 * rows["accuracy_low"], 100 * rows["accuracy_high"]
+    axis.vlines(places, *ends, color=STYLES[strategy]["color"], alpha=0.35, linewidth=7)
+
+
+def _name_points(
+    axis: Axes, texts: Sequence[str], strategies: Sequence[str], x: Sequence[float], y: Sequence[float], side: str
+) -> None:
+    """Write a text at each strategy's point, to its "left" or "right" or at the right "edge" of the axis, none on
+    another; a line leads from the text to the point.
+    """
+    bottom, top = axis.get_ylim()
+    axis.set_ylim(bottom, top)
+    across, reference = (1.04, "axes fraction") if side == "edge" else (-12 if side == "left" else 12, "offset points")
+    heights = _spread(y, 0.06 * (top - bottom))
+    for text, strategy, *point, height in zip(texts, strategies, x, y, heights, strict=True):
+        axis.annotate(
+            text,
+            point,
+            xytext=(across, height),
+            textcoords=(reference, "data"),
+            ha="right" if side == "left" else "left",
+            va="center",
+            fontsize=9,
+            arrowprops={"arrowstyle": "-", "color": STYLES[strategy]["color"], "lw": 0.8, "shrinkA": 0, "shrinkB": 4},
+        )
+
+
+def _spread(heights: Sequence[float], gap: float) -> np.ndarray:
+    """Move heights apart, as little as it takes to have `gap` between any two of them, in their order."""
+    heights = np.asarray(heights, float)
+    order = np.argsort(heights, kind="stable")
+    groups: list[list[float]] = []  # heights that push each other apart: their middle, their number
+    for height in heights[order]:
+        groups.append([height, 1])
+        while len(groups) > 1 and groups[-1][0] - groups[-2][0] < gap * (groups[-1][1] + groups[-2][1]) / 2:
+            (above, more), (below, fewer) = groups.pop(), groups.pop()
+            groups.append([(above * more + below * fewer) / (more + fewer), more + fewer])
+    spread = np.empty(len(heights))
+    spread[order] = np.concatenate([middle + gap * (np.arange(n) - (n - 1) / 2) for middle, n in groups])
+    return spread
 
 
 def _listed(classes: Sequence[int]) -> str:

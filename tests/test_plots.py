@@ -3,14 +3,16 @@
 import math
 import warnings
 from io import BytesIO
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.text import Text
 
 from helpers import cnn, plots
 from helpers.backend import keras
@@ -86,9 +88,53 @@ def summary() -> pd.DataFrame:
             "accuracy_low": [0.88, 0.94, 0.997, 0.996],
             "accuracy_high": [0.92, 0.96, 0.999, 0.998],
             "train_seconds": [4.0, 1.0, 12.0, 6.0],
-            "total_seconds": [4.0, 21.0, 12.0, 30.0],
+            "target_seconds": [4.0, 1.5, 12.0, 9.0],
+            "total_seconds": [4.0, 21.5, 12.0, 29.0],
         }
     )
+
+
+@pytest.fixture
+def crowded() -> pd.DataFrame:
+    """Make a summary in which, as on MNIST, all five strategies come close to each other, in accuracy and seconds."""
+    accuracies = {
+        "scratch": (0.8770, 0.9615, 0.9975),
+        "random-frozen": (0.9001, 0.9576, 0.9892),
+        "frozen": (0.9283, 0.9785, 0.9974),
+        "fine-tuned": (0.9216, 0.9770, 0.9971),
+        "reused-head": (0.9206, 0.9728, 0.9967),
+    }
+    rows = []
+    for place, budget in enumerate((10, 50, "all")):
+        for strategy, accuracy in accuracies.items():
+            trained = ((2.40, 2.42, 9.8) if strategy in ("scratch", "fine-tuned") else (0.55, 0.57, 2.1))[place]
+            extracted = 0.0 if strategy in ("scratch", "fine-tuned") else (0.03, 0.06, 3.0)[place]
+            pretrained = 0.0 if strategy in ("scratch", "random-frozen") else 9.5
+            rows.append(
+                {
+                    "labels_per_class": budget,
+                    "strategy": strategy,
+                    "seeds": 3,
+                    "accuracy": accuracy[place],
+                    "accuracy_low": accuracy[place] - 0.002,
+                    "accuracy_high": accuracy[place] + 0.002,
+                    "train_seconds": trained,
+                    "target_seconds": trained + extracted,
+                    "total_seconds": trained + extracted + pretrained,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def lightness(color: object) -> float:
+    """Return how light a colour is in a print without colours, from 0 to 1."""
+    return float(np.dot(to_rgb(color), (0.299, 0.587, 0.114)))
+
+
+def overlapping(axis: Axes) -> list[tuple[str, str]]:
+    """Return the pairs of texts in an axis of which one is written on the other."""
+    boxes = [(text.get_text(), Text.get_window_extent(text)) for text in axis.texts]
+    return [(one, other) for (one, a), (other, b) in combinations(boxes, 2) if a.overlaps(b)]
 
 
 # What all figures share
@@ -161,15 +207,24 @@ def test_class_counts_are_stacked_bars_of_training_validation_and_test(task: Tas
     (axis,) = figure.axes
     bars = {container.get_label(): container for container in axis.containers}
     assert {name: [bar.get_height() for bar in bars[name]] for name in bars} == {
-        "train": [4, 3, 2],
+        "training": [4, 3, 2],
         "validation": [1, 1, 1],
         "test": [2, 2, 2],
     }
     assert [bar.get_y() for bar in bars["test"]] == [5, 4, 3]  # on top of the others
     assert tick_labels(axis.xaxis) == ["9", "5", "7"]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["train", "validation", "test"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["training", "validation", "test"]
     assert (axis.get_title(), axis.get_xlabel(), axis.get_ylabel()) == ("target task", "original label", "images")
     assert "between 5 and 7 images each" in figure.alternative_text
+
+
+def test_class_counts_tell_the_splits_apart_in_grey(task: Task):
+    (axis,) = rendered(plots.class_counts([task])).axes
+    training, validation, test = (container.patches[0] for container in axis.containers)
+    assert lightness(validation.get_facecolor()[:3]) - lightness(training.get_facecolor()[:3]) > 0.2
+    assert lightness(test.get_facecolor()[:3]) - lightness(validation.get_facecolor()[:3]) > 0.2
+    assert (training.get_hatch(), validation.get_hatch(), test.get_hatch()) == (None, None, "//")
+    assert to_hex(test.get_edgecolor()) == "#666666"
 
 
 def test_class_counts_have_a_panel_per_task(tasks: tuple[Task, Task]):
@@ -228,14 +283,19 @@ def convolution(filters: int, size: float) -> keras.Model:
 def test_filters_of_all_networks_share_one_scale():
     models = {"untrained": convolution(32, 0.1), "trained": convolution(32, 2.0)}
     figure = rendered(plots.filters(models))
-    assert [panel.get_suptitle() for panel in figure.subfigs] == ["untrained", "trained"]
+    assert [panel.get_suptitle() for panel in figure.subfigs] == [
+        "untrained (dark: negative, bright: positive)",
+        "trained (dark: negative, bright: positive)",
+    ]
     for panel, model in zip(figure.subfigs, models.values(), strict=True):
         assert len(panel.axes) == 32
         for index, axis in enumerate(panel.axes):
             (image,) = axis.get_images()
             assert np.array_equal(image.get_array(), model.get_layer("conv1").get_weights()[0][:, :, 0, index])
             assert image.get_clim() == (-2.0, 2.0)
-    assert "untrained beside trained" in figure.alternative_text
+            shades = image.get_cmap()(np.linspace(0, 1, 5))[:, :3]
+            assert (np.diff([lightness(shade) for shade in shades]) > 0).all()  # no two alike in grey
+    assert "untrained beside trained: dark is negative, bright positive" in figure.alternative_text
 
 
 @pytest.mark.parametrize(("filters", "shown"), [(4, 4), (40, 32)])
@@ -278,8 +338,8 @@ def test_learning_curves_show_both_accuracies_in_percent_by_epoch_and_name_them(
     assert training.get_ydata().tolist() == pytest.approx([80, 90])
     assert validation.get_ydata().tolist() == pytest.approx([85, 95.3])
     named = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
-    assert named == {"training batches": training.get_color(), "validation": validation.get_color()}
-    assert training.get_linestyle() != validation.get_linestyle()  # to tell them apart in grey
+    assert named == {"training batches (solid)": training.get_color(), "validation (dashed)": validation.get_color()}
+    assert (training.get_linestyle(), validation.get_linestyle()) == ("-", "--")  # as the names say
     assert "rate 1.0: 95.3%; rate 0.001: 64.3%" in figure.alternative_text
 
 
@@ -324,8 +384,8 @@ def test_mistakes_by_strategy_show_one_labels_errors_the_most_confident_first(ta
     figure = rendered(plots.mistakes_by_strategy(task, {"frozen": scores, "scratch": worse}, label=9, shown=3))
     frozen, scratch = np.array(figure.axes).reshape(2, 3)
     assert (texts(frozen[0]), texts(scratch[0])) == (["frozen\n1 wrong"], ["scratch\n2 wrong"])
-    assert [axis.get_title() for axis in frozen] == ["5, 60% sure", "", ""]
-    assert [axis.get_title() for axis in scratch] == ["7, 70% sure", "5, 60% sure", ""]
+    assert [axis.get_title() for axis in frozen] == ["as 5, 60 %", "", ""]
+    assert [axis.get_title() for axis in scratch] == ["as 7, 70 %", "as 5, 60 %", ""]
     assert [int(image[0, 0]) for axis in frozen for image in images(axis)] == [201]
     assert [int(image[0, 0]) for axis in scratch for image in images(axis)] == [200, 201]
     assert figure.get_suptitle() == "Test images of 9, taken for something else"
@@ -334,7 +394,7 @@ def test_mistakes_by_strategy_show_one_labels_errors_the_most_confident_first(ta
 
 def test_accuracy_by_labels_draws_each_strategy_in_its_style_with_its_interval(summary: pd.DataFrame):
     figure = rendered(plots.accuracy_by_labels(summary))
-    (axis,) = figure.axes
+    axis, _ = figure.axes
     lines = {line.get_label(): line for line in axis.lines}
     assert lines["scratch"].get_ydata().tolist() == pytest.approx([90, 99.8])
     assert lines["frozen"].get_ydata().tolist() == pytest.approx([95, 99.7])
@@ -350,12 +410,48 @@ def test_accuracy_by_labels_draws_each_strategy_in_its_style_with_its_interval(s
         assert to_hex(bands.get_color()[0]).upper() == plots.STYLES[strategy]["color"]
 
 
-def test_accuracy_by_labels_names_its_axes_strategies_seeds_and_the_best(summary: pd.DataFrame):
-    figure = plots.accuracy_by_labels(summary)
+def test_accuracy_by_labels_shows_the_largest_budget_again_on_a_scale_of_its_own(crowded: pd.DataFrame):
+    shuffled = crowded.iloc[::-1]  # the largest budget need not come last
+    figure = rendered(plots.accuracy_by_labels(shuffled))
+    axis, enlarged = figure.axes
+    assert enlarged.get_title() == "all labels, enlarged"
+    assert tick_labels(enlarged.xaxis) == ["all"]
+    at = crowded[crowded["labels_per_class"] == "all"].set_index("strategy")["accuracy"].sort_values(ascending=False)
+    assert [line.get_label() for line in enlarged.lines] == list(at.index)  # the most accurate first
+    assert [float(line.get_ydata()[0]) for line in enlarged.lines] == pytest.approx(list(100 * at))
+    assert np.ptp(enlarged.get_ylim()) < 0.2 * np.ptp(axis.get_ylim())
+    assert enlarged.get_ylim()[1] <= 100.5
+    for line in enlarged.lines:
+        assert line.get_marker() == plots.STYLES[line.get_label()]["marker"]
+
+
+def test_accuracy_by_labels_names_each_strategy_at_its_point_and_no_name_lies_on_another(crowded: pd.DataFrame):
+    figure = rendered(plots.accuracy_by_labels(crowded))
+    axis, enlarged = figure.axes
+    assert axis.get_legend() is None and enlarged.get_legend() is None
+    assert texts(enlarged) == [line.get_label() for line in enlarged.lines]
+    for name, line in zip(enlarged.texts, enlarged.lines, strict=True):
+        assert name.xy == pytest.approx((line.get_xdata()[0], line.get_ydata()[0]))
+        assert Text.get_window_extent(name).x0 > enlarged.get_window_extent().x1  # beside the panel
+    assert overlapping(enlarged) == []
+
+
+@pytest.mark.parametrize("budget", [10, "all"])
+def test_accuracy_by_labels_of_one_budget_has_one_panel(crowded: pd.DataFrame, budget):
+    figure = rendered(plots.accuracy_by_labels(crowded[crowded["labels_per_class"] == budget]))
     (axis,) = figure.axes
+    assert sorted(texts(axis)) == sorted(plots.STYLES)
+    assert tick_labels(axis.xaxis) == [str(budget)]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("labels per class", "test accuracy [%]")
     assert axis.get_title() == "Target task, mean of 3 seeds with 95 % interval"
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["scratch", "frozen"]
+    assert overlapping(axis) == []
+
+
+def test_accuracy_by_labels_names_its_axes_seeds_and_the_best(summary: pd.DataFrame):
+    figure = plots.accuracy_by_labels(summary)
+    axis, _ = figure.axes
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("labels per class", "test accuracy [%]")
+    assert axis.get_title() == "Target task, mean of 3 seeds with 95 % interval"
     assert figure.alternative_text.endswith(
         "with 10 labels per class frozen at 95.0%; with all labels per class scratch at 99.8%."
     )
@@ -370,16 +466,23 @@ def test_accuracy_by_labels_of_one_seed_says_that_there_is_no_interval(summary: 
 @pytest.mark.parametrize(
     ("one_off", "seconds", "label", "cheapest"),
     [
-        (False, {"scratch": [4, 12], "frozen": [1, 6]}, "seconds (training alone, log scale)", "frozen"),
+        (
+            False,
+            {"scratch": [4, 12], "frozen": [1.5, 9]},
+            "seconds on the target task: training and extraction (log scale)",
+            "frozen",
+        ),
         (
             True,
-            {"scratch": [4, 12], "frozen": [21, 30]},
-            "seconds (training, pretraining and extraction, log scale)",
+            {"scratch": [4, 12], "frozen": [21.5, 29]},
+            "seconds of training, extraction and pretraining (log scale)",
             "scratch",
         ),
     ],
 )
-def test_accuracy_by_seconds_leaves_out_or_adds_what_is_paid_once(summary, one_off: bool, seconds, label, cheapest):
+def test_accuracy_by_seconds_counts_the_target_task_and_with_one_off_pretraining_too(
+    summary, one_off: bool, seconds, label, cheapest
+):
     figure = rendered(plots.accuracy_by_seconds(summary, one_off))
     (axis,) = figure.axes
     assert {line.get_label(): line.get_xdata().tolist() for line in axis.lines} == seconds
@@ -387,11 +490,35 @@ def test_accuracy_by_seconds_leaves_out_or_adds_what_is_paid_once(summary, one_o
         strategy: plots.STYLES[strategy]["color"] for strategy in ("scratch", "frozen")
     }
     assert axis.lines[1].get_ydata().tolist() == pytest.approx([95, 99.7])
-    assert texts(axis) == ["10", "all", "10", "all"]  # the budget at each point
     assert axis.get_xscale() == "log"
     assert (axis.get_xlabel(), axis.get_ylabel()) == (label, "test accuracy [%]")
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["scratch", "frozen"]
     assert f"the cheapest is {cheapest} with 10 labels per class" in figure.alternative_text
+
+
+@pytest.mark.parametrize("one_off", [False, True])
+def test_accuracy_by_seconds_labels_each_point_and_no_label_lies_on_another(crowded: pd.DataFrame, one_off: bool):
+    (axis,) = rendered(plots.accuracy_by_seconds(crowded, one_off)).axes
+    assert axis.get_legend() is None
+    labels = {tuple(np.round(text.xy, 6)): text.get_text() for text in axis.texts}
+    for line in axis.lines:  # the name stands at the first point, the budget at each
+        points = zip(line.get_xdata(), line.get_ydata(), strict=True)
+        expected = [f"{line.get_label()}: 10", "50", "all"]
+        assert [labels[tuple(np.round(point, 6))] for point in points] == expected
+    assert overlapping(axis) == []
+    frame = axis.get_window_extent()
+    for text in axis.texts:
+        box = Text.get_window_extent(text)
+        assert frame.x0 < box.x0 and box.y1 < frame.y1  # not on the axis' own numbers or title
+
+
+@pytest.mark.parametrize("heights", [[1.0, 1.0, 1.0], [5.0, 1.0, 1.05, 9.0], [0.0, 0.3, 0.6, 0.9], [2.0], [3.0, 1.0]])
+def test_names_are_moved_apart_in_their_order_and_only_if_they_must(heights: list[float]):
+    spread = plots._spread(heights, 0.5)
+    in_order = np.argsort(heights, kind="stable")
+    assert (np.diff(spread[in_order]) >= 0.5 - 1e-9).all()
+    assert spread.mean() == pytest.approx(np.mean(heights))
+    if len(heights) < 2 or np.diff(np.sort(heights)).min() >= 0.5:
+        assert spread.tolist() == heights
 
 
 # The playground
