@@ -96,7 +96,7 @@ def class_counts(tasks: Sequence[Task]) -> Figure:
     styles = {
         "training": {"color": "#0072B2"},
         "validation": {"color": "#56B4E9"},
-        "test": {"facecolor": "#DDDDDD", "edgecolor": "#666666", "hatch": "//"},  # as light as validation in grey
+        "test": {"facecolor": "#DDDDDD", "edgecolor": "#666666", "hatch": "//"},  # to stand apart in grey
     }
     for axis, task in zip(axes, tasks, strict=True):
         bottom = np.zeros(len(task.classes))
