@@ -21,6 +21,9 @@ import pandas as pd
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MAKERS = ("data", "cnn", "training", "transfer")  # the modules whose code decides what an artefact holds
+CODE = {  # SHA-256 by module, taken at import: a kernel goes on with the code that it has loaded, whatever is edited
+    path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(Path(__file__).parent.glob("*.py"))
+}
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn")
 
 
@@ -81,17 +84,18 @@ def made_from(**what: Any) -> dict[str, Any]:
     """Describe what an artefact is made from: the given values, the package versions, and the code of the modules
     that make it.
     """
-    source = b"".join((Path(__file__).parent / f"{module}.py").read_bytes() for module in MAKERS)
+    code = _seal({module: CODE[module] for module in MAKERS})
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
-    return json.loads(json.dumps({**what, "versions": versions, "code": hashlib.sha256(source).hexdigest()}))
+    return json.loads(json.dumps({**what, "versions": versions, "code": code}))
 
 
-def load(folder: Path, kind: str, recipe: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
-    """Return an artefact's file and the facts stored with it, or None if it was never made from exactly this.
+def load(folder: Path, kind: str, origin: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
+    """Return an artefact's file and the facts stored with it, or None if it was never made from exactly this, as
+    `made_from` describes it.
 
     A damaged artefact is reported by name, in a warning, and counts as not there.
     """
-    manifest = _manifest_path(folder, kind, recipe)
+    manifest = _manifest_path(folder, kind, origin)
     if not manifest.is_file():
         return None
     try:
@@ -99,7 +103,7 @@ def load(folder: Path, kind: str, recipe: dict[str, Any]) -> tuple[Path, dict[st
         seal = described.pop("seal")
         content = folder / described["file"]
         facts = described["facts"]
-        intact = described["made_from"] == recipe and seal == _seal(described)
+        intact = described["made_from"] == origin and seal == _seal(described)
         intact = intact and sha256(content) == described["sha256"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         intact = False
@@ -110,7 +114,7 @@ def load(folder: Path, kind: str, recipe: dict[str, Any]) -> tuple[Path, dict[st
 
 
 def save(
-    folder: Path, kind: str, recipe: dict[str, Any], suffix: str, write: Callable[[Path], None], **facts: Any
+    folder: Path, kind: str, origin: dict[str, Any], suffix: str, write: Callable[[Path], None], **facts: Any
 ) -> Path:
     """Store what `write(path)` writes, and facts about it, so that a reader sees all of it or nothing; return the
     file's path.
@@ -124,9 +128,9 @@ def save(
         _publish(temporary, content)
     finally:
         temporary.unlink(missing_ok=True)
-    manifest = {"file": content.name, "sha256": digest, "made_from": recipe, "facts": facts}
+    manifest = {"file": content.name, "sha256": digest, "made_from": origin, "facts": facts}
     manifest = json.loads(json.dumps(manifest))  # as a reader gets it, for the seal
-    write_text(_manifest_path(folder, kind, recipe), json.dumps({**manifest, "seal": _seal(manifest)}, indent=1))
+    write_text(_manifest_path(folder, kind, origin), json.dumps({**manifest, "seal": _seal(manifest)}, indent=1))
     return content
 
 
@@ -171,8 +175,8 @@ def _publish(temporary: Path, path: Path) -> None:
     temporary.replace(path)
 
 
-def _manifest_path(folder: Path, kind: str, recipe: dict[str, Any]) -> Path:
-    return folder / f"{kind}-{_seal(recipe)[:16]}.json"
+def _manifest_path(folder: Path, kind: str, origin: dict[str, Any]) -> Path:
+    return folder / f"{kind}-{_seal(origin)[:16]}.json"
 
 
 def _seal(described: dict[str, Any]) -> str:

@@ -256,16 +256,22 @@ def test_the_same_is_made_from_the_same(run_folder: Path):
 
 
 @pytest.mark.parametrize("module", ["data", "cnn", "training", "transfer"])
-def test_an_artefact_made_by_other_code_is_not_found(
-    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
-):
+def test_an_artefact_made_by_other_code_is_not_found(run_folder: Path, monkeypatch: pytest.MonkeyPatch, module: str):
     save(run_folder, recipe=runs.made_from(**RECIPE))
-    copy = shutil.copytree(Path(runs.__file__).parent, tmp_path / "helpers")
-    monkeypatch.setattr(runs, "__file__", str(copy / "runs.py"))
-    assert runs.load(run_folder, "pretrained", runs.made_from(**RECIPE)) is not None
-    with (copy / f"{module}.py").open("a") as source:
-        source.write("# edited\n")
+    monkeypatch.setitem(runs.CODE, module, "0" * 64)
     assert runs.load(run_folder, "pretrained", runs.made_from(**RECIPE)) is None
+
+
+def test_a_process_goes_by_the_code_that_it_has_loaded_whatever_is_edited_meanwhile(tmp_path: Path, python):
+    shutil.copytree(Path(runs.__file__).parent, tmp_path / "helpers")
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); from helpers import runs\n"
+        "code = runs.made_from()['code']\n"
+        "with Path(runs.__file__).with_name('training.py').open('a') as source: source.write('# edited\\n')\n"
+        "print(code, runs.made_from()['code'])"
+    )
+    (first, after_edit), (second, _) = (python(code, tmp_path).stdout.split() for _ in range(2))
+    assert first == after_edit != second
 
 
 def test_an_artefact_made_with_another_version_is_not_found(run_folder: Path, monkeypatch: pytest.MonkeyPatch):
