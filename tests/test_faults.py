@@ -102,6 +102,24 @@ ROWS = {
         "data that changed in between",
         "other options beside --resume",
     ],
+    "sweeps": [
+        "a sweep of an unknown parameter",
+        "a sweep with a value of another type",
+        "an empty grid",
+        "an enormous grid",
+        "a scheduler that cannot be reached",
+        "a scheduler that disappears",
+        "workers without the package",
+        "workers with another version of the package",
+        "a folder of another sweep",
+        "a folder in which a sweep is at work",
+        "a worker that dies",
+        "a sweep that is stopped",
+        "a run that fails among others",
+        "a run that takes too much time or memory",
+        "rows that are no results",
+        "a damaged record",
+    ],
     "any value": [
         "a value of another type",
         "a value that is no YAML",
@@ -128,6 +146,33 @@ ELSEWHERE = {
     "an altered manifest": "test_runs.test_an_altered_manifest_is_reported_by_name_and_not_used",
     "a cell that fails": "test_cli.test_a_cell_that_fails_ends_the_run_and_resume_goes_on_there",
     "data that changed in between": "test_cli.test_files_are_named_absolutely_and_resume_wants_the_same_data",
+    **dict.fromkeys(
+        [
+            "a sweep of an unknown parameter",
+            "a sweep with a value of another type",
+            "an empty grid",
+            "an enormous grid",
+            "a scheduler that cannot be reached",
+        ],
+        "test_sweep.test_bad_input_gets_one_clear_line_and_leaves_nothing",
+    ),
+    "a scheduler that disappears": (
+        "test_sweep.test_a_scheduler_that_vanishes_is_one_clear_error_and_finished_runs_stay"
+    ),
+    "workers without the package": "test_sweep.test_workers_without_this_version_are_refused",
+    "workers with another version of the package": "test_sweep.test_workers_without_this_version_are_refused",
+    "a folder of another sweep": "test_sweep.test_a_folder_of_another_notebook_is_refused_and_stays",
+    "a folder in which a sweep is at work": "test_sweep.test_two_sweeps_at_once_into_one_folder_are_refused",
+    "a worker that dies": "test_sweep.test_a_worker_that_is_killed_costs_no_run",
+    "a sweep that is stopped": "test_sweep.test_a_sweep_that_is_stopped_keeps_what_is_finished_and_leaves_no_process",
+    "a run that fails among others": (
+        "test_sweep.test_nine_runs_work_one_fails_and_the_same_command_runs_what_is_missing"
+    ),
+    "a run that takes too much time or memory": (
+        "test_sweep.test_a_run_that_takes_too_much_time_or_memory_fails_alone"
+    ),
+    "rows that are no results": "test_sweep.test_the_parameters_of_a_run_may_be_expressions_and_its_rows_anything",
+    "a damaged record": "test_sweep.test_a_record_of_other_code_or_without_what_it_must_have_counts_as_missing",
 }
 
 
@@ -393,6 +438,8 @@ def test_mnist_of_other_content_is_refused_by_its_variable(desk: Path, monkeypat
     check_refusal(says, desk, "--dataset", "mnist")
     save_npz("mine.npz", y_test=np.array([None] * 200))
     check_refusal(("MNIST_NPZ: 'mine.npz' cannot be read", "without pickled objects"), desk, "--dataset", "mnist")
+    save_npz("mine.npz", y_test=np.array(["five"] * 200))
+    check_refusal(says, desk, "--dataset", "mnist")
 
 
 @pytest.fixture
