@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "scipy", "matplotlib", "papermill", "nbconvert")
 COLUMNS = ("lesson", "task", "classes", "strategy", "labels_per_class", "seed", "updates", "test_accuracy")
-THREAD_SETTINGS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS")
 FOLDER = click.Path(path_type=Path)
 
 
@@ -44,6 +43,8 @@ class BadInput(click.ClickException):
 @click.version_option(__version__, prog_name="transfer-tutorial")
 def main() -> None:
     """Transfer learning by running the experiment properly: five notebooks, run as lessons or headless."""
+    if os.environ.get("MNIST_NPZ"):
+        os.environ["MNIST_NPZ"] = _absolute(os.environ["MNIST_NPZ"])
 
 
 @main.command()
@@ -63,8 +64,6 @@ def run(
         from helpers.data import DownloadError
         from helpers.runs import alone_in
 
-        if "MNIST_NPZ" in os.environ:
-            os.environ["MNIST_NPZ"] = _absolute(os.environ["MNIST_NPZ"])
         try:
             if resume is None:
                 folder, record = _new_run(dataset, only, given, out)
@@ -87,8 +86,11 @@ def run(
 @click.option("-p", "given", type=(str, str), multiple=True, metavar="NAME VALUE", help="Set it in all runs; YAML.")
 @click.option("--out", type=FOLDER, required=True, metavar="DIR", help="New folder, or this sweep's to go on with it.")
 @click.option("--scheduler", metavar="ADDRESS", help="Run on this Dask cluster.  [default: on this machine]")
-@click.option("--workers", type=int, metavar="N", help="Runs at a time on this machine.  [default: as cores allow]")
-@click.option("--retries", type=int, default=0, metavar="K", help="Repeat a run that fails, so many times.")
+@click.option(
+    "--workers", type=click.IntRange(1), metavar="N", help="Runs at a time here.  [default: as cores and memory allow]"
+)
+@click.option("--retries", type=click.IntRange(0), default=0, metavar="K", help="Repeat a run that fails, K times.")
+@click.option("--timeout", type=click.IntRange(1), metavar="SECONDS", help="Fail a run if a cell takes longer.")
 @click.option("--dry-run", is_flag=True, help="Print the table of runs and run nothing.")
 @click.option("--yes", is_flag=True, help="Allow more than 10,000 runs.")
 def sweep(
@@ -99,6 +101,7 @@ def sweep(
     scheduler: str | None,
     workers: int | None,
     retries: int,
+    timeout: int | None,
     dry_run: bool,
     yes: bool,
 ) -> None:
@@ -108,32 +111,31 @@ def sweep(
     command again runs what is missing or failed.
     """
     with _signals_as_exit(kill_children=False):  # Dask stops its own
-        from helpers import lessons, sweep
+        from helpers import lessons, runs, sweep
         from helpers.data import DownloadError
 
-        if "MNIST_NPZ" in os.environ:
-            os.environ["MNIST_NPZ"] = _absolute(os.environ["MNIST_NPZ"])
         try:
-            _check_sweep_options(scheduler, workers, retries)
+            _check_sweep_options(scheduler, workers)
             values = {name: _read(name, text) for name, text in given}
             planned = sweep.plan(lessons.notebook(notebook), _read_grid(swept), values, out.absolute(), yes)
+            runs.check_folder("--out", str(out), planned.out)
         except (ValueError, DownloadError, OSError) as error:
             raise BadInput(str(error)) from error
-        before = {record["name"]: record for record in sweep.records(planned)}
-        done = [record for record in before.values() if record["status"] == "done"]
-        missing = [name for name in planned.runs if before.get(name, {}).get("status") != "done"]
-        click.echo(f"{planned.lesson.name}: {len(planned.runs)} runs, {len(planned.runs) - len(missing)} of them done")
+        before, missing = sweep.records(planned), len(sweep.missing(planned))
+        click.echo(f"{planned.lesson.name}: {len(planned.runs)} runs, {len(planned.runs) - missing} of them done")
+        if missing:
+            click.echo(_estimate(before, missing))
         if dry_run:
             click.echo(_table_of_runs(planned, before))
             return
         try:
             if missing:
-                seconds = sum(record["seconds"] for record in done) / len(done) if done else None
-                _run_sweep(planned, missing, scheduler, workers, retries, seconds)
+                _run_sweep(planned, scheduler, workers, retries, timeout)
         except ValueError as error:
             raise BadInput(str(error)) from error
-        except ConnectionError as error:
-            _finish_sweep(planned)
+        except OSError as error:  # the scheduler is gone, the disk is full
+            with suppress(OSError):
+                _finish_sweep(planned)
             raise click.ClickException(f"{error}; the same command goes on") from error
         except SystemExit:
             _finish_sweep(planned)
@@ -158,7 +160,7 @@ def _new_run(
     values = {name: _read(name, text) for name, text in given}
     if dataset is not None and values.setdefault("dataset", dataset) != dataset:
         raise ValueError(f"dataset: given twice, as {dataset!r} and {values['dataset']!r}")
-    if isinstance(values.get("dataset"), str):
+    if isinstance(values.get("dataset"), str) and values["dataset"].endswith(".npz"):
         values["dataset"] = _absolute(values["dataset"])
     runs.check_folder("--out", str(out or "runs"), (out or Path("runs")).absolute())
     if out is not None and out.is_dir() and any(out.iterdir()):
@@ -234,7 +236,7 @@ def _run_lessons(folder: Path, record: dict[str, Any], received: list[int]) -> N
     from helpers import lessons
 
     values = {"run_dir": str(folder / "artefacts"), **record["parameters"]}
-    failed = None
+    failed, go_on = None, f"\nTo go on: transfer-tutorial run --resume '{folder}'"
     try:
         record["status"] = "running"
         _save(folder, record)
@@ -255,24 +257,34 @@ def _run_lessons(folder: Path, record: dict[str, Any], received: list[int]) -> N
                 if received:  # not the lesson's fault: the signal's exit was lost on its way, the kernel was not
                     raise SystemExit(128 + received[0]) from error
                 entry |= {"status": "failed", "cell": error.cell, "error": str(error)}
-                failed = f"lesson {lesson.name}, cell [{error.cell}]: {error}\nThe notebook up to there: {output}"
-                failed += f"\nTo go on: transfer-tutorial run --resume '{folder}'"
+                failed = (
+                    f"lesson {lesson.name}, cell [{error.cell}]: {error}\nThe notebook up to there: {output}{go_on}"
+                )
                 break
             finally:
                 entry["seconds"] = round(time.perf_counter() - start, 1)
         record["status"] = "failed" if failed else "done"
         _finish(folder, record)
         _save(folder, record)
-        if failed:
-            raise click.ClickException(failed)
     except SystemExit:
-        for entry in record["lessons"]:
-            if entry["status"] == "running":
-                entry["status"] = "interrupted"
-        record["status"] = "interrupted"
-        _save(folder, record)
-        click.echo(f"\nInterrupted. To go on: transfer-tutorial run --resume '{folder}'", err=True)
+        _save_stopped(folder, record, "interrupted")
+        click.echo(f"\nInterrupted.{go_on}", err=True)
         raise
+    except Exception as error:  # a full disk, a page that cannot be written
+        _save_stopped(folder, record, "failed")
+        raise click.ClickException(f"{type(error).__name__}: {error}{go_on}") from error
+    if failed:
+        raise click.ClickException(failed)
+
+
+def _save_stopped(folder: Path, record: dict[str, Any], status: str) -> None:
+    """Keep, if the disk lets us, that a run did not come to its end, nor the lesson that was running."""
+    record["status"] = status
+    for entry in record["lessons"]:
+        if entry["status"] == "running":
+            entry["status"] = status
+    with suppress(OSError):
+        _save(folder, record)
 
 
 def _finish(folder: Path, record: dict[str, Any]) -> None:
@@ -288,18 +300,14 @@ def _finish(folder: Path, record: dict[str, Any]) -> None:
     click.echo(f"\nOpen {index}")
 
 
-def _check_sweep_options(scheduler: str | None, workers: int | None, retries: int) -> None:
+def _check_sweep_options(scheduler: str | None, workers: int | None) -> None:
     """Refuse options that do not go together, and a machine without Dask."""
     from importlib.util import find_spec
 
     if scheduler is not None and workers is not None:
         raise ValueError("--workers: is for this machine; a cluster, as given by --scheduler, has its own")
-    if workers is not None and workers < 1:
-        raise ValueError(f"--workers: {workers} is not allowed; give 1 or more")
-    if retries < 0:
-        raise ValueError(f"--retries: {retries} is not allowed; give 0 or more")
-    if find_spec("distributed") is None:
-        raise ValueError('sweep: needs Dask, which is not installed; python -m pip install -e ".[sweep]" adds it')
+    if not (find_spec("distributed") and find_spec("cryptography")):
+        raise ValueError('sweep: needs more than is installed; python -m pip install -e ".[sweep]" adds it')
 
 
 def _read_grid(swept: tuple[str, ...]) -> dict[str, list[Any]]:
@@ -315,33 +323,34 @@ def _read_grid(swept: tuple[str, ...]) -> dict[str, list[Any]]:
     return grid
 
 
-def _run_sweep(
-    planned: "Sweep",
-    missing: list[str],
-    scheduler: str | None,
-    workers: int | None,
-    retries: int,
-    seconds: float | None,
-) -> None:
-    """Execute the runs that are missing, with a progress bar; `seconds` is what an earlier run took on average."""
+def _estimate(records: list[dict[str, Any]], missing: int) -> str:
+    """Say how long the missing runs will take, as far as it is known."""
+    seconds = [record["seconds"] for record in records if record["status"] == "done"]
+    if not seconds:
+        return "Estimate: none before the first run has finished; the bar shows it then"
+    mean = sum(seconds) / len(seconds)
+    return f"Estimate: {missing * mean / 60:.1f} minutes, {mean:.1f} s a run, divided by the runs at a time"
+
+
+def _run_sweep(planned: "Sweep", scheduler: str | None, workers: int | None, retries: int, timeout: int | None) -> None:
+    """Execute the runs that are missing, with a progress bar."""
     from tqdm import tqdm
 
     from helpers import sweep
+    from helpers.runs import alone_in
 
     workers, environment = (workers, {}) if scheduler else sweep.local_settings(workers)
     with sweep.connect(scheduler, workers) as client:
-        places = sum(client.nthreads().values())
-        click.echo(f"{len(missing)} to run, {places} at a time; Dask's dashboard: {client.dashboard_link}")
-        if seconds and places:
-            click.echo(f"Estimate: {seconds * len(missing) / places / 60:.1f} minutes, {seconds:.1f} s a run")
-        else:
-            click.echo("How long it takes is known when the first run has finished")
-        failed = 0
-        with tqdm(total=len(missing), unit="run") as bar:
-            for record in sweep.execute(client, planned, missing, retries, environment):
-                failed += record["status"] == "failed"
-                bar.set_postfix(finished=bar.n + 1 - failed, failed=failed, refresh=False)
-                bar.update()
+        planned.out.mkdir(parents=True, exist_ok=True)
+        with alone_in("--out", planned.out):
+            missing, failed = sweep.missing(planned), 0  # known for sure only now
+            places = sum(client.nthreads().values())
+            click.echo(f"{len(missing)} to run, {places} at a time; Dask's dashboard: {client.dashboard_link}")
+            with tqdm(total=len(missing), unit="run") as bar:
+                for record in sweep.execute(client, planned, missing, retries, environment, timeout):
+                    failed += record["status"] == "failed"
+                    bar.set_postfix(finished=bar.n + 1 - failed, failed=failed, refresh=False)
+                    bar.update()
 
 
 def _finish_sweep(planned: "Sweep") -> list[dict[str, Any]]:
@@ -356,14 +365,15 @@ def _finish_sweep(planned: "Sweep") -> list[dict[str, Any]]:
     return [record for record in records if record["status"] == "failed" and record["name"] in planned.runs]
 
 
-def _table_of_runs(planned: "Sweep", before: dict[str, dict[str, Any]]) -> str:
+def _table_of_runs(planned: "Sweep", before: list[dict[str, Any]]) -> str:
     """Return a line per run: its parameters, and what became of it before."""
     import pandas as pd
 
     from helpers.sweep import as_text
 
+    status = {record["name"]: record["status"] for record in before}
     rows = [
-        {**{key: as_text(value) for key, value in parameters.items()}, "status": before.get(name, {}).get("status", "")}
+        {**{key: as_text(value) for key, value in parameters.items()}, "status": status.get(name, "")}
         for name, parameters in planned.runs.items()
     ]
     return pd.DataFrame(rows).to_string()
@@ -390,10 +400,9 @@ def _read(name: str, text: str) -> Any:
         raise ValueError(f"{name}: {text!r} cannot be read as YAML; values look like 3, adam or [0, 1, 2]") from error
 
 
-def _absolute(name: str) -> str:
-    """Return the absolute path if this names a file: kernels and `--resume` may start in another folder."""
-    path = os.path.expanduser(name)  # unlike Path's, it leaves the name of an unknown user as it is
-    return os.path.abspath(path) if os.path.isfile(path) else name
+def _absolute(path: str) -> str:
+    """Return the absolute path of a file: kernels and `--resume` may start in another folder."""
+    return os.path.abspath(os.path.expanduser(path))  # unlike Path's, it leaves the name of an unknown user as it is
 
 
 def _make_folder(wanted: Path) -> Path:
@@ -409,7 +418,7 @@ def _entry(lesson: "Lesson", values: dict[str, Any]) -> dict[str, Any]:
     """Return what `run.json` says of a lesson before it runs; `run_dir` only where the user chose it."""
     from helpers import lessons
 
-    defaults = {name: found.default for name, found in lessons.parameters(lesson.path).items() if name != "run_dir"}
+    defaults = {name: value for name, value in lessons.parameters(lesson.path).items() if name != "run_dir"}
     passed = {name: value for name, value in values.items() if name in defaults or name == "run_dir"}
     identity = {"number": lesson.number, "name": lesson.name, "title": lesson.title}
     return {**identity, "status": "not run", "parameters": {**defaults, **passed}}
@@ -433,6 +442,7 @@ def _made_with() -> dict[str, Any]:
     from importlib import metadata
 
     from helpers.runs import REPOSITORY
+    from helpers.sweep import THREADS
 
     commit, processor = None, platform.processor() or platform.machine()
     if (REPOSITORY / ".git").exists():
@@ -442,7 +452,7 @@ def _made_with() -> dict[str, Any]:
     with suppress(OSError, TypeError):  # Linux's own processor names are empty, its /proc says more
         processor = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())[1]
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    settings = {name: os.environ[name] for name in THREAD_SETTINGS if name in os.environ}
+    settings = {name: os.environ[name] for name in (*THREADS, "TF_ENABLE_ONEDNN_OPTS") if name in os.environ}
     versions = {name: metadata.version(name) for name in PACKAGES}
     return {
         "versions": {"tutorial": __version__, "python": platform.python_version(), **versions},

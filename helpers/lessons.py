@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -43,16 +44,6 @@ class Lesson:
     name: str
     title: str
     path: Path
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One line of a lesson's parameters cell: name, annotated type, default value, comment."""
-
-    name: str
-    type: str
-    default: Any
-    comment: str
 
 
 def lessons() -> list[Lesson]:
@@ -95,14 +86,13 @@ def notebook(name: str) -> Lesson:
     return next((each for each in lessons() if each.path == path.resolve()), own)
 
 
-def parameters(path: Path) -> dict[str, Parameter]:
-    """Return the parameters of a notebook by name, as papermill reads them from the cell tagged `parameters`."""
+def parameters(path: Path) -> dict[str, Any]:
+    """Return the defaults of a notebook's parameters by name, as papermill reads them from the cell tagged
+    `parameters`; None for one that has to be computed.
+    """
     import papermill
 
-    return {
-        name: Parameter(name, found["inferred_type_name"], _value(found["default"]), found["help"])
-        for name, found in papermill.inspect_notebook(_unformatted(path)).items()
-    }
+    return {name: _value(found["default"]) for name, found in papermill.inspect_notebook(_unformatted(path)).items()}
 
 
 def fingerprint(path: Path) -> str:
@@ -123,7 +113,7 @@ def check_parameters(
     """
     from helpers import data
 
-    defaults = {name: found.default for lesson in chosen for name, found in parameters(lesson.path).items()}
+    defaults = {name: default for lesson in chosen for name, default in parameters(lesson.path).items()}
     choices = {**{name: [value] for name, value in values.items()}, **(grid or {})}
     for name, listed in choices.items():
         if name not in defaults:
@@ -153,11 +143,13 @@ def execute(
     description: str | None = None,
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    timeout: int | None = None,
 ) -> None:
     """Execute a lesson in a fresh kernel of this interpreter and save it after each cell.
 
     A progress bar carries the description; there is none without. The kernel works in `folder`, else where this
-    process does, and sees this process's environment variables with those of `environment` changed.
+    process does, and sees this process's environment variables with those of `environment` changed. A cell fails
+    after `timeout` seconds.
 
     Raises LessonError at the first cell that fails, after the notebook up to there was saved.
     """
@@ -201,6 +193,7 @@ def execute(
             language="python",
             kernel_manager_class=ThisInterpreter,
             progress_bar={"desc": description} if description else False,
+            execution_timeout=timeout,
         )
     except papermill.PapermillExecutionError as error:
         raise LessonError(error.exec_count, f"{error.ename}: {error.evalue}") from error
@@ -267,13 +260,10 @@ def _fits(value: Any, default: Any) -> bool:
 
 
 def _value(text: str) -> Any:
-    """Read a default as papermill hands it over: Python as it stands in the cell."""
-    try:
+    """Read a default as papermill hands it over, Python as it stands in the cell; None for more than a literal."""
+    with suppress(ValueError, SyntaxError, TypeError):
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        import yaml
-
-        return yaml.safe_load(text)
+    return None
 
 
 def _title(path: Path) -> str:

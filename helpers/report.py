@@ -108,7 +108,7 @@ SWEEP = """{% extends "page" %}
 {% for name in swept %}<td>{{ as_text(record.parameters.get(name, defaults[name])) }}</td>{% endfor %}
 <td>{{ record.seconds }}</td>
 <td>{% if record.error %}{% if record.cell %}cell [{{ record.cell }}]: {% endif %}<code>{{ record.error }}</code>
-{%- elif record.name in accuracy %}{{ "%.2f %%"|format(100 * accuracy[record.name]) }}{% endif %}</td>
+{%- else %}{{ accuracy.get(record.name, [])|join("; ") }}{% endif %}</td>
 </tr>{% endfor %}</table></div>
 {% endfor %}
 <p>Each row of results is in <a href="results.csv">results.csv</a>.</p>
@@ -121,22 +121,36 @@ def result_table(results: "pd.DataFrame") -> "pd.DataFrame":
     """Return mean test accuracies in percent, as text: a row per lesson, task and strategy, a column per label budget.
 
     `results` are the rows of `results.csv`, one per training, as text; the column `seeds` counts those behind a mean.
-    Trainings that differ in a setting alone are not averaged: the setting is named beside the strategy.
     """
     import pandas as pd
 
     by = ["lesson", "task", "strategy"]
     rows = results.assign(
-        task=results["task"] + " " + results["classes"], accuracy=100 * results["test_accuracy"].astype(float)
+        task=results["task"] + " " + results["classes"],
+        strategy=strategies(results),
+        accuracy=100 * results["test_accuracy"].astype(float),
     )
-    for setting in [column for column in SETTINGS if column in rows]:
-        several = results.groupby([*by, "labels_per_class", "seed"])[setting].transform("nunique") > 1
-        named = rows["strategy"] + f", {setting} " + rows[setting].str.removesuffix(".0")
-        rows["strategy"] = rows["strategy"].where(~several, named)
     table = rows.groupby([*by, "labels_per_class"])["accuracy"].mean().unstack()
     budgets = sorted(table.columns, key=lambda budget: (budget == "all", 0 if budget == "all" else int(budget)))
     table = table[budgets].map("{:.2f}".format).replace("nan", "").assign(seeds=rows.groupby(by)["seed"].nunique())
     return table.reindex(pd.MultiIndex.from_frame(rows[by].drop_duplicates())).rename_axis(columns=None).reset_index()
+
+
+def strategies(results: "pd.DataFrame") -> "pd.Series":
+    """Return the strategy of each row, and the settings in which trainings of a run that are else alike differ beside
+    it, so that these are not averaged.
+
+    In a sweep over such a setting, a training with the value that its run was given is known by its strategy alone.
+    """
+    alike = [name for name in ("run", "lesson", "task", "strategy", "labels_per_class", "seed") if name in results]
+    named = results["strategy"]
+    for setting in [column for column in SETTINGS if column in results]:
+        values = results[setting].str.removesuffix(".0")
+        differing = results.groupby(alike)[setting].transform("nunique") > 1
+        if f"parameter_{setting}" in results:
+            differing &= values != results[f"parameter_{setting}"].str.removesuffix(".0")
+        named = named.where(~differing, named + f", {setting} " + values)
+    return named
 
 
 def write(folder: Path, run: dict[str, Any], results: "pd.DataFrame") -> Path:
@@ -182,18 +196,23 @@ def write_sweep(sweep: "Sweep", records: list[dict[str, Any]], results: "pd.Data
     """
     from base64 import b64encode
 
+    import pandas as pd
     from jinja2 import DictLoader, Environment
 
     from helpers import plots
     from helpers.runs import write_text
     from helpers.sweep import as_text
 
-    figure, accuracy, rows = None, {}, results
-    if "test_accuracy" in rows and len(rows := rows[rows["test_accuracy"] != ""]):
+    figure, accuracy = None, {}
+    numbers = pd.to_numeric(results.get("test_accuracy", pd.Series(dtype=float)), errors="coerce").dropna()
+    if len(numbers):
+        rows = results.loc[numbers.index].assign(test_accuracy=numbers)
         if "task" in rows and (rows["task"] == "target").any():
             rows = rows[rows["task"] == "target"]
-        rows = rows.assign(test_accuracy=rows["test_accuracy"].astype(float))
-        accuracy = rows.groupby("run")["test_accuracy"].mean().to_dict()
+        rows = rows.assign(strategy=strategies(rows) if "strategy" in rows else "mean")
+        means = rows.groupby(["run", "strategy"], sort=False)["test_accuracy"].mean()
+        for (run, strategy), mean in means.items():
+            accuracy.setdefault(run, []).append(f"{strategy} {100 * mean:.2f} %")
         columns = {name: f"parameter_{name}" if f"parameter_{name}" in rows else name for name in sweep.swept}
         drawn = plots.accuracy_by_parameter(rows, list(columns.values()))
         figure = {"png": b64encode(plots.png(drawn)[0]).decode(), "alt": drawn.alternative_text}

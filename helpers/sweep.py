@@ -11,9 +11,9 @@ import json
 import logging
 import math
 import os
-import pickle
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers import __version__, lessons
 from helpers.lessons import Lesson, LessonError
-from helpers.runs import write_text
+from helpers.runs import CODE, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +34,8 @@ MANY = 10_000  # runs that nobody wants by mistake
 CONNECT_SECONDS = 10
 KERNEL_MEMORY = 2 * 2**30  # bytes to have for each kernel with TensorFlow in it
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+VERSION = f"{__version__}+{hashlib.sha256(json.dumps(CODE).encode()).hexdigest()[:12]}"  # of this code: edits count
+KEYS = {"done": {"name", "parameters", "seconds", "results"}, "failed": {"name", "parameters", "error"}}  # of a record
 
 
 class RunError(RuntimeError):
@@ -59,28 +61,19 @@ class Sweep:
     out: Path
 
 
-@dataclass(frozen=True)
-class Luggage:
-    """What travels to the workers, once for all runs: the notebook, the data files, environment variables for the
-    kernels, and the version of this package.
-    """
-
-    notebook: bytes
-    files: dict[str, bytes]
-    environment: dict[str, str]
-    version: str
-
-
 def plan(lesson: Lesson, grid: Mapping[str, Sequence[Any]], given: Mapping[str, Any], out: Path, many: bool) -> Sweep:
     """Check a grid, and parameters that all runs share, against those of a notebook, and lay out the runs in order.
 
-    Raises ValueError for an empty grid, for one of more than 10,000 runs unless `many` are wanted, for names and
+    A whole number for a parameter with a decimal point gets one: 1 and 1.0 are the same run. Raises ValueError for an
+    empty grid, for one of more than 10,000 runs unless `many` are wanted, for names and
     values that the notebook does not take, and for a folder that holds something else; DownloadError for data that
     cannot be had.
     """
+    defaults = lessons.parameters(lesson.path)
+    given = {name: _typed(value, defaults.get(name)) for name, value in given.items()}
+    grid = {name: [_typed(value, defaults.get(name)) for value in values] for name, values in grid.items()}
     _check_grid(grid, given, many)
     lessons.check_parameters([lesson], given, grid)
-    defaults = {name: found.default for name, found in lessons.parameters(lesson.path).items()}
     shared = {name: value for name, value in defaults.items() if _names_file(value)} | dict(given)
     named = {value for value in itertools.chain(shared.values(), *grid.values()) if _names_file(value)}
     if "MNIST_NPZ" in os.environ and "mnist" in grid.get("dataset", [{**defaults, **given}.get("dataset")]):
@@ -97,45 +90,51 @@ def plan(lesson: Lesson, grid: Mapping[str, Sequence[Any]], given: Mapping[str, 
 
 
 def records(sweep: Sweep) -> list[dict[str, Any]]:
-    """Return what is known of all runs in the folder, finished or failed: those of this grid first, in its order."""
+    """Return what is known of all runs in the folder, finished or failed: those of this grid first, in its order.
+
+    Of a run by other code than this nothing is known, nor of one whose record or notebook is damaged: it is missing.
+    """
     order, found = {name: place for place, name in enumerate(sweep.runs)}, []
     for path in sorted((sweep.out / "runs").glob("*.json")):
-        with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged record: that run is missing
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             record = json.loads(path.read_text(encoding="utf-8"))
-            if record["status"] == "failed" or path.with_suffix(".ipynb").is_file():
+            whole = record["status"] == "failed" or path.with_suffix(".ipynb").is_file()
+            if whole and record["version"] == VERSION and KEYS[record["status"]] <= record.keys():
                 found.append(record)
     return sorted(found, key=lambda record: order.get(record["name"], len(order)))
+
+
+def missing(sweep: Sweep) -> list[str]:
+    """Return the names of the runs of the grid that have not finished."""
+    done = {record["name"] for record in records(sweep) if record["status"] == "done"}
+    return [name for name in sweep.runs if name not in done]
 
 
 def results(sweep: Sweep) -> "pd.DataFrame":
     """Return the result rows of all finished runs as text, a row of its own for a run that left none.
 
     Before a run's own columns come its name, its parameters and its seconds. A parameter is called `parameter_<name>`
-    where the rows have a column of its name, which may say something else: a label budget, not the list of them.
+    where rows have a column of its name, which may say something else: a label budget, not the list of them. What else
+    would have the name of a column before it is called `own_<name>`.
     """
     import pandas as pd
 
-    tables, done = [], [record for record in records(sweep) if record["status"] == "done"]
+    done = [record for record in records(sweep) if record["status"] == "done"]
     names = dict.fromkeys(name for record in done for name in record["parameters"])
-    for record in done:
-        values = {name: record["parameters"].get(name, sweep.defaults[name]) for name in names}
-        rows = [pd.read_csv(StringIO(text), dtype=str, keep_default_na=False) for text in record["results"]]
-        table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(index=[0])
-        taken = {*table.columns, "run", "run_seconds"}
-        columns = {f"parameter_{name}" if name in taken else name: as_text(value) for name, value in values.items()}
+    tables = [_table(record["results"]) for record in done]
+    taken = {"run", "run_seconds"}.union(*tables)
+    for place, (record, table) in enumerate(zip(done, tables, strict=True)):
+        values = {name: as_text(record["parameters"].get(name, sweep.defaults[name])) for name in names}
+        columns = {f"parameter_{name}" if name in taken else name: value for name, value in values.items()}
         lead = {"run": record["name"], **columns, "run_seconds": str(record["seconds"])}
-        tables.append(table.assign(**lead)[[*lead, *table.columns]])
+        own = table.rename(columns=lambda name, lead=lead: f"own_{name}" if name in lead else name)
+        tables[place] = pd.DataFrame(lead, index=own.index).join(own)
     return pd.concat(tables, ignore_index=True).fillna("") if tables else pd.DataFrame(columns=["run", "run_seconds"])
 
 
 def as_text(value: Any) -> str:
     """Write a parameter's value as it is given on the command line."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def version() -> str:
-    """Return this package's version and a fingerprint of its code, so that an edited clone counts as another."""
-    return f"{__version__}+{_sha256(*(path.read_bytes() for path in sorted(Path(__file__).parent.glob('*.py'))))[:12]}"
 
 
 def local_settings(workers: int | None) -> tuple[int, dict[str, str]]:
@@ -151,8 +150,8 @@ def local_settings(workers: int | None) -> tuple[int, dict[str, str]]:
 
 @contextmanager
 def connect(scheduler: str | None, workers: int) -> "Iterator[Client]":
-    """Connect to a scheduler's address; without one, start worker processes of one run each, which nothing outside
-    this machine can reach, and stop them at the end.
+    """Connect to a scheduler's address; without one, start worker processes of one run each, and stop them at the end.
+    Nothing outside this machine can reach those, and nobody else on it: they want a certificate made for them alone.
 
     Raises ValueError for a scheduler that is not there, or has a worker without this version of this package.
     """
@@ -161,7 +160,7 @@ def connect(scheduler: str | None, workers: int) -> "Iterator[Client]":
     for name in ("distributed", "distributed.client", "asyncio", "tornado"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is said in one line
     if scheduler is None:
-        settings = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+        settings = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "security": True}
         with (
             LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **settings) as cluster,
             Client(cluster) as c,
@@ -180,22 +179,35 @@ def connect(scheduler: str | None, workers: int) -> "Iterator[Client]":
 
 
 def execute(
-    client: "Client", sweep: Sweep, runs: Sequence[str], retries: int, environment: Mapping[str, str]
+    client: "Client",
+    sweep: Sweep,
+    runs: Sequence[str],
+    retries: int,
+    environment: Mapping[str, str],
+    timeout: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Execute runs on the workers; write each one's record and notebook when it ends, and yield the record.
 
-    A run that fails is repeated up to `retries` times; one whose worker dies is repeated anyway, as Dask does it.
-    Raises ConnectionError if the scheduler goes away; what was yielded by then is written.
+    A run fails if a cell takes longer than `timeout` seconds. A run that fails is repeated up to `retries` times; one
+    whose worker dies is repeated anyway, as Dask does it. Raises ConnectionError if the scheduler goes away; what was
+    yielded by then is written.
     """
     import dask
     from distributed import as_completed
 
     write_text(sweep.out / "sweep.json", json.dumps(_identity(sweep), indent=1))
     carried = {name: os.environ[name] for name in ("MNIST_NPZ",) if os.environ.get(name) in sweep.files}
-    luggage = Luggage(sweep.lesson.path.read_bytes(), sweep.files, {**environment, **carried}, version())
+    luggage = {
+        "notebook": sweep.lesson.path.read_bytes(),
+        "files": sweep.files,
+        "environment": {**environment, **carried},
+        "timeout": timeout,
+        "version": VERSION,
+    }
+    digest = _sha256(json.dumps(luggage, default=_sha256).encode())  # bytes count by their own
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
         # A task, as scattered data would be lost with its worker; the runs carry no more than its key.
-        sent = client.submit(Luggage, *vars(luggage).values(), key=f"luggage-{_sha256(pickle.dumps(luggage))}")
+        sent = client.submit(dict, luggage, key=f"luggage-{digest}")
         keys, parameters = [f"run-{name}" for name in runs], [sweep.runs[name] for name in runs]
         futures = client.map(run_notebook, parameters, luggage=sent, key=keys, retries=retries)
     ended = as_completed(futures, with_results=True, raise_errors=False)
@@ -208,25 +220,29 @@ def execute(
         yield _write(sweep, future.key.removeprefix("run-"), outcome)
 
 
-def run_notebook(parameters: dict[str, Any], luggage: Luggage) -> dict[str, Any]:
+def run_notebook(parameters: dict[str, Any], luggage: dict[str, Any]) -> dict[str, Any]:
     """Execute one run, on a worker, in a folder that is deleted afterwards.
 
-    Returns the executed `notebook` as text, the text of each `results-*.csv` that it left in its working directory or
-    its run folder, and the `seconds` that it took. Raises RunError, with the same as its outcome, if a cell fails.
+    `luggage` is what all runs share: the notebook, the data files, environment variables for the kernels, a time limit
+    for their cells, and the version of this package. Returns the executed `notebook` as text, the text of each
+    `results-*.csv` that it left in its working directory or its run folder, and the `seconds` that it took. Raises
+    RunError, with the same as its outcome, if a cell fails.
     """
-    if luggage.version != version():
-        raise RunError(f"this worker has version {version()} of this package, and the sweep {luggage.version}")
+    if luggage["version"] != VERSION:
+        raise RunError(f"this worker has version {VERSION} of this package, and the sweep {luggage['version']}")
     start, failed = time.perf_counter(), {}
     with tempfile.TemporaryDirectory(prefix="transfer-tutorial-", ignore_cleanup_errors=True) as temporary:
         home, notebook, output = (Path(temporary, name) for name in ("run", "notebook.ipynb", "executed.ipynb"))
         home.mkdir()
-        notebook.write_bytes(luggage.notebook)
-        here = _unpack(luggage.files, Path(temporary))
+        notebook.write_bytes(luggage["notebook"])
+        here = _unpack(luggage["files"], Path(temporary))
         values = {name: here.get(as_text(value), value) for name, value in parameters.items()}
-        environment = {name: here.get(value, value) for name, value in luggage.environment.items()}
+        environment = {name: here.get(value, value) for name, value in luggage["environment"].items()}
         environment["TRANSFER_TUTORIAL_HOME"] = str(home)
         try:
-            lessons.execute(Lesson("", "", "", notebook), output, values, folder=home, environment=environment)
+            settings = {"folder": home, "environment": environment, "timeout": luggage["timeout"]}
+            with _limited_memory():
+                lessons.execute(Lesson("", "", "", notebook), output, values, **settings)
         except LessonError as error:
             failed = {"cell": error.cell, "error": _one_line(error)}
         outcome = {
@@ -238,6 +254,47 @@ def run_notebook(parameters: dict[str, Any], luggage: Luggage) -> dict[str, Any]
     if failed:  # raised out here: a cause, which Dask would send along, does not survive its pickling
         raise RunError(failed["error"], outcome)
     return outcome
+
+
+@contextmanager
+def _limited_memory() -> Iterator[None]:
+    """Kill a kernel of this worker that takes more than a run's share of the worker's memory; Dask itself watches the
+    worker's own process alone.
+    """
+    import psutil
+    from distributed import get_worker
+
+    worker, over = get_worker(), threading.Event()
+    limit = (worker.memory_manager.memory_limit or math.inf) / worker.state.nthreads
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    if process.memory_info().rss > limit:
+                        process.kill()
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _table(texts: list[str]) -> "pd.DataFrame":
+    """Read the texts of results files as one table, of one row without columns if they have none."""
+    import pandas as pd
+
+    tables = []
+    for text in texts:
+        with suppress(ValueError):  # it is empty, or has lines of different length
+            tables.append(pd.read_csv(StringIO(text), dtype=str, keep_default_na=False))
+    return pd.concat(tables, ignore_index=True) if any(map(len, tables)) else pd.DataFrame(index=[0])
+
+
+def _typed(value: Any, default: Any) -> Any:
+    """Return a whole number as a float if the default is one and no digit is lost."""
+    return float(value) if type(value) is int and isinstance(default, float) and abs(value) < 2**53 else value
 
 
 def _check_grid(grid: Mapping[str, Sequence[Any]], given: Mapping[str, Any], many: bool) -> None:
@@ -266,7 +323,7 @@ def _name(content: str, defaults: Mapping[str, Any], passed: Mapping[str, Any], 
     """
     values = {**defaults, **passed}
     words = [f"{name}={as_text(value)[-24:]}" for name, value in values.items() if value != defaults[name]]
-    label = re.sub(r"[^\w.=+,-]+", "_", ",".join(words) or "defaults")
+    label = re.sub(r"[^\w.=+,-]+", "_", ",".join(words) or "defaults", flags=re.ASCII)  # one byte each in a file's name
     made_from = [content, {name: [value, digests.get(as_text(value))] for name, value in values.items()}]
     return f"{label[:120]}-{_sha256(json.dumps(made_from, sort_keys=True, default=str).encode())[:12]}"
 
@@ -295,15 +352,15 @@ def _check_workers(client: "Client") -> None:
     """Raise ValueError if a worker lacks this package or has another version of it."""
 
     def installed() -> str:  # defined here, it travels as code to a worker that may have nothing to import it from
-        from helpers.sweep import version
+        from helpers.sweep import VERSION
 
-        return version()
+        return VERSION
 
     for worker, found in client.run(installed, on_error="return").items():
-        if found != version():
+        if found != VERSION:
             has = f"version {found}" if isinstance(found, str) else "none with sweeps"
             raise ValueError(
-                f"--scheduler: its worker {worker} has {has} of this package, and here is {version()}; "
+                f"--scheduler: its worker {worker} has {has} of this package, and here is {VERSION}; "
                 "install the same wherever a worker runs"
             )
 
@@ -329,7 +386,7 @@ def _unpack(files: Mapping[str, bytes], folder: Path) -> dict[str, str]:
 def _write(sweep: Sweep, name: str, outcome: dict[str, Any]) -> dict[str, Any]:
     """Write what came back of a run, the record last, as it says that all is there; return the record."""
     status, notebook = "failed" if "error" in outcome else "done", outcome.pop("notebook", "")
-    record = {"name": name, "status": status, "parameters": sweep.runs[name], **outcome}
+    record = {"name": name, "version": VERSION, "status": status, "parameters": sweep.runs[name], **outcome}
     if notebook:
         write_text(sweep.out / "runs" / f"{name}.ipynb", notebook)
     write_text(sweep.out / "runs" / f"{name}.json", json.dumps(record, indent=1, default=str))
@@ -342,5 +399,5 @@ def _one_line(error: BaseException) -> str:
     return " ".join(f"{kind}{error}".split())[:1000]
 
 
-def _sha256(*contents: bytes) -> str:
-    return hashlib.sha256(b"".join(contents)).hexdigest()
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

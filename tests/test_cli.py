@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tiny_course import DATA, PNG, outputs, record, run, save_npz, status, write_lesson
 
 from helpers import lessons
@@ -36,8 +37,16 @@ def test_parameters_of_the_real_lessons_are_checked_without_tensorflow():
 def test_a_lesson_goes_by_its_number_or_its_name(course):
     assert {lessons.lesson(name).title for name in ("03", "3", "03_pretraining")} == {"03 · Lesson"}
     found = lessons.parameters(course / "03_pretraining.ipynb")
-    assert found["learning_rate"] == lessons.Parameter("learning_rate", "float", 1.0, "step size")
-    assert found["source_classes"].default == [5, 6, 7, 8, 9]
+    assert (found["learning_rate"], found["source_classes"]) == (1.0, [5, 6, 7, 8, 9])
+
+
+@pytest.mark.parametrize("default", ["10**-3", '"%s" % 3', "{[]: 1}", "[1] * 3"])
+def test_a_default_that_has_to_be_computed_says_nothing_of_a_type(course, default):
+    write_lesson(course, "09_own", f"rate = {default}", "print(rate)")
+    found = lessons.lesson("09")
+    assert lessons.parameters(found.path) == {"rate": None}
+    lessons.check_parameters([found], {"rate": 0.5})
+    lessons.check_parameters([found], {"rate": "text"})
 
 
 def test_a_run_leaves_notebooks_pages_results_and_a_record(course, tmp_path, monkeypatch):
@@ -136,6 +145,26 @@ def test_files_are_named_absolutely_and_resume_wants_the_same_data(course, tmp_p
     changed = run("--resume", folder)
     assert changed.exit_code == 2
     assert "dataset is not the one" in changed.output
+
+
+def test_a_file_with_the_name_of_a_dataset_is_not_the_dataset(course):
+    Path("digits").touch()
+    done = run("--dataset", "digits", "--only", "01", "--out", "run")
+    assert done.exit_code == 0, done.output
+    assert outputs("run", "01_data") == f"{sys.executable} digits 0\n"
+
+
+def test_a_run_whose_pages_cannot_be_written_is_no_longer_running_and_can_go_on(course, monkeypatch):
+    def write(*given):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("helpers.report.write", write)
+        failed = run("--only", "01", "--out", "run")
+    assert failed.exit_code == 1
+    assert "Error: OSError: no space left on device\nTo go on: transfer-tutorial run --resume" in failed.output
+    assert (record("run")["status"], status("run")) == ("failed", ["done"])
+    assert run("--resume", "run").exit_code == 0
 
 
 def test_no_run_is_written_over_an_earlier_one(tmp_path):

@@ -103,6 +103,15 @@ def test_trainings_that_differ_in_a_setting_are_not_averaged():
     assert table["all"].tolist() == ["64.00", "99.00"]
 
 
+def test_a_sweep_over_a_setting_averages_no_baseline_with_what_is_swept():
+    row = ("03", "source", "5 6", "scratch", "all", "0")
+    rows = results(*((*row, rate, "0.9") for rate in ("0.001", "0.5", "0.001", "1.0"))).assign(run=["a", "a", "b", "b"])
+    assert report.strategies(rows.assign(parameter_learning_rate=["0.5", "0.5", "1.0", "1.0"])).tolist() == [
+        *("scratch, learning_rate 0.001", "scratch", "scratch, learning_rate 0.001", "scratch")
+    ]
+    assert report.strategies(rows).tolist()[1::2] == ["scratch, learning_rate 0.5", "scratch, learning_rate 1"]
+
+
 def test_the_index_shows_results_and_key_figure_before_the_lessons(folder):
     index = report.write(folder, RUN, ROWS).read_text()
     positions = [

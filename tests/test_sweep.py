@@ -53,8 +53,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_notebook(tmp_path / "my notebook.ipynb")
 
 
-def write_notebook(path: Path, code: str = CODE) -> Path:
-    cells = [new_markdown_cell("# My <i>own</i>"), new_code_cell(PARAMETERS.strip()), new_code_cell(code.strip())]
+def write_notebook(path: Path, code: str = CODE, parameters: str = PARAMETERS) -> Path:
+    cells = [new_markdown_cell("# My <i>own</i>"), new_code_cell(parameters.strip()), new_code_cell(code.strip())]
     cells[1].metadata["tags"] = ["parameters"]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
@@ -99,7 +99,9 @@ def wait_until(condition, seconds: float = 60) -> None:
 
 
 @contextmanager
-def dask_cluster(folder: Path, workers: int = 1, **environment: str) -> Iterator[tuple[str, list[subprocess.Popen]]]:
+def dask_cluster(
+    folder: Path, workers: int = 1, limit: str = "auto", **environment: str
+) -> Iterator[tuple[str, list[subprocess.Popen]]]:
     """Start a scheduler and workers as one does by hand; yield the address and the processes, scheduler first."""
     folder.mkdir(exist_ok=True)
     told = folder / "scheduler.json"
@@ -114,6 +116,7 @@ def dask_cluster(folder: Path, workers: int = 1, **environment: str) -> Iterator
         wait_until(told.is_file)
         address = json.loads(told.read_text())["address"]
         one = ["--nworkers", "1", "--nthreads", "1", "--no-nanny", "--local-directory", str(folder)]
+        one += ["--memory-limit", limit]
         for _ in range(workers):
             processes.append(subprocess.Popen([*dask, "worker", address, *local, *one], **options))
         from distributed import Client
@@ -146,6 +149,9 @@ def test_a_run_is_named_by_parameters_data_and_code_and_not_by_outputs(own):
     first = names()
     assert len(set(first)) == 2
     assert set(names(optimizer="sgd")).isdisjoint(first)
+    assert set(names(optimizer="学" * 200)).isdisjoint(first)
+    assert max(len(name.encode()) for name in names(optimizer="学" * 200)) < 200, "a file can have this name"
+    assert names(learning_rate=1) == first, "a whole number is a number"
     assert names(learning_rate=1.0) == first, "what is the default need not be given"
     notebook = nbformat.read(own, as_version=4)
     notebook.cells[0].source = "# Another heading"
@@ -170,8 +176,9 @@ def test_nine_runs_work_one_fails_and_the_same_command_runs_what_is_missing(own)
     assert "my notebook: 10 runs, 0 of them done" in done.output
     assert "http://127.0.0.1:" in done.output
     (message,) = [line for line in done.output.splitlines() if line.startswith("Error")]
-    assert message.startswith("Error: 1 of 10 runs failed, learning_rate=7,data=data.txt,")
-    assert message.endswith(": ValueError: <b>7</b> diverged")
+    assert message.startswith("Error: 1 of 10 runs failed, learning_rate=7.0,data=data.txt,")
+    assert message.endswith(": ValueError: <b>7.0</b> diverged")
+    assert "Estimate: none before the first run has finished" in done.output
     rows = results("out")
     assert len(rows) == 9 * 2
     assert list(rows.columns) == [
@@ -181,16 +188,18 @@ def test_nine_runs_work_one_fails_and_the_same_command_runs_what_is_missing(own)
     assert len(folders) == len(set(folders)) == 10
     assert not any(Path(folder).exists() for folder in folders)
     page = Path("out/sweep.html").read_text()
-    assert "ValueError: &lt;b&gt;7&lt;/b&gt; diverged" in page
+    assert "ValueError: &lt;b&gt;7.0&lt;/b&gt; diverged" in page
     assert "<b>" not in page and "My &lt;i&gt;own&lt;/i&gt;" in page
     assert page.count('.ipynb"') == 10
     assert "scratch, highest at learning_rate 0.1: 50.00 %" in page
+    assert "scratch 50.00 %; frozen 50.00 %" in page
     for path in Path("out/runs").glob("*.ipynb"):  # the one that failed has its outputs up to there
         assert "adam [10, 'all'] came along" in path.read_text()
 
     first = {path: path.read_bytes() for path in Path("out/runs").iterdir() if "rate=7" not in path.name}
     more = run(own, "--grid", f"learning_rate={rates},7", "--grid", "seed=0,1", *shared, "--dry-run")
-    assert [line.split()[-1] for line in more.output.splitlines()[2:]] == ["done", "1"] * 9 + ["failed", "1"]
+    assert [line.split()[-1] for line in more.output.splitlines()[3:]] == ["done", "1"] * 9 + ["failed", "1"]
+    assert "Estimate: 0." in more.output
     again = run(own, "--grid", f"learning_rate={rates},7", *shared)
     assert again.exit_code == 1
     assert "my notebook: 10 runs, 9 of them done" in again.output
@@ -204,7 +213,7 @@ def test_a_dry_run_prints_the_table_and_leaves_nothing(own):
     done = run(own, "--grid", "seed=0,1", "--grid", "optimizer=adam,sgd", "--dry-run", "--out", "out")
     assert done.exit_code == 0, done.output
     table = [line.split() for line in done.output.splitlines()]
-    assert table[3:] == [["1", "0", "sgd"], ["2", "1", "adam"], ["3", "1", "sgd"]]
+    assert table[4:] == [["1", "0", "sgd"], ["2", "1", "adam"], ["3", "1", "sgd"]]
     assert sorted(own.parent.rglob("*")) == before
 
 
@@ -222,13 +231,13 @@ BAD_INPUT = [
     ([], "--grid: there is nothing to sweep over"),
     (["--grid", "run_dir=a,b"], "run_dir: is not for a sweep"),
     (["--grid", f"seed={','.join(map(str, range(10_001)))}"], "--grid: makes 10,001 runs, more than 10,000; add --yes"),
-    (["--grid", "seed=1", "--workers", "0"], "--workers: 0 is not allowed"),
-    (["--grid", "seed=1", "--retries", "-1"], "--retries: -1 is not allowed"),
+    (["--grid", "learning_rate=1,1.0"], "learning_rate: --grid gives 1.0 twice"),
     (["--grid", "seed=1", "--workers", "1", "--scheduler", "tcp://127.0.0.1:1"], "--workers: is for this machine"),
     (["--grid", "seed=1", "--scheduler", "tcp://127.0.0.1:1"], "--scheduler: 'tcp://127.0.0.1:1' cannot be reached"),
     (["--grid", "seed=1", "--scheduler", "nonsense://a"], "--scheduler: 'nonsense://a' cannot be reached"),
     (["--grid", "seed=1", "--out", "other"], "--out: "),
     (["--grid", "seed=1", "--out", "text.txt"], "exists and is not the folder of a sweep"),
+    (["--grid", "seed=1", "--out", "text.txt/below"], "--out: 'text.txt/below' is below a file, 'text.txt'"),
 ]
 
 
@@ -244,10 +253,16 @@ def test_bad_input_gets_one_clear_line_and_leaves_nothing(own, monkeypatch, argu
     refused = run(own, *arguments, *([] if "--out" in arguments else ["--out", "out"]))
     assert refused.exit_code == 2
     assert message in refused.output
-    assert [line for line in refused.output.splitlines() if "my notebook: " not in line] == [
-        refused.output.splitlines()[-1]
-    ]
+    said = [line for line in refused.output.splitlines() if not line.startswith(("my notebook: ", "Estimate: "))]
+    assert said == [refused.output.splitlines()[-1]]
     assert sorted(own.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("option", "value"), [("--workers", "0"), ("--retries", "-1"), ("--timeout", "0")])
+def test_a_number_out_of_range_is_refused_with_the_range(own, option, value):
+    refused = run(own, "--grid", "seed=1", option, value, "--out", "out")
+    assert refused.exit_code == 2
+    assert f"Error: Invalid value for '{option}': {value} is not in the range" in refused.output
 
 
 @pytest.mark.parametrize(
@@ -289,6 +304,73 @@ def test_a_folder_of_another_notebook_is_refused_and_stays(own, tmp_path):
     write_notebook(own, CODE + "\n2")
     assert "holds runs of an earlier state of it" in run(own, "--grid", "seed=0", "--out", "out").output
     assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == before
+
+
+def test_the_parameters_of_a_run_may_be_expressions_and_its_rows_anything(own):
+    columns = {"run": [1], "run_seconds": [2], "seed": [3], "test_accuracy": ["n/a"]}
+    code = "import pandas as pd\nfrom pathlib import Path\nPath('results-none.csv').touch()\n"
+    code += f"if seed: pd.DataFrame({columns}).to_csv('results-own.csv', index=False)"
+    parameters = "rate = 10**-3\nseed = 0"
+    write_notebook(own, code, parameters)
+    for rate in ("0.5", "text"):  # of whose type nothing is known
+        done = run(own, "--grid", "seed=0,1", "-p", "rate", rate, "--workers", 2, "--out", "out")
+        assert done.exit_code == 0, done.output
+    rows = results("out")
+    assert list(rows.columns) == [
+        *("run", "rate", "parameter_seed", "run_seconds", "own_run", "own_run_seconds", "seed", "test_accuracy")
+    ]
+    assert sorted(rows["rate"] + rows["parameter_seed"] + rows["own_run"] + rows["seed"]) == [
+        *("0.50", "0.5113", "text0", "text113")
+    ]
+    assert Path("out/sweep.html").is_file()
+
+
+def test_a_record_of_other_code_or_without_what_it_must_have_counts_as_missing(own):
+    grid = {"seed": [0, 1, 2, 3]}
+    planned = sweep.plan(lessons.notebook(str(own)), grid, {}, Path("out").absolute(), many=False)
+    names, outcome = list(planned.runs), {"notebook": "{}", "results": [], "seconds": 1.0}
+    for name in names:
+        sweep._write(planned, name, dict(outcome))
+    assert sweep.missing(planned) == []
+    for name, changes in zip(names[1:], ({"version": "1.0.0+other"}, {"results": None}, {"status": []}), strict=True):
+        path = Path("out/runs", f"{name}.json")
+        record = {**json.loads(path.read_text()), **changes}
+        path.write_text(json.dumps({key: value for key, value in record.items() if value is not None}))
+    assert sweep.missing(planned) == names[1:]
+    assert [record["name"] for record in sweep.records(planned)] == names[:1]
+
+
+def test_two_sweeps_at_once_into_one_folder_are_refused(own, start):
+    command = [own, "--grid", "seed=0,1", "-p", "seconds", "3", "--workers", 1, "--out", "out"]
+    first = start(*command)
+    wait_until(lambda: len(statuses("out")) == 1)
+    second = run(*command)
+    assert second.exit_code == 2
+    assert second.output.splitlines()[-1].startswith("Error: --out: another process is at work in ")
+    assert first.wait(timeout=60) == 0
+
+
+def test_nobody_else_on_this_machine_can_use_the_workers_of_a_sweep(own):
+    from distributed import Client
+    from distributed.security import Security
+
+    with sweep.connect(None, 1) as client:
+        address = client.scheduler.address
+        assert address.startswith("tls://127.0.0.1:")
+        for security in (None, Security.temporary()):
+            with pytest.raises(OSError):
+                Client(address.replace("tls", "tls" if security else "tcp"), security=security, timeout=1)
+
+
+def test_a_run_that_takes_too_much_time_or_memory_fails_alone(own, tmp_path):
+    code = "import time\nif optimizer == 'eats': data = b'x' * 700_000_000\nif optimizer != 'adam': time.sleep(60)"
+    arguments = ["--grid", "optimizer=eats,sleeps,adam", "--timeout", 10, "--out", "out"]
+    with dask_cluster(tmp_path / "elsewhere", limit="500MB") as (address, _):
+        done = run(write_notebook(own, code), *arguments, "--scheduler", address)
+    assert done.exit_code == 1
+    assert statuses("out") == {"defaults": "done", "optimizer=eats": "failed", "optimizer=sleeps": "failed"}
+    errors = [json.loads(path.read_text())["error"] for path in sorted(Path("out/runs").glob("optimizer=*.json"))]
+    assert [error.partition(":")[0] for error in errors] == ["DeadKernelError", "CellTimeoutError"]
 
 
 def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
@@ -366,7 +448,7 @@ def test_workers_without_this_version_are_refused(own, tmp_path):
         (tmp_path / "elsewhere" / "scheduler.json").unlink()
         assert refused.exit_code == 2
         assert message in refused.output and "install the same" in refused.output
-        assert len(refused.output.splitlines()) == 2
+        assert len(refused.output.splitlines()) == 3
         assert not Path("out").exists()
 
 
