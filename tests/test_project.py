@@ -30,20 +30,9 @@ def test_every_imported_package_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = names(project["dependencies"]) | names(project["optional-dependencies"]["sweep"])
     distributions = {"yaml": "pyyaml", "sklearn": "scikit-learn", "keras": "tensorflow", "IPython": "ipywidgets"}
-    comes_along = {
-        "helpers",
-        "nbclient",
-        "nbformat",
-        "jinja2",
-        "markupsafe",
-        "requests",
-        "pygments",
-        "traitlets",
-        "jupyter_client",
-    }
     for module in (ROOT / "helpers").glob("*.py"):
         imported = re.findall(r"^\s*(?:from|import) (\w+)", module.read_text(), flags=re.M)
-        outside = set(imported) - set(sys.stdlib_module_names) - comes_along
+        outside = set(imported) - set(sys.stdlib_module_names) - {"helpers"}
         missing = {name for name in outside if distributions.get(name, name).lower() not in declared}
         assert not missing, f"{module.name} imports {missing}"
 
