@@ -301,13 +301,20 @@ def test_a_cell_that_fails_is_seen_and_says_what_is_allowed(page, server):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> list[Path]:
-    """Run lesson 01 on the digits from the command line; return the pages that it wrote."""
-    folder = tmp_path_factory.mktemp("run") / "out"
-    program = [sys.executable, "-c", "from helpers.cli import main; main()"]
-    command = [*program, "run", "--dataset", "digits", "--only", "01", "--out", str(folder)]
-    done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return [folder / "index.html", folder / "html" / "01_data_split.html"]
+    """Run lessons 01 and 05 and a sweep on the digits from the command line; return the pages that they wrote."""
+    folder = tmp_path_factory.mktemp("run")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    small = ["-p", "dataset", "digits", "-p", "strategies", "[scratch, frozen]", "-p", "labels_per_class", "[10]"]
+    for command in (
+        ["run", "--only", "01,05", "-p", "seeds", "[0]", *small, "--out", "out"],
+        ["sweep", "05", "--grid", "seeds=[0]", *small, "--out", "sweep"],
+    ):
+        program = [sys.executable, "-c", "from helpers.cli import main; main()", *command]
+        done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    html = folder / "out" / "html"
+    index, swept = folder / "out" / "index.html", folder / "sweep" / "sweep.html"
+    return [index, html / "01_data_split.html", html / "05_transfer_comparison.html", swept]
 
 
 def test_the_pages_of_a_run_load_nothing_and_are_light(pages, page):
@@ -320,14 +327,15 @@ def test_the_pages_of_a_run_load_nothing_and_are_light(pages, page):
 
 
 def test_the_figures_of_a_page_have_alternative_text_and_the_tables_fit(pages, page):
-    page.goto(pages[1].as_uri())
-    figures = page.locator("img")
-    assert figures.count() >= 2
-    for figure in figures.all():
-        assert figure.evaluate("image => image.complete && image.naturalWidth > 0")
-        assert len(figure.get_attribute("alt") or "") > 20
-    assert page.locator("table").count() >= 3
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "wider than the window"
+    for path, fewest_figures, fewest_tables in zip(pages, (1, 2, 1, 1), (2, 3, 2, 1), strict=True):
+        page.goto(path.as_uri())
+        figures = page.locator("img")
+        assert figures.count() >= fewest_figures, path.name
+        for figure in figures.all():
+            assert figure.evaluate("image => image.complete && image.naturalWidth > 0")
+            assert len(figure.get_attribute("alt") or "") > 20
+        assert page.locator("table").count() >= fewest_tables, path.name
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{path.name} is too wide"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
