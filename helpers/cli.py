@@ -339,7 +339,8 @@ def _run_sweep(planned: "Sweep", scheduler: str | None, workers: int | None, ret
     from helpers import sweep
     from helpers.runs import alone_in
 
-    workers, environment = (workers, {}) if scheduler else sweep.local_settings(workers)
+    free = {"environment": {}, "memory": None}  # a cluster has its own settings
+    workers, settings = (workers, free) if scheduler else sweep.local_settings(workers)
     with sweep.connect(scheduler, workers) as client:
         planned.out.mkdir(parents=True, exist_ok=True)
         with alone_in("--out", planned.out):
@@ -347,7 +348,7 @@ def _run_sweep(planned: "Sweep", scheduler: str | None, workers: int | None, ret
             places = sum(client.nthreads().values())
             click.echo(f"{len(missing)} to run, {places} at a time; Dask's dashboard: {client.dashboard_link}")
             with tqdm(total=len(missing), unit="run") as bar:
-                for record in sweep.execute(client, planned, missing, retries, environment, timeout):
+                for record in sweep.execute(client, planned, missing, retries, {**settings, "timeout": timeout}):
                     failed += record["status"] == "failed"
                     bar.set_postfix(finished=bar.n + 1 - failed, failed=failed, refresh=False)
                     bar.update()

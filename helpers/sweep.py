@@ -65,9 +65,8 @@ def plan(lesson: Lesson, grid: Mapping[str, Sequence[Any]], given: Mapping[str, 
     """Check a grid, and parameters that all runs share, against those of a notebook, and lay out the runs in order.
 
     A whole number for a parameter with a decimal point gets one: 1 and 1.0 are the same run. Raises ValueError for an
-    empty grid, for one of more than 10,000 runs unless `many` are wanted, for names and
-    values that the notebook does not take, and for a folder that holds something else; DownloadError for data that
-    cannot be had.
+    empty grid, for one of more than 10,000 runs unless `many` are wanted, for names and values that the notebook does
+    not take, and for a folder that holds something else; DownloadError for data that cannot be had.
     """
     defaults = lessons.parameters(lesson.path)
     given = {name: _typed(value, defaults.get(name)) for name, value in given.items()}
@@ -137,15 +136,16 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def local_settings(workers: int | None) -> tuple[int, dict[str, str]]:
-    """Return the number of workers, by default as many as this machine has cores and memory for, and the environment
-    variables that share the cores among their kernels; what is set already stays.
+def local_settings(workers: int | None) -> tuple[int, dict[str, Any]]:
+    """Return the number of workers, by default as many as this machine has cores and memory for, and what each of their
+    kernels gets: environment variables that share the cores, where they are not set already, and bytes of `memory`.
     """
     from dask.system import CPU_COUNT
     from distributed.system import MEMORY_LIMIT
 
     workers = workers or max(1, min(CPU_COUNT, MEMORY_LIMIT // KERNEL_MEMORY))
-    return workers, {name: os.environ.get(name, str(max(1, CPU_COUNT // workers))) for name in THREADS}
+    threads = {name: os.environ.get(name, str(max(1, CPU_COUNT // workers))) for name in THREADS}
+    return workers, {"environment": threads, "memory": MEMORY_LIMIT // workers}
 
 
 @contextmanager
@@ -179,18 +179,14 @@ def connect(scheduler: str | None, workers: int) -> "Iterator[Client]":
 
 
 def execute(
-    client: "Client",
-    sweep: Sweep,
-    runs: Sequence[str],
-    retries: int,
-    environment: Mapping[str, str],
-    timeout: int | None = None,
+    client: "Client", sweep: Sweep, runs: Sequence[str], retries: int, settings: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """Execute runs on the workers; write each one's record and notebook when it ends, and yield the record.
 
-    A run fails if a cell takes longer than `timeout` seconds. A run that fails is repeated up to `retries` times; one
-    whose worker dies is repeated anyway, as Dask does it. Raises ConnectionError if the scheduler goes away; what was
-    yielded by then is written.
+    `settings` are environment variables for the kernels and limits: a run fails if its kernel takes more than `memory`
+    bytes or a cell longer than `timeout` seconds. A run that fails is repeated up to `retries` times; one whose worker
+    dies is repeated anyway, as Dask does it. Raises ConnectionError if the scheduler goes away; what was yielded by
+    then is written.
     """
     import dask
     from distributed import as_completed
@@ -200,9 +196,9 @@ def execute(
     luggage = {
         "notebook": sweep.lesson.path.read_bytes(),
         "files": sweep.files,
-        "environment": {**environment, **carried},
-        "timeout": timeout,
         "version": VERSION,
+        **settings,
+        "environment": {**settings["environment"], **carried},
     }
     digest = _sha256(json.dumps(luggage, default=_sha256).encode())  # bytes count by their own
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
@@ -223,8 +219,8 @@ def execute(
 def run_notebook(parameters: dict[str, Any], luggage: dict[str, Any]) -> dict[str, Any]:
     """Execute one run, on a worker, in a folder that is deleted afterwards.
 
-    `luggage` is what all runs share: the notebook, the data files, environment variables for the kernels, a time limit
-    for their cells, and the version of this package. Returns the executed `notebook` as text, the text of each
+    `luggage` is what all runs share: the notebook, the data files, the version of this package, and the settings of
+    `execute`. Returns the executed `notebook` as text, the text of each
     `results-*.csv` that it left in its working directory or its run folder, and the `seconds` that it took. Raises
     RunError, with the same as its outcome, if a cell fails.
     """
@@ -241,7 +237,7 @@ def run_notebook(parameters: dict[str, Any], luggage: dict[str, Any]) -> dict[st
         environment["TRANSFER_TUTORIAL_HOME"] = str(home)
         try:
             settings = {"folder": home, "environment": environment, "timeout": luggage["timeout"]}
-            with _limited_memory():
+            with _limited_memory(luggage["memory"]):
                 lessons.execute(Lesson("", "", "", notebook), output, values, **settings)
         except LessonError as error:
             failed = {"cell": error.cell, "error": _one_line(error)}
@@ -257,18 +253,14 @@ def run_notebook(parameters: dict[str, Any], luggage: dict[str, Any]) -> dict[st
 
 
 @contextmanager
-def _limited_memory() -> Iterator[None]:
-    """Kill a kernel of this worker that takes more than a run's share of the worker's memory; Dask itself watches the
-    worker's own process alone.
-    """
+def _limited_memory(limit: int | None) -> Iterator[None]:
+    """Kill a kernel of this worker that takes more than so many bytes; Dask watches the worker's own process alone."""
     import psutil
-    from distributed import get_worker
 
-    worker, over = get_worker(), threading.Event()
-    limit = (worker.memory_manager.memory_limit or math.inf) / worker.state.nthreads
+    over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.5):
+        while limit and not over.wait(0.5):
             for process in psutil.Process().children(recursive=True):
                 with suppress(psutil.Error):
                     if process.memory_info().rss > limit:

@@ -99,9 +99,7 @@ def wait_until(condition, seconds: float = 60) -> None:
 
 
 @contextmanager
-def dask_cluster(
-    folder: Path, workers: int = 1, limit: str = "auto", **environment: str
-) -> Iterator[tuple[str, list[subprocess.Popen]]]:
+def dask_cluster(folder: Path, workers: int = 1, **environment: str) -> Iterator[tuple[str, list[subprocess.Popen]]]:
     """Start a scheduler and workers as one does by hand; yield the address and the processes, scheduler first."""
     folder.mkdir(exist_ok=True)
     told = folder / "scheduler.json"
@@ -116,7 +114,6 @@ def dask_cluster(
         wait_until(told.is_file)
         address = json.loads(told.read_text())["address"]
         one = ["--nworkers", "1", "--nthreads", "1", "--no-nanny", "--local-directory", str(folder)]
-        one += ["--memory-limit", limit]
         for _ in range(workers):
             processes.append(subprocess.Popen([*dask, "worker", address, *local, *one], **options))
         from distributed import Client
@@ -362,11 +359,11 @@ def test_nobody_else_on_this_machine_can_use_the_workers_of_a_sweep(own):
                 Client(address.replace("tls", "tls" if security else "tcp"), security=security, timeout=1)
 
 
-def test_a_run_that_takes_too_much_time_or_memory_fails_alone(own, tmp_path):
+def test_a_run_that_takes_too_much_time_or_memory_fails_alone(own, monkeypatch):
+    monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 500_000_000)
     code = "import time\nif optimizer == 'eats': data = b'x' * 700_000_000\nif optimizer != 'adam': time.sleep(60)"
     arguments = ["--grid", "optimizer=eats,sleeps,adam", "--timeout", 10, "--out", "out"]
-    with dask_cluster(tmp_path / "elsewhere", limit="500MB") as (address, _):
-        done = run(write_notebook(own, code), *arguments, "--scheduler", address)
+    done = run(write_notebook(own, code), *arguments, "--workers", 1)
     assert done.exit_code == 1
     assert statuses("out") == {"defaults": "done", "optimizer=eats": "failed", "optimizer=sleeps": "failed"}
     errors = [json.loads(path.read_text())["error"] for path in sorted(Path("out/runs").glob("optimizer=*.json"))]
