@@ -3,7 +3,8 @@
     python tests/mutations.py [--only NAME] [--jobs 2]
 
 Offline and without MNIST, from an empty run folder. For each fault the unit tests run first, then nbval on the lessons'
-reference outputs; both run even if the first has noticed, so that the report can say what the notebooks notice.
+reference outputs; both run even if the first has noticed, so that the report can say what the notebooks notice. Before
+all of them the same checks run without a fault: where those fail, the others would say nothing.
 """
 
 import argparse
@@ -183,6 +184,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="faults tried at once (default: 2)")
     chosen = parser.parse_args()
     faults = [fault for fault in FAULTS if not chosen.only or chosen.only in fault.name]
+    lessons = " ".join(sorted({number for fault in faults for number in fault.lessons.split()}))
+    if any(try_fault(Fault("no fault", "data", "def load_dataset(", "def load_dataset(", lessons))):
+        sys.exit("The checks fail without any fault; see python -m pytest, and mend that first")
     unnoticed = 0
     with ThreadPoolExecutor(chosen.jobs) as pool:
         for fault, (units, notebooks) in tqdm(zip(faults, pool.map(try_fault, faults), strict=True), total=len(faults)):
