@@ -220,9 +220,9 @@ def run_notebook(parameters: dict[str, Any], luggage: dict[str, Any]) -> dict[st
     """Execute one run, on a worker, in a folder that is deleted afterwards.
 
     `luggage` is what all runs share: the notebook, the data files, the version of this package, and the settings of
-    `execute`. Returns the executed `notebook` as text, the text of each
-    `results-*.csv` that it left in its working directory or its run folder, and the `seconds` that it took. Raises
-    RunError, with the same as its outcome, if a cell fails.
+    `execute`. Returns the executed `notebook` as text, the text of each `results-*.csv` that it left in its working
+    directory or its run folder, and the `seconds` that it took. Raises RunError, with the same as its outcome, if a
+    cell fails.
     """
     if luggage["version"] != VERSION:
         raise RunError(f"this worker has version {VERSION} of this package, and the sweep {luggage['version']}")
