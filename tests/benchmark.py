@@ -25,7 +25,7 @@ from helpers.backend import keras
 from helpers.comparison import Plan, compare
 from helpers.data import Dataset, Split, Task, load_dataset, split_tasks, subsample
 from helpers.training import RECIPES, Recipe, Trainer, evaluate, predict
-from helpers.transfer import STRATEGIES, Networks, extract_features, freeze
+from helpers.transfer import STRATEGIES, Networks, extract_features, freeze, target_seed
 
 PUBLISHED, FAST = RECIPES["published"], RECIPES["fast"]
 ARCHITECTURE = cnn.Architecture()
@@ -67,9 +67,9 @@ def with_helpers(source: Task, target: Task, seed: int, recipe: Recipe) -> dict[
     Trainer(model, recipe).train(source.train, seed)
     first = time.perf_counter() - start
     extractor, head = cnn.cut(model)
-    cnn.initialize(head, seed)
+    cnn.initialize(head, target_seed(seed))
     features = extract_features(extractor, target.train)
-    Trainer(head, recipe).train(features, seed)
+    Trainer(head, recipe).train(features, target_seed(seed))
     both = time.perf_counter() - start
     return _stages([first, both - first], evaluate(model, target.test)[0])
 
@@ -187,12 +187,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="repetitions, one seed each (default: 3)")
     repeats = parser.parse_args().repeats
     dataset = load_dataset("mnist")
-    source, target = split_tasks(dataset, [5, 6, 7, 8, 9], [0, 1, 2, 3, 4])
+    tasks = [split_tasks(dataset, [5, 6, 7, 8, 9], [0, 1, 2, 3, 4], seed=seed) for seed in range(repeats)]
+    target = tasks[0][1]
 
     ways = {
-        "fast": lambda seed: with_helpers(source, target, seed, FAST),
-        "course": lambda seed: with_helpers(source, target, seed, PUBLISHED),
-        "plain": lambda seed: plain(source, target, seed),
+        "fast": lambda seed: with_helpers(*tasks[seed], seed, FAST),
+        "course": lambda seed: with_helpers(*tasks[seed], seed, PUBLISHED),
+        "plain": lambda seed: plain(*tasks[seed], seed),
     }
     rows, memory = [], {}
     for name, way in ways.items():  # the leanest first, because peak memory only rises
