@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 OPTIMIZERS = {"adadelta": "Adadelta", "adam": "Adam", "rmsprop": "RMSprop", "sgd": "SGD"}
 SCHEDULES = ("constant", "cosine")
 VALIDATION_POINTS = 10
-UPDATES_PER_CALL = 20  # in one call of the compiled graph, because each call from Python costs about 2 ms
+UPDATES_PER_CALL = 10  # in one call of the compiled graph, because each call from Python costs about 2 ms
 WARM_UP = 0.1  # share of the updates over which a cosine schedule first rises from zero
 
 
