@@ -104,6 +104,7 @@ def compare(
         for seed in plan.seeds:
             source, target = plan.tasks(dataset, seed)
             network = pretrained(folder, source, source_cnn, recipe, seed, lent) if needs_source else None
+            del source  # its images are done with
             if network:
                 rows.append(network.row)
                 bar.update()
@@ -130,17 +131,18 @@ def _with_seed(
     """
     for kind in ("random", "pretrained"):  # one kind at a time, so that only one set of features is in memory
         alike = [strategy for strategy in strategies if strategy.features == kind]
-        train = test = None
+        features = test = None
         for budget in budgets:
-            images, train = subsample(task.train, budget, seed), None
+            images, features = subsample(task.train, budget, seed), None  # the last set is gone before the next is made
             for strategy in alike:
-                if strategy.frozen and networks.caches_features and train is None:
-                    train, test = networks.features(strategy, task, images, seed, source, test)
-                features = (train, test) if strategy.frozen and train else None
-                training, predicted = networks.train(strategy, task, images, seed, source, features)
+                cached = strategy.frozen and networks.caches_features
+                if cached and features is None:
+                    features = networks.features(strategy, task, images, seed, source, test)
+                    test = features[1]
+                training, predicted = networks.train(strategy, task, images, seed, source, features if cached else None)
                 row = result_row(task, strategy.name, budget, seed, networks.recipe, training, predicted)
                 row["pretrain_seconds"] = source.row["train_seconds"] if kind == "pretrained" else 0.0
-                row["extract_seconds"] = train.seconds if features else 0.0
+                row["extract_seconds"] = features[0].seconds if cached else 0.0
                 yield row, predicted
 
 

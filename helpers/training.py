@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 OPTIMIZERS = {"adadelta": "Adadelta", "adam": "Adam", "rmsprop": "RMSprop", "sgd": "SGD"}
 SCHEDULES = ("constant", "cosine")
 VALIDATION_POINTS = 10
-UPDATES_PER_CALL = 10  # in one call of the compiled graph, because each call from Python costs about 2 ms
+IMAGES_PER_CALL = 512  # of the compiled graph, several batches at once: each call costs 2 ms, each image memory
 WARM_UP = 0.1  # share of the updates over which a cosine schedule first rises from zero
 
 
@@ -167,7 +167,8 @@ class Trainer:
         updates = self.recipe.updates(len(split))
         rates = np.array([self.recipe.rate(update, updates) for update in range(updates)], np.float32)
         looks = np.linspace(0, updates, VALIDATION_POINTS + 1).round().astype(int)[1:]
-        stops = sorted({*looks, *range(0, updates, UPDATES_PER_CALL)} - {0})
+        per_call = max(1, IMAGES_PER_CALL // self.recipe.batch_size)
+        stops = sorted({*looks, *range(0, updates, per_call)} - {0})
         batches, rows, logs, seconds, done = batch_indices(len(split), self.recipe, seed), [], np.empty((0, 2)), 0.0, 0
         with tqdm(total=updates, desc=description, disable=description is None, leave=False) as bar:
             for stop in stops:
