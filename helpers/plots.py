@@ -345,7 +345,7 @@ def accuracy_by_seconds(summary: pd.DataFrame, one_off: bool = False) -> Figure:
         texts = named["strategy"] + ": " + named["labels_per_class"].astype(str)
         _name_points(axis, texts, named["strategy"], named[column], 100 * named["accuracy"], side)
     low, high = axis.get_xlim()
-    axis.set_xlim(left=low * (low / high) ** 0.2)  # room for the names
+    axis.set_xlim(low * (low / high) ** 0.2, high * (high / low) ** 0.08)  # room for the names
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()

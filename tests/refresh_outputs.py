@@ -20,8 +20,9 @@ from pathlib import Path
 
 import nbformat
 import pandas as pd
-import papermill
 from nbformat import NotebookNode
+
+from helpers import lessons
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -34,7 +35,7 @@ def execute(path: Path, parameters: dict) -> NotebookNode:
     """Run a notebook; return it with its outputs, and with papermill's cell of parameters if there are any."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / path.name
-        papermill.execute_notebook(path, output, parameters, kernel_name="python3", progress_bar=False)
+        lessons.execute(lessons.notebook(str(path)), output, parameters, description=path.stem)
         return nbformat.read(output, as_version=4)
 
 
