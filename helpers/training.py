@@ -222,13 +222,13 @@ def batch_indices(images: int, recipe: Recipe, seed: int) -> Iterator[np.ndarray
         waiting = waiting[size:]
 
 
-def evaluate(model: "keras.Model", split: Split, batch_size: int = 128) -> tuple[float, np.ndarray]:
+def evaluate(model: "keras.Model", split: Split, batch_size: int = 256) -> tuple[float, np.ndarray]:
     """Return the accuracy on a split and the predicted probabilities, float32 `(n, classes)`."""
     probabilities = predict(model, split.images, batch_size)
     return float(np.mean(probabilities.argmax(axis=1) == split.labels)), probabilities
 
 
-def predict(model: "keras.Model", images: np.ndarray, batch_size: int = 128, dtype: str = "float32") -> np.ndarray:
+def predict(model: "keras.Model", images: np.ndarray, batch_size: int = 256, dtype: str = "float32") -> np.ndarray:
     """Run a model over images or features batch by batch, `(n, ...)` to `(n, *output_shape)`, without a copy of
     either.
 
