@@ -6,6 +6,7 @@ shows as text. No check raises: an answer of the wrong kind is a wrong answer.
 
 import functools
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     import keras
 
 
+LINE = 88  # characters
+
+
 @dataclass(frozen=True)
 class Reply:
     """What a check has to say; `right` is None while there is no answer."""
@@ -27,8 +31,8 @@ class Reply:
     text: str
 
     def __repr__(self) -> str:
-        """Return the text alone, which is what a learner should read."""
-        return self.text
+        """Return the text alone, in lines that a notebook shows whole: it would break longer ones inside a word."""
+        return textwrap.fill(self.text, LINE)
 
 
 def exercise(hint: str) -> Callable[[Callable[..., str | None]], Callable[..., Reply]]:
@@ -56,7 +60,10 @@ _NOTHING = "nothing"
 @exercise("each list names labels of the dataset, and no label may be in both")
 def tasks(answer: tuple[Sequence[int], Sequence[int]], classes: Sequence[int]) -> str | None:
     """Check two lists of labels: the larger the source task, all labels used, none in both."""
-    source, target = (list(labels) for labels in answer)
+    try:
+        source, target = (list(labels) for labels in answer)
+    except (TypeError, ValueError):
+        return "the answer is two lists of labels, ([...], [...]): the source task's and the target task's"
     if both := sorted(set(source) & set(target)):
         return f"your split holds the label {both[0]} in both tasks"
     for name, labels in (("source", source), ("target", target)):
@@ -118,7 +125,9 @@ def multiply_adds(answer: int, image_size: int, filters: int, kernel_size: int, 
     )
 
 
-@exercise("an epoch ends with a batch that may be smaller than the others, and it counts like them")
+@exercise(
+    "each epoch needs as many batches as it takes to show every image, and the last of them counts like the others"
+)
 def updates(answer: int, images: int, batch_size: int, epochs: int) -> str | None:
     """Check the number of updates of a training."""
     recipe = Recipe(batch_size=batch_size, epochs=epochs, min_updates=1)
@@ -128,6 +137,7 @@ def updates(answer: int, images: int, batch_size: int, epochs: int) -> str | Non
         {
             epochs * (images // batch_size): "the images left over at the end of an epoch make a batch too",
             math.ceil(images / batch_size): f"that is one epoch; there are {epochs}",
+            math.ceil(epochs * images / batch_size): "what an epoch leaves over is a batch of its own, in each epoch",
             epochs * images: "an update looks at a whole batch, not at one image",
         },
     )
@@ -177,7 +187,7 @@ def freeze_head(answer: Callable[["keras.Model"], None]) -> str | None:
     answer(model)
     switches = {layer.name: layer.trainable for layer in model.layers if layer.get_weights()}
     if all(switches.values()):
-        return _NOTHING
+        return "after your function all layers are still trainable" if answer.__code__.co_names else _NOTHING
     if convolutions := [name for name in cnn.CONVOLUTIONS if not switches[name]]:
         return f"your function freezes {convolutions[0]}, which should be trained"
     if heads := [name for name, on in switches.items() if on and name not in cnn.CONVOLUTIONS]:
@@ -190,21 +200,26 @@ def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequ
     """Check the mean difference `one - other`, paired by seed, with its 95 % interval: (mean, low, high)."""
     from helpers.comparison import interval  # SciPy takes its time, and lesson 01 needs none of it
 
+    if not isinstance(answer, Sequence | np.ndarray) or len(answer) != 3:
+        return "the answer has three numbers, (mean, low, high)"
     mean, low, high = answer
     right = interval(np.subtract(one, other))
     if _close(mean, -right[0]) and not _close(mean, 0):
         return "the sign is turned round: it is the first minus the second"
     if not _close(mean, right[0]):
         return f"the mean difference is not {mean:.2f}"
-    unpaired = math.hypot(*(interval(values)[2] - np.mean(values) for values in (one, other)))
+    if _close(low, right[1]) and _close(high, right[2]):
+        return None
+    halves = [interval(values)[2] - np.mean(values) for values in (one, other)]
+    unpaired = math.hypot(*halves)
+    if any(_close(high - mean, half) for half in (halves[0] - halves[1], halves[1] - halves[0], sum(halves))):
+        return "you have taken two intervals and then combined their ends; take the differences first"
     if _close(high - mean, unpaired):
         return "you have combined two separate intervals; the luck of a seed that both share cancels if you pair first"
     half = (right[2] - right[0]) * math.sqrt((len(one) - 1) / len(one))
     if _close(high - mean, half):
         return "you have divided by n where the spread of a sample needs n - 1"
-    if not (_close(low, right[1]) and _close(high, right[2])):
-        return f"the mean is right, the interval from {low:.2f} to {high:.2f} is not"
-    return None
+    return f"the mean is right, the interval from {low:.2f} to {high:.2f} is not"
 
 
 @exercise('one of "better", "worse", "as good", "no detectable difference"; look at zero and at the margin')
@@ -212,22 +227,24 @@ def word(answer: str, low: float, high: float, margin: float) -> str | None:
     """Check the word for an interval of a difference in percentage points."""
     from helpers.comparison import finding  # SciPy takes its time, and lesson 01 needs none of it
 
-    given = {"strategy": "", "difference": (low + high) / 2, "difference_low": low, "difference_high": high}
-    right = finding(given, margin)
+    row = {"strategy": "", "difference": (low + high) / 2, "difference_low": low, "difference_high": high}
+    right = finding(row, margin)
     reasons = {
         "as good": "the interval reaches beyond the margin, so equality is not shown",
         "better": "zero, or worse than zero, lies in the interval",
         "worse": "zero, or better than zero, lies in the interval",
         "no detectable difference": "the interval says more than that",
     }
-    if answer not in reasons:
+    given = answer.strip().lower()
+    if given not in reasons:
         return f"{answer!r} is not one of the words"
-    return None if answer == right else reasons[answer]
+    return None if given == right else reasons[given]
 
 
-def _count(answer: int, right: int, mistakes: dict[int, str]) -> str | None:
-    if not isinstance(answer, int | np.integer) or isinstance(answer, bool):
+def _count(answer: float, right: int, mistakes: dict[int, str]) -> str | None:
+    if isinstance(answer, bool) or answer != int(answer):
         return f"{answer!r} is not a whole number"
+    answer = int(answer)
     return None if answer == right else mistakes.get(answer, f"it is not {answer:,}")
 
 

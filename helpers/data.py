@@ -305,7 +305,7 @@ def _fetch(dataset: str, file: str, known_hash: str, url: str | None = None) -> 
         raise DownloadError(
             f'dataset: "{dataset}" is not on this machine and could not be downloaded ({why}); '
             f'{advice}pass dataset="digits", which needs no download'
-        ) from error
+        ) from None  # the library's own errors are long, and say no more
 
 
 def _read_npz(path: Path, parameter: str) -> Arrays:

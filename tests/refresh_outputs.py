@@ -5,9 +5,9 @@ The result rows on the digits are stored too, without their seconds, and README.
     MNIST_NPZ=.../mnist.npz python tests/refresh_outputs.py [--only 03,05] [--anew]
 
 What is stored has no timestamps, execution metadata, widgets, absolute paths or log lines, and does not change from run
-to run: a cell that is not compared (tagged nbval-ignore-output) keeps what is stored while its source is the same, and
-so does a cell whose text agrees with what is stored. `--anew` takes every output from this run, as it must after a
-change to a figure.
+to run: a cell that is not compared (tagged nbval-ignore-output) keeps what is stored while its source is the same as at
+the last refresh, and so does a cell whose text agrees with what is stored. `--anew` takes every output from this run,
+as it must after a change to a figure.
 """
 
 import argparse
@@ -69,8 +69,16 @@ def text_of(outputs: list[NotebookNode]) -> str:
     return str(kept)
 
 
-def refresh(path: Path, stored_at: Path, parameters: dict, images: bool, anew: bool) -> None:
-    """Run a lesson, store its outputs, and say how many cells now show something else."""
+def sources(path: Path) -> set[str]:
+    """Return the code of a stored notebook's cells."""
+    return {cell.source for cell in nbformat.read(path, as_version=4).cells} if path.exists() else set()
+
+
+def refresh(path: Path, stored_at: Path, parameters: dict, images: bool, unchanged: set[str]) -> None:
+    """Run a lesson, store its outputs, and say how many cells now show something else.
+
+    A cell may keep what is stored if its source is among those `unchanged`.
+    """
     start = time.perf_counter()
     ran = execute(path, parameters)
     stored = nbformat.read(stored_at, as_version=4) if stored_at.exists() else ran
@@ -84,7 +92,7 @@ def refresh(path: Path, stored_at: Path, parameters: dict, images: bool, anew: b
         if cell.cell_type != "code":
             continue
         cell.outputs = sanitized(cell, images)
-        kept = None if anew else before.get(cell.source)
+        kept = before.get(cell.source) if cell.source in unchanged else None
         if kept and ("nbval-ignore-output" in tags or text_of(kept) == text_of(cell.outputs)):
             cell.outputs = kept
         else:
@@ -161,10 +169,11 @@ def main() -> None:
         os.environ["TRANSFER_TUTORIAL_HOME"] = home
         for number in chosen.only.split(","):
             (path,) = NOTEBOOKS.glob(f"{number}_*.ipynb")
-            refresh(path, REFERENCE / path.name, {"dataset": "digits"}, images=False, anew=chosen.anew)
+            unchanged = set() if chosen.anew else sources(REFERENCE / path.name)  # the lesson itself has been edited
+            refresh(path, REFERENCE / path.name, {"dataset": "digits"}, images=False, unchanged=unchanged)
             store_results(Path(home), number)
             if not chosen.digits_only:
-                refresh(path, path, {}, images=True, anew=chosen.anew)
+                refresh(path, path, {}, images=True, unchanged=unchanged)
                 if number == "05":
                     refresh_readme(path)
 

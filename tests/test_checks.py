@@ -18,6 +18,11 @@ def cross_entropy(probabilities, label):
     return -math.log(probabilities[label])
 
 
+def freeze_a_layer_that_is_not_there(model):
+    for layer in model.layers:
+        layer.trainable = layer.name != "dense"
+
+
 def freeze_head(model):
     for layer in model.layers:
         layer.trainable = layer.name not in ("dense1", "scores")
@@ -35,6 +40,7 @@ DIFFERENCE = interval(np.subtract(ONE, OTHER))
 HALF = DIFFERENCE[2] - DIFFERENCE[0]
 UNPAIRED = math.hypot(*(interval(values)[2] - statistics.mean(values) for values in (ONE, OTHER)))
 MEAN = DIFFERENCE[0]
+ENDS = interval(ONE)[2] - interval(OTHER)[2] - MEAN
 
 CASES = [  # check, facts, the right answer, wrong answers with what is said of each
     (
@@ -47,7 +53,7 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
             "no label 10": ([0, 1, 2, 3, 4, 5, 6], [7, 8, 9, 10]),
             "the label 6 is in neither": ([0, 1, 2, 3, 4, 5], [7, 8, 9]),
             "should have three classes, yours has 5": (CLASSES[:5], CLASSES[5:]),
-            "does not work as an answer": 7,
+            "is two lists of labels": 7,
         },
     ),
     (
@@ -72,7 +78,7 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
             "all channels": 64 * 26,
             "a kernel is a square": 64 * 16,
             "it is not 12": 12,
-            "not a whole number": 4864.0,
+            "not a whole number": 4864.5,
         },
     ),
     (
@@ -89,7 +95,13 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
         checks.updates,
         (1000, 64, 3),
         48,
-        {"left over at the end of an epoch": 45, "that is one epoch": 16, "a whole batch": 3000, "it is not 46": 46},
+        {
+            "left over at the end of an epoch": 45,
+            "that is one epoch": 16,
+            "a whole batch": 3000,
+            "in each epoch": 47,
+            "it is not 46": 46,
+        },
     ),
     (
         checks.cross_entropy,
@@ -108,7 +120,11 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
         checks.freeze_head,
         (),
         freeze_head,
-        {"freezes conv1, which should be trained": freeze_all, "dense1 is still trainable": freeze_scores},
+        {
+            "freezes conv1, which should be trained": freeze_all,
+            "dense1 is still trainable": freeze_scores,
+            "all layers are still trainable": freeze_a_layer_that_is_not_there,
+        },
     ),
     (
         checks.paired,
@@ -118,6 +134,8 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
             "turned round": interval(np.subtract(OTHER, ONE)),
             "the mean difference is not 2.50": (2.5, 1, 4),
             "two separate intervals": (MEAN, MEAN - UNPAIRED, MEAN + UNPAIRED),
+            "combined their ends": (MEAN, MEAN - ENDS, MEAN + ENDS),
+            "has three numbers": MEAN,
             "needs n - 1": (MEAN, MEAN - HALF * math.sqrt(2 / 3), MEAN + HALF * math.sqrt(2 / 3)),
             "from 1.00 to 3.00 is not": (MEAN, 1, 3),
         },
@@ -160,6 +178,17 @@ def test_three_dots_are_no_answer_yet(check, facts):
     reply = check(..., *facts)
     assert reply.right is None
     assert repr(reply).startswith("Not answered yet")
+
+
+def test_an_answer_may_be_written_otherwise():
+    assert checks.parameters(4864.0, 64, 5, 3).right
+    assert checks.word(" No detectable difference ", -0.35, 0.3, 0.2).right
+
+
+def test_a_reply_has_no_line_that_a_notebook_would_break():
+    reply = checks.paired((MEAN, MEAN - UNPAIRED, MEAN + UNPAIRED), ONE, OTHER)
+    assert max(map(len, repr(reply).splitlines())) <= 88
+    assert repr(reply).split() == reply.text.split()
 
 
 @pytest.mark.parametrize("labels", [[-7, 10**9], ["a", "b"]])
