@@ -77,6 +77,8 @@ def alone_in(parameter: str, folder: Path) -> Iterator[None]:
         yield
     finally:
         if handle is not None:
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_UN)  # closing leaves it to a child that was forked meanwhile
             os.close(handle)
 
 

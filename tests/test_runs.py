@@ -278,3 +278,18 @@ def test_an_artefact_made_with_another_version_is_not_found(run_folder: Path, mo
     save(run_folder, recipe=runs.made_from(**RECIPE))
     monkeypatch.setattr(runs.importlib.metadata, "version", lambda package: "0.0")
     assert runs.load(run_folder, "pretrained", runs.made_from(**RECIPE)) is None
+
+
+def test_a_folder_is_free_after_its_block_even_if_a_child_was_forked_in_it(tmp_path: Path, python):
+    code = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom helpers.runs import alone_in\n"
+        "folder = Path(sys.argv[1])\n"
+        "with alone_in('--out', folder):\n"
+        "    child = os.fork()\n"
+        "    if not child: time.sleep(60)\n"
+        "try:\n"
+        "    with alone_in('--out', folder): print('free')\n"
+        "finally: os.kill(child, 9)"
+    )
+    done = python(code, tmp_path)
+    assert done.stdout == "free\n", done.stderr

@@ -292,11 +292,12 @@ def test_a_lesson_refuses_what_it_would_refuse_when_it_runs(own):
 
 
 def test_a_folder_of_another_notebook_is_refused_and_stays(own, tmp_path):
-    assert run(own, "--grid", "seed=0", "--workers", 1, "--out", "out").exit_code == 0
+    done = run(own, "--grid", "seed=0", "--workers", 1, "--out", "out")
+    assert done.exit_code == 0, done.output
     before = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
     other = write_notebook(tmp_path / "other.ipynb", CODE + "\n1")
     refused = run(other, "--grid", "seed=0", "--out", "out")
-    assert (refused.exit_code, len(refused.output.splitlines())) == (2, 1)
+    assert (refused.exit_code, len(refused.output.splitlines())) == (2, 1), refused.output
     assert "holds runs of another notebook, my notebook" in refused.output
     write_notebook(own, CODE + "\n2")
     assert "holds runs of an earlier state of it" in run(own, "--grid", "seed=0", "--out", "out").output
