@@ -70,7 +70,7 @@ def text_of(outputs: list[NotebookNode]) -> str:
 
 
 def sources(path: Path) -> set[str]:
-    """Return the code of a stored notebook's cells."""
+    """Return the sources of a stored notebook's cells, of none if there is no such file."""
     return {cell.source for cell in nbformat.read(path, as_version=4).cells} if path.exists() else set()
 
 
@@ -82,9 +82,7 @@ def refresh(path: Path, stored_at: Path, parameters: dict, images: bool, unchang
     start = time.perf_counter()
     ran = execute(path, parameters)
     stored = nbformat.read(stored_at, as_version=4) if stored_at.exists() else ran
-    before = (
-        {cell.source: cell.outputs for cell in stored.cells if cell.cell_type == "code"} if stored is not ran else {}
-    )
+    before = {cell.source: cell.outputs for cell in stored.cells if cell.cell_type == "code"}
     changed = 0
     for cell in ran.cells:
         tags = cell.metadata.get("tags", [])

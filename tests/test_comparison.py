@@ -1,6 +1,7 @@
 """The comparison: fair and repeatable trainings, intervals by hand, and verdicts that say no more than the numbers."""
 
 import math
+import weakref
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -14,6 +15,7 @@ from helpers.cnn import Architecture
 from helpers.comparison import Comparison, Plan
 from helpers.data import Dataset, Task
 from helpers.training import Recipe
+from helpers.transfer import Networks
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras on NumPy
 SMALL = Architecture(image_shape=(8, 8, 1), filters=4, dense_units=16)
@@ -53,6 +55,20 @@ def test_no_row_lacks_a_value(compared: Comparison):
         *("test_images", "test_errors", "test_accuracy", "train_seconds", "pretrain_seconds", "extract_seconds"),
     ]
     assert (compared.results["train_seconds"] > 0).all()
+
+
+def test_one_set_of_cached_features_is_in_memory_at_a_time(digits: Dataset, tmp_path: Path, monkeypatch):
+    earlier, extract = [], Networks.features
+
+    def features(*arguments):
+        assert not [each for each in earlier if each() is not None], "features of another budget or kind are still held"
+        train, test = extract(*arguments)
+        earlier.append(weakref.ref(train))
+        return train, test
+
+    monkeypatch.setattr(Networks, "features", features)
+    comparison.compare(digits, replace(PLAN, seeds=[0]), SMALL, ADAM, tmp_path, progress=False)
+    assert len(earlier) == 4  # two kinds at two budgets
 
 
 def test_all_strategies_get_the_same_number_of_updates_at_a_budget(compared: Comparison, tasks: tuple[Task, Task]):
