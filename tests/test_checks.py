@@ -1,13 +1,18 @@
 """Exercises: the right answer is right, typical wrong ones are told apart, and none at all is no error."""
 
+import itertools
 import math
+import re
 import statistics
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 
 from helpers import checks, cnn
 from helpers.comparison import interval
+from helpers.data import load_dataset, split_tasks
 
 CLASSES = list(range(10))
 TRAINING, TEST = np.repeat([0, 1, 2], [40, 30, 30]), np.repeat([0, 1, 2], [30, 35, 35])
@@ -159,6 +164,44 @@ WRONG = [
     for check, facts, _, mistakes in CASES
     for said, answer in mistakes.items()
 ]
+
+
+def exercises() -> list:
+    """Every checked exercise of the lessons with the folded answer below it."""
+    found = []
+    for path in sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        for cell, folded in itertools.pairwise(cells):
+            if cell.cell_type == "code" and "..." in cell.source and "\nchecks." in cell.source:
+                name = re.search(r"checks\.\w+", cell.source)[0]
+                found.append(pytest.param(cell.source, folded.source, id=f"{path.stem} {name}"))
+    assert len(found) == 10
+    return found
+
+
+def pasted(exercise: str, folded: str) -> str:
+    """Put a block of code above the check; else the first piece of code in place of the dots."""
+    block, piece = re.search(r"```python\n(.+?)```", folded, re.DOTALL), re.search("`(.+?)`", folded)
+    assert piece, f"no code in {folded!r}"
+    return block[1] + exercise.splitlines()[-1] if block else exercise.replace("...", piece[1], 1)
+
+
+@pytest.fixture(scope="module")
+def lesson_names() -> dict:
+    """What the cells before the exercises have defined, on the digits."""
+    everything = load_dataset("digits")
+    source, _ = split_tasks(everything, CLASSES[5:], CLASSES[:5])
+    height, _, channels = source.image_shape
+    whole = cnn.build_cnn(cnn.Architecture(source.image_shape))
+    return {"checks": checks, "np": np, "interval": interval, **locals()}
+
+
+@pytest.mark.parametrize(("exercise", "folded"), exercises())
+def test_the_folded_answer_is_right_when_it_is_pasted(exercise, folded, lesson_names):
+    *answer, check = pasted(exercise, folded).splitlines()
+    names = dict(lesson_names)
+    exec("\n".join(answer), names)
+    assert eval(check, names) == checks.Reply(True, "Right.")
 
 
 @pytest.mark.parametrize(("check", "facts", "answer"), [case[:3] for case in CASES])
