@@ -121,8 +121,8 @@ def small(target: Task, repeats: int) -> pd.Series:
 
 
 def throughput(target: Task, repeats: int) -> pd.Series:
-    """Return GFLOP/s of training the whole network, here and by Keras's `fit`, and of a float32 matrix product: medians
-    of alternating runs.
+    """Return GFLOP/s of training the whole network, here and by Keras's `fit`, of its second convolution alone, forward
+    and backward, and of a float32 matrix product: medians of alternating runs.
 
     A training step costs three forward passes (outputs, gradients of weights, gradients of inputs) but for the first
     layer's gradient of the image, which nobody needs; a multiply-add is two operations.
@@ -137,6 +137,8 @@ def throughput(target: Task, repeats: int) -> pd.Series:
     fitted.compile(keras.optimizers.Adadelta(1.0), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     fit = {"batch_size": PUBLISHED.batch_size, "verbose": 0}
     fitted.fit(part.images[:256], part.labels[:256], **fit)  # traces
+    convolution = second_convolution()
+    alone = 2 * 3 * costs["conv2"] * PUBLISHED.batch_size * 50
     matrix = tf.random.normal((4096, 4096))
     tf.matmul(matrix, matrix).numpy()
     rows = []
@@ -146,10 +148,29 @@ def throughput(target: Task, repeats: int) -> pd.Series:
             {
                 "training": operations / trainer.train(part).seconds,
                 "the same by fit": operations / seconds(lambda: fitted.fit(part.images, part.labels, **fit)),
+                "second convolution alone": alone / seconds(lambda: [convolution() for _ in range(50)]),
                 "matrix product": 2 * 4096**3 / product,
             }
         )
     return pd.DataFrame(rows).median() / 1e9
+
+
+def second_convolution() -> Callable[[], object]:
+    """Return a function that computes outputs and both gradients of the second convolution for one batch."""
+    import tensorflow as tf
+
+    layer = cnn.build_cnn(ARCHITECTURE).get_layer("conv2")
+    maps = tf.random.normal((PUBLISHED.batch_size, *layer.input.shape[1:]))
+
+    @tf.function
+    def passes() -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(maps)
+            outputs = layer(maps)
+        return tape.gradient(outputs, [maps, layer.kernel.value], output_gradients=outputs)
+
+    passes()  # traces
+    return lambda: passes()[1].numpy()
 
 
 def one_more(target: Task, repeats: int) -> pd.Series:

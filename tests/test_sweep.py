@@ -111,7 +111,7 @@ def dask_cluster(folder: Path, workers: int = 1, **environment: str) -> Iterator
         subprocess.Popen([*dask, "scheduler", *local, "--port", "0", "--scheduler-file", str(told)], **options)
     ]
     try:
-        wait_until(told.is_file)
+        wait_until(lambda: told.is_file() and told.read_text().endswith("}"))  # Dask does not write it at one stroke
         address = json.loads(told.read_text())["address"]
         one = ["--nworkers", "1", "--nthreads", "1", "--no-nanny", "--local-directory", str(folder)]
         for _ in range(workers):
