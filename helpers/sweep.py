@@ -5,6 +5,7 @@ the data files that its parameters name travel to the workers as bytes, and what
 run: so the workers need this package and no shared folder, and a sweep that was stopped goes on with what is missing.
 """
 
+import asyncio
 import hashlib
 import itertools
 import json
@@ -168,12 +169,13 @@ def connect(scheduler: str | None, workers: int) -> "Iterator[Client]":
             yield c
         return
     try:
-        client = Client(scheduler, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError, OverflowError) as error:
+        asyncio.run(_reach(scheduler))
+    except (OSError, ValueError, OverflowError, TypeError) as error:
         raise ValueError(
-            f"--scheduler: {scheduler!r} cannot be reached; an address looks like tcp://127.0.0.1:8786"
+            f"--scheduler: {scheduler!r} cannot be reached; an address looks like tcp://127.0.0.1:8786, "
+            "and one with tls:// needs certificates in Dask's configuration"
         ) from error
-    with client:
+    with Client(scheduler, timeout=CONNECT_SECONDS) as client:
         _check_workers(client)
         yield client
 
@@ -338,6 +340,17 @@ def _identity(sweep: Sweep) -> dict[str, Any]:
         if files[path] != known[path]:
             raise ValueError(f"--out: {out!r} holds runs with another content of {path!r}; give a new folder")
     return {**identity, "files": {**known, **files}}
+
+
+async def _reach(scheduler: str) -> None:
+    """Connect once and hang up. A Client that fails to connect cannot be closed, and when it is collected while another
+    one starts, that one hangs.
+    """
+    from distributed import Security
+    from distributed.comm import connect
+
+    comm = await connect(scheduler, timeout=CONNECT_SECONDS, **Security().get_connection_args("client"))
+    await comm.close()
 
 
 def _check_workers(client: "Client") -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -233,6 +234,7 @@ BAD_INPUT = [
     (["--grid", "seed=1", "--workers", "1", "--scheduler", "tcp://127.0.0.1:1"], "--workers: is for this machine"),
     (["--grid", "seed=1", "--scheduler", "tcp://127.0.0.1:1"], "--scheduler: 'tcp://127.0.0.1:1' cannot be reached"),
     (["--grid", "seed=1", "--scheduler", "nonsense://a"], "--scheduler: 'nonsense://a' cannot be reached"),
+    (["--grid", "seed=1", "--scheduler", "tls://127.0.0.1:1"], "tls:// needs certificates in Dask's configuration"),
     (["--grid", "seed=1", "--out", "other"], "--out: "),
     (["--grid", "seed=1", "--out", "text.txt"], "exists and is not the folder of a sweep"),
     (["--grid", "seed=1", "--out", "text.txt/below"], "--out: 'text.txt/below' is below a file, 'text.txt'"),
@@ -247,13 +249,14 @@ def test_bad_input_gets_one_clear_line_and_leaves_nothing(own, monkeypatch, argu
     Path("other").mkdir()
     Path("other/kept.txt").write_text("kept")
     Path("text.txt").write_text("kept")
-    before = sorted(own.parent.rglob("*"))
+    before, threads = sorted(own.parent.rglob("*")), set(threading.enumerate())
     refused = run(own, *arguments, *([] if "--out" in arguments else ["--out", "out"]))
     assert refused.exit_code == 2
     assert message in refused.output
     said = [line for line in refused.output.splitlines() if not line.startswith(("my notebook: ", "Estimate: "))]
     assert said == [refused.output.splitlines()[-1]]
     assert sorted(own.parent.rglob("*")) == before
+    assert set(threading.enumerate()) <= threads  # a client that is left would block the start of another one
 
 
 @pytest.mark.parametrize(("option", "value"), [("--workers", "0"), ("--retries", "-1"), ("--timeout", "0")])
