@@ -4,7 +4,6 @@ import itertools
 import math
 import re
 import statistics
-from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from helpers import checks, cnn
 from helpers.comparison import interval
 from helpers.data import load_dataset, split_tasks
+from helpers.lessons import lessons
 
 CLASSES = list(range(10))
 TRAINING, TEST = np.repeat([0, 1, 2], [40, 30, 30]), np.repeat([0, 1, 2], [30, 35, 35])
@@ -169,12 +169,12 @@ WRONG = [
 def exercises() -> list:
     """Every checked exercise of the lessons with the folded answer below it."""
     found = []
-    for path in sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb")):
-        cells = nbformat.read(path, as_version=4).cells
+    for lesson in lessons():
+        cells = nbformat.read(lesson.path, as_version=4).cells
         for cell, folded in itertools.pairwise(cells):
             if cell.cell_type == "code" and "..." in cell.source and "\nchecks." in cell.source:
                 name = re.search(r"checks\.\w+", cell.source)[0]
-                found.append(pytest.param(cell.source, folded.source, id=f"{path.stem} {name}"))
+                found.append(pytest.param(cell.source, folded.source, id=f"{lesson.name} {name}"))
     assert len(found) == 10
     return found
 
