@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 NOTEBOOKS = runs.REPOSITORY / "notebooks"
 KERNEL = "python3"
+LONGEST_SOCKET_FOLDER = 90  # bytes; the whole path of a socket has 103 at most on macOS, 107 on Linux
 TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
 
 
@@ -147,35 +149,15 @@ def execute(
 ) -> None:
     """Execute a lesson in a fresh kernel of this interpreter and save it after each cell.
 
-    A progress bar carries the description; there is none without. The kernel works in `folder`, else where this
-    process does, and sees this process's environment variables with those of `environment` changed. A cell fails
-    after `timeout` seconds.
+    Any number of processes can do so at once. A progress bar carries the description; there is none without. The
+    kernel works in `folder`, else where this process does, and sees this process's environment variables with those
+    of `environment` changed. A cell fails after `timeout` seconds.
 
     Raises LessonError at the first cell that fails, after the notebook up to there was saved.
     """
     import papermill
-    from jupyter_client.kernelspec import KernelSpecManager
-    from jupyter_client.manager import AsyncKernelManager
     from nbclient.exceptions import DeadKernelError
     from papermill.iorw import LocalHandler, papermill_io
-
-    class ThisInterpreter(AsyncKernelManager):
-        """Starts this interpreter's kernel, even where the user installed another one's under the same name."""
-
-        def __init__(self, **settings: Any) -> None:
-            super().__init__(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), **settings)
-            self.transport_encryption = "auto"  # else each kernel warns on the terminal; older clients ignore it
-            self.shutdown_wait_time = 1.0  # a kernel has nothing left to do then, and now and then misses the request
-
-        async def start_kernel(self, **settings: Any) -> None:
-            """Start the kernel where it shall work; papermill's own way moves the whole process there.
-
-            What it says beside the notebook, such as that it was asked to stop, would get in between other bars.
-            """
-            settings |= {"cwd": folder and str(folder), "env": {**os.environ, **(environment or {})}}
-            if not description:
-                settings["stderr"] = subprocess.DEVNULL
-            await super().start_kernel(**settings)
 
     class WholeFiles(LocalHandler):
         """Writes a notebook so that it can be read at any moment, also after the run was killed while writing it."""
@@ -185,16 +167,17 @@ def execute(
 
     papermill_io.register(str(output), WholeFiles())
     try:
-        papermill.execute_notebook(
-            _unformatted(lesson.path),
-            _unformatted(output),
-            parameters=values,
-            kernel_name=KERNEL,
-            language="python",
-            kernel_manager_class=ThisInterpreter,
-            progress_bar={"desc": description} if description else False,
-            execution_timeout=timeout,
-        )
+        with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as sockets:
+            papermill.execute_notebook(
+                _unformatted(lesson.path),
+                _unformatted(output),
+                parameters=values,
+                kernel_name=KERNEL,
+                language="python",
+                kernel_manager_class=_kernel_manager(sockets, folder, environment or {}, quiet=not description),
+                progress_bar={"desc": description} if description else False,
+                execution_timeout=timeout,
+            )
     except papermill.PapermillExecutionError as error:
         raise LessonError(error.exec_count, f"{error.ename}: {error.evalue}") from error
     except Exception as error:  # a kernel that died or never started, a full disk
@@ -211,6 +194,39 @@ def code_cells(notebook: Path) -> list[dict[str, Any]]:
         return [cell for cell in json.loads(notebook.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def _kernel_manager(sockets: str, folder: Path | None, environment: Mapping[str, str], quiet: bool) -> type:
+    """Return a class that starts this interpreter's kernel in `folder`, with `environment` added to this process's.
+
+    Its sockets lie in `sockets`, an empty folder for this one kernel. A quiet kernel says nothing on the terminal.
+    """
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+
+    class ThisInterpreter(AsyncKernelManager):
+        """Starts this interpreter's kernel, even where the user installed another one's under the same name."""
+
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), **settings)
+            self.transport_encryption = "auto"  # else each kernel warns on the terminal; older clients ignore it
+            self.shutdown_wait_time = 1.0  # a kernel has nothing left to do then, and now and then misses the request
+            # A TCP port is found free, let go and told to the kernel; meanwhile another process can be given it, and
+            # then this kernel dies or never answers. Files in a folder of its own are nobody else's.
+            if os.name == "posix" and len(os.fsencode(sockets)) <= LONGEST_SOCKET_FOLDER:
+                self.transport, self.ip = "ipc", f"{sockets}/kernel"
+
+        async def start_kernel(self, **settings: Any) -> None:
+            """Start the kernel where it shall work; papermill's own way moves the whole process there.
+
+            What it says beside the notebook, such as that it was asked to stop, would get in between other bars.
+            """
+            settings |= {"cwd": folder and str(folder), "env": {**os.environ, **environment}}
+            if quiet:
+                settings["stderr"] = subprocess.DEVNULL
+            await super().start_kernel(**settings)
+
+    return ThisInterpreter
 
 
 def _check_values(given: dict[str, Any], load: "Callable[[str], Dataset]") -> "Dataset | None":

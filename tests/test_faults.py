@@ -115,6 +115,7 @@ ROWS = {
         "a folder in which a sweep is at work",
         "a worker that dies",
         "a sweep that is stopped",
+        "kernels that start at once",
         "a run that fails among others",
         "a run that takes too much time or memory",
         "rows that are no results",
@@ -165,6 +166,7 @@ ELSEWHERE = {
     "a folder in which a sweep is at work": "test_sweep.test_two_sweeps_at_once_into_one_folder_are_refused",
     "a worker that dies": "test_sweep.test_a_worker_that_is_killed_costs_no_run",
     "a sweep that is stopped": "test_sweep.test_a_sweep_that_is_stopped_keeps_what_is_finished_and_leaves_no_process",
+    "kernels that start at once": "test_sweep.test_kernels_that_start_at_once_can_take_no_port_from_each_other",
     "a run that fails among others": (
         "test_sweep.test_nine_runs_work_one_fails_and_the_same_command_runs_what_is_missing"
     ),

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -340,6 +341,19 @@ def test_a_record_of_other_code_or_without_what_it_must_have_counts_as_missing(o
         path.write_text(json.dumps({key: value for key, value in record.items() if value is not None}))
     assert sweep.missing(planned) == names[1:]
     assert [record["name"] for record in sweep.records(planned)] == names[:1]
+
+
+@pytest.mark.parametrize(("temporary", "transport"), [("", "ipc"), ("long" * 30, "tcp")])
+def test_kernels_that_start_at_once_can_take_no_port_from_each_other(own, tmp_path, monkeypatch, temporary, transport):
+    if temporary:  # a path too long for a socket: ports are the second best
+        Path(temporary).mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / temporary))
+    write_notebook(own, "import ipykernel\nopen('told', 'w').write(ipykernel.get_connection_info())")
+    lessons.execute(lessons.notebook(str(own)), tmp_path / "ran.ipynb", {})
+    told = json.loads(Path("told").read_text())
+    assert told["transport"] == transport
+    assert not Path(told["ip"]).parent.exists() or transport == "tcp"
+    assert not list(tmp_path.glob("long*/*"))
 
 
 def test_two_sweeps_at_once_into_one_folder_are_refused(own, start):
