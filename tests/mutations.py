@@ -184,14 +184,17 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="faults tried at once (default: 2)")
     chosen = parser.parse_args()
     faults = [fault for fault in FAULTS if not chosen.only or chosen.only in fault.name]
+    if not faults:
+        known = "; ".join(fault.name for fault in FAULTS)
+        parser.error(f"--only: no fault has {chosen.only!r} in its name; known are {known}")
     lessons = " ".join(sorted({number for fault in faults for number in fault.lessons.split()}))
     if any(try_fault(Fault("no fault", "data", "def load_dataset(", "def load_dataset(", lessons))):
         sys.exit("The checks fail without any fault; see python -m pytest, and mend that first")
-    unnoticed = 0
+    unnoticed, width = 0, max(len(fault.name) for fault in faults)
     with ThreadPoolExecutor(chosen.jobs) as pool:
         for fault, (units, notebooks) in tqdm(zip(faults, pool.map(try_fault, faults), strict=True), total=len(faults)):
             by = [name for name, noticed in (("unit tests", units), ("notebooks", notebooks)) if noticed]
-            tqdm.write(f"{fault.name:40} noticed by {' and '.join(by) or 'NOBODY'}")
+            tqdm.write(f"{fault.name:{width}} noticed by {' and '.join(by) or 'NOBODY'}")
             unnoticed += not by
     sys.exit(1 if unnoticed else 0)
 
