@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from tiny_course import wait_until
 
 from helpers import lessons, sweep
 from helpers.cli import main
@@ -93,13 +93,6 @@ def results(folder: str | Path) -> pd.DataFrame:
     return pd.read_csv(Path(folder, "results.csv"), dtype=str, keep_default_na=False)
 
 
-def wait_until(condition, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 @contextmanager
 def dask_cluster(folder: Path, workers: int = 1, **environment: str) -> Iterator[tuple[str, list[subprocess.Popen]]]:
     """Start a scheduler and workers as one does by hand; yield the address and the processes, scheduler first."""
@@ -113,7 +106,8 @@ def dask_cluster(folder: Path, workers: int = 1, **environment: str) -> Iterator
         subprocess.Popen([*dask, "scheduler", *local, "--port", "0", "--scheduler-file", str(told)], **options)
     ]
     try:
-        wait_until(lambda: told.is_file() and told.read_text().endswith("}"))  # Dask does not write it at one stroke
+        # Dask does not write it at one stroke
+        wait_until(lambda: told.is_file() and told.read_text().endswith("}"), 60)
         address = json.loads(told.read_text())["address"]
         one = ["--nworkers", "1", "--nthreads", "1", "--no-nanny", "--local-directory", str(folder)]
         for _ in range(workers):
@@ -359,7 +353,7 @@ def test_kernels_that_start_at_once_can_take_no_port_from_each_other(own, tmp_pa
 def test_two_sweeps_at_once_into_one_folder_are_refused(own, start):
     command = [own, "--grid", "seed=0,1", "-p", "seconds", "3", "--workers", 1, "--out", "out"]
     first = start(*command)
-    wait_until(lambda: len(statuses("out")) == 1)
+    wait_until(lambda: len(statuses("out")) == 1, 60)
     second = run(*command)
     assert second.exit_code == 2
     assert second.output.splitlines()[-1].startswith("Error: --out: another process is at work in ")
@@ -396,8 +390,8 @@ def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
 
 def test_a_worker_that_is_killed_costs_no_run(own, start):
     sweeping = start(own, "--grid", "seed=0,1,2,3", "-p", "seconds", "1", "--workers", 2, "--out", "out")
-    wait_until(lambda: len(statuses("out")) >= 1)
-    wait_until(lambda: len(workers_of(sweeping)) == 2)
+    wait_until(lambda: len(statuses("out")) >= 1, 60)
+    wait_until(lambda: len(workers_of(sweeping)) == 2, 60)
     (victim, _) = workers_of(sweeping)
     (kernel, *_) = victim.children()
     victim.kill()
@@ -412,8 +406,8 @@ def test_a_worker_that_is_killed_costs_no_run(own, start):
 def test_a_sweep_that_is_stopped_keeps_what_is_finished_and_leaves_no_process(own, start, number):
     command = [own, "--grid", "seed=0,1,2,3", "-p", "seconds", "1", "--workers", 2, "--out", "out"]
     sweeping = start(*command)
-    wait_until(lambda: len(statuses("out")) >= 1)
-    wait_until(lambda: workers_of(sweeping))
+    wait_until(lambda: len(statuses("out")) >= 1, 60)
+    wait_until(lambda: workers_of(sweeping), 60)
     family = psutil.Process(sweeping.pid).children(recursive=True)
     sweeping.send_signal(number)
     _, errors = sweeping.communicate(timeout=60)
@@ -472,7 +466,7 @@ def test_a_scheduler_that_vanishes_is_one_clear_error_and_finished_runs_stay(own
     command = [own, "--grid", "seed=0,1,2", "-p", "seconds", "1", "--out", "out"]
     with dask_cluster(tmp_path / "elsewhere") as (address, (scheduler, *_)):
         sweeping = start(*command, "--scheduler", address)
-        wait_until(lambda: len(statuses("out")) == 1)
+        wait_until(lambda: len(statuses("out")) == 1, 60)
         scheduler.kill()
         _, errors = sweeping.communicate(timeout=60)
     assert sweeping.returncode == 1

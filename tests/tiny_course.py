@@ -121,8 +121,8 @@ def save_npz(path: str | Path, **changes: np.ndarray | None) -> None:
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
+def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
