@@ -1,9 +1,8 @@
-"""What the five lessons share, in the order in which data flows through it.
+"""The science: images, networks, trainings and statistics. No module here knows what a notebook is; `runner` does.
 
-`data`, `runs`, `cnn`, `training`, `transfer`, `comparison`, `plots`, `checks`; then `lessons`, `sweep`, `report` and
-`cli`, which know notebooks and no models. Importing TensorFlow takes several seconds, so Keras is imported (through
-`backend`) inside the functions that need it: parameters are checked, data loaded and `transfer-tutorial --help`
-printed without it.
+A module imports only from those before it: `backend`, `datasets`, `tasks`, `artefacts`, `cnn`, `training`, `transfer`,
+`experiment`, `statistics`, `plots`, `checks`. TensorFlow takes seconds to import, so Keras is imported, through
+`backend`, inside the functions that need it.
 """
 
 __version__ = "1.0.0"

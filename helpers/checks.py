@@ -19,7 +19,6 @@ from helpers.training import Recipe
 if TYPE_CHECKING:
     import keras
 
-
 LINE = 88  # characters
 
 
@@ -198,7 +197,7 @@ def freeze_head(answer: Callable[["keras.Model"], None]) -> str | None:
 @exercise("subtract seed by seed first, then hand the differences to interval")
 def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequence[float]) -> str | None:
     """Check the mean difference `one - other`, paired by seed, with its 95 % interval: (mean, low, high)."""
-    from helpers.comparison import interval  # SciPy takes its time, and lesson 01 needs none of it
+    from helpers.statistics import interval  # SciPy takes its time, and lesson 01 needs none of it
 
     if not isinstance(answer, Sequence | np.ndarray) or len(answer) != 3:
         return "the answer has three numbers, (mean, low, high)"
@@ -225,7 +224,7 @@ def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequ
 @exercise('one of "better", "worse", "as good", "no detectable difference"; look at zero and at the margin')
 def word(answer: str, low: float, high: float, margin: float) -> str | None:
     """Check the word for an interval of a difference in percentage points."""
-    from helpers.comparison import finding  # SciPy takes its time, and lesson 01 needs none of it
+    from helpers.statistics import finding  # SciPy takes its time, and lesson 01 needs none of it
 
     row = {"strategy": "", "difference": (low + high) / 2, "difference_low": low, "difference_high": high}
     right = finding(row, margin)

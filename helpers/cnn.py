@@ -1,7 +1,7 @@
 """The network: a feature extractor of two convolutions, a classifier head, and the two joined.
 
-The extractor ends at the max-pool and the head starts with dropout, so that the extractor's output is a fixed
-function of the image, can be cached, and dropout still acts on it in every update.
+The extractor ends at the max-pool and the head starts with dropout. So the extractor's output is a fixed function of
+the image and can be cached. Dropout still acts on it in every update.
 """
 
 import zlib
@@ -81,9 +81,7 @@ def build_cnn(architecture: Architecture, seed: int = 0) -> "keras.Sequential":
 
 
 def cut(model: "keras.Sequential") -> tuple["keras.Sequential", "keras.Sequential"]:
-    """Cut a network after the max-pool into (feature extractor, head). The parts share their layers, and so their
-    weights.
-    """
+    """Cut a network after the max-pool into (feature extractor, head), which share its layers and their weights."""
     from helpers.backend import keras
 
     names = [layer.name for layer in model.layers]

@@ -1,7 +1,7 @@
 """Training, counted in optimizer updates: a recipe says how, `train` does it, `evaluate` measures the result.
 
-A training is one seeded stream of shuffled indices, cut into batches of one size. `fit` does the same epoch by epoch,
-and each epoch costs it some 25 ms, which is most of the time when an epoch has a single step.
+A training is one seeded stream of shuffled indices, cut into batches of one size. `fit` does the same epoch by epoch.
+Each epoch costs it some 25 ms, most of the time where an epoch has a single step.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from helpers.data import Split
+from helpers.datasets import Split, listed
 
 if TYPE_CHECKING:
     import keras
@@ -42,7 +42,7 @@ class Recipe:
         """Raise ValueError that names the parameter, its value and what is allowed."""
         for name, allowed in (("optimizer", tuple(OPTIMIZERS)), ("schedule", SCHEDULES)):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: {getattr(self, name)!r} is not known; allowed are {', '.join(allowed)}")
+                raise ValueError(f"{name}: {getattr(self, name)!r} is not known; allowed are {listed(allowed)}")
         for name in ("batch_size", "epochs", "min_updates"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -78,7 +78,7 @@ RECIPES = {
 def named_recipe(name: str) -> Recipe:
     """Return the recipe of that name; raise ValueError for one that does not exist."""
     if name not in RECIPES:
-        raise ValueError(f"recipe: {name!r} is not known; allowed are {', '.join(RECIPES)}")
+        raise ValueError(f"recipe: {name!r} is not known; allowed are {listed(RECIPES)}")
     return RECIPES[name]
 
 
@@ -182,7 +182,8 @@ class Trainer:
                 if validation is not None and done in looks:
                     recent = logs[rows[-1][0] if rows else 0 :].mean(axis=0)
                     epoch = done * indices.shape[1] / len(split)
-                    rows.append((done, epoch, *recent, *self.model.evaluate(*_arrays(validation), 128, verbose=0)))
+                    held_out = self.model.evaluate(validation.images, validation.labels, 128, verbose=0)
+                    rows.append((done, epoch, *recent, *held_out))
         columns = ["update", "epoch", "loss", "accuracy", "validation_loss", "validation_accuracy"]
         return Training(pd.DataFrame(rows, columns=columns), logs[:, 0], updates, seconds)
 
@@ -249,7 +250,3 @@ def _batch(model: "keras.Model", images: np.ndarray, chosen: np.ndarray | slice)
     from helpers.backend import keras
 
     return keras.ops.cast(images[chosen], model.inputs[0].dtype)
-
-
-def _arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    return split.images, split.labels

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from helpers import cnn, runs
+from helpers import artefacts, cnn
 from helpers.cnn import Architecture
-from helpers.data import Split, Task, fingerprint
+from helpers.datasets import Split, fingerprint, listed
+from helpers.tasks import Task
 from helpers.training import Recipe, Trainer, Training, predict
 
 if TYPE_CHECKING:
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Strategy:
-    """Where the features and the head of a target network start from, and whether the features are trained."""
+    """Where the extractor and the head of a target network start from, and whether the extractor is frozen."""
 
     name: str
-    features: str  # "random" or "pretrained"
-    frozen: bool
+    extractor: str  # "random" or "pretrained"
+    freezes: bool
     head: str  # "fresh" or "reused"
     meaning: str
 
@@ -58,7 +59,7 @@ def strategies_for(names: list[str], source_classes: int, target_classes: int) -
 
     Raises ValueError for a name that does not exist, occurs twice, or an empty list.
     """
-    known = ", ".join(STRATEGIES)
+    known = listed(STRATEGIES)
     if not isinstance(names, list | tuple) or not names:
         raise ValueError(f"strategies: {names!r} is not a list of strategies; allowed are {known}")
     for name in names:
@@ -122,9 +123,7 @@ class Features(Split):
     seconds: float
 
     def check(self, split: Split, extractor: "keras.Model", dtype: str = "float16") -> None:
-        """Raise ValueError unless these are the features of exactly these images, by this extractor, in this data
-        type.
-        """
+        """Raise ValueError unless these are the features of these images, by this extractor, in this data type."""
         if self.of_images != fingerprint(split):
             raise ValueError(
                 f"features: these {len(self)} are of other images than the {len(split)} asked for; extract them again"
@@ -167,14 +166,14 @@ def pretrained(
     networks: "Networks | None" = None,
     description: str | None = None,
 ) -> Pretrained:
-    """Return the network pretrained on a task: from the run folder if it was made from exactly this, else trained now
-    and kept there.
+    """Return the network pretrained on a task: from the run folder if its provenance is the same, else trained now and
+    kept there.
 
-    `networks` for the same architecture and recipe may be lent, so that nothing is compiled twice; the weights in
-    them are overwritten.
+    `networks` of the same architecture and recipe may be lent, so that nothing is compiled twice. Their weights are
+    overwritten.
     """
-    origin = made_from(task, architecture, recipe, seed)
-    found = runs.load(folder, "pretrained", origin)
+    origin = pretraining_provenance(task, architecture, recipe, seed)
+    found = artefacts.load(folder, "pretrained", origin)
     model = cnn.build_cnn(architecture, seed)
     if found:
         model.load_weights(found[0])
@@ -186,16 +185,14 @@ def pretrained(
         probabilities = predict(model, task.test.images)
         row = result_row(task, "scratch", "all", seed, recipe, training, probabilities)
         history = training.history.to_dict("list")
-        path = runs.save(folder, "pretrained", origin, ".weights.h5", model.save_weights, row=row, history=history)
+        path = artefacts.save(folder, "pretrained", origin, ".weights.h5", model.save_weights, row=row, history=history)
         found = path, {"row": row, "history": history}
     return Pretrained(model, found[1]["row"], pd.DataFrame(found[1]["history"]), found[0].name)
 
 
-def made_from(task: Task, architecture: Architecture, recipe: Recipe, seed: int) -> dict:
-    """Say what a pretrained network depends on: the task's images, the architecture, the recipe, the seed, versions
-    and code.
-    """
-    return runs.made_from(
+def pretraining_provenance(task: Task, architecture: Architecture, recipe: Recipe, seed: int) -> dict:
+    """Return what a pretrained network is made from: the task's images, architecture, recipe, seed, versions, code."""
+    return artefacts.provenance(
         classes=task.classes,
         images=task.fingerprint,
         architecture=asdict(architecture),
@@ -207,7 +204,7 @@ def made_from(task: Task, architecture: Architecture, recipe: Recipe, seed: int)
 class Networks:
     """The compiled networks of one comparison, each built when first needed, then reset for every training.
 
-    `whole` trains all layers; `frozen` trains what `frozen_convs` leaves: with 2 the head alone, on cached features.
+    `whole` trains all layers; `unfrozen` trains what `frozen_convs` leaves: with 2 the head alone, on cached features.
     """
 
     def __init__(self, architecture: Architecture, recipe: Recipe, frozen_convs: int = 2) -> None:
@@ -225,10 +222,8 @@ class Networks:
         return cnn.cut(cnn.build_cnn(self.architecture))[0]
 
     @cached_property
-    def frozen(self) -> Trainer:
-        """What is trained when convolutions are frozen: with both, the head alone; with fewer, the network in which
-        they are.
-        """
+    def unfrozen(self) -> Trainer:
+        """What is left to train: with both convolutions frozen the head alone, with fewer the network around them."""
         model = cnn.build_cnn(self.architecture)
         freeze(model, self.frozen_convs)
         return Trainer(cnn.cut(model)[1] if self.caches_features else model, self.recipe)
@@ -238,7 +233,7 @@ class Networks:
         """Whether the frozen part is the whole feature extractor, so that its output can be cached."""
         return self.frozen_convs == len(cnn.CONVOLUTIONS)
 
-    def features(
+    def extract(
         self,
         strategy: Strategy,
         task: Task,
@@ -247,10 +242,9 @@ class Networks:
         source: Pretrained | None,
         test: Features | None = None,
     ) -> tuple[Features, Features]:
-        """Return the cached features of the training images given and of the task's test images, for a frozen
-        strategy.
+        """Return the features of these training images and of the task's test images, as a strategy freezes them.
 
-        `test` are those of the test images, if they were computed before, as for another label budget.
+        `test` are those of the test images, where another label budget computed them before.
         """
         start_weights(self.extractor, strategy, target_seed(seed), source)
         return extract_features(self.extractor, images), test or extract_features(self.extractor, task.test)
@@ -262,19 +256,19 @@ class Networks:
         images: Split,
         seed: int,
         source: Pretrained | None = None,
-        features: tuple[Features, Features] | None = None,
+        cached: tuple[Features, Features] | None = None,
     ) -> tuple[Training, np.ndarray]:
         """Train a strategy on some of a task's training images; return the training and the probabilities for the
         test images.
 
-        `features` are what `Networks.features` returned for these images, computed here if they are needed and not
-        given. What is drawn follows from `target_seed(seed)`.
+        `cached` is what `extract` returned for these images; it is called where features are needed and not given.
+        What is drawn follows from `target_seed(seed)`.
         """
-        trainer, draws = self.frozen if strategy.frozen else self.whole, target_seed(seed)
+        trainer, draws = self.unfrozen if strategy.freezes else self.whole, target_seed(seed)
         start_weights(trainer.model, strategy, draws, source)
         train, test = images, task.test
-        if strategy.frozen and self.caches_features:
-            train, test = features or self.features(strategy, task, images, seed, source)
+        if strategy.freezes and self.caches_features:
+            train, test = cached or self.extract(strategy, task, images, seed, source)
             start_weights(self.extractor, strategy, draws, source)
             train.check(images, self.extractor)
             test.check(task.test, self.extractor)
@@ -293,10 +287,10 @@ def target_seed(seed: int) -> int:
 
 def start_weights(model: "keras.Model", strategy: Strategy, seed: int, source: Pretrained | None) -> None:
     """Give a network, or a part of one, the weights that a strategy starts from; `seed` draws the fresh ones."""
-    if strategy.features == "pretrained" and source is None:
+    if strategy.extractor == "pretrained" and source is None:
         raise ValueError(f"strategy {strategy.name!r} needs pretrained features; pass the pretrained source network")
     cnn.initialize(model, seed)
-    if strategy.features == "pretrained":
+    if strategy.extractor == "pretrained":
         copy_weights(source.model, model, head=strategy.head == "reused")
 
 
@@ -313,7 +307,7 @@ def result_row(
     errors = int(np.sum(probabilities.argmax(axis=1) != task.test.labels))
     return {
         "task": task.name,
-        "classes": " ".join(str(label) for label in task.classes),
+        "classes": " ".join(map(str, task.classes)),
         "strategy": strategy,
         "labels_per_class": labels_per_class,
         "seed": seed,

@@ -1,6 +1,7 @@
 """What the tests share. No test downloads anything, and none touches the repository's own run folder."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,8 +12,10 @@ import hypothesis
 import pytest
 from tiny_course import write_course
 
-from helpers import data, lessons
-from helpers.data import Dataset, Task
+from helpers import datasets
+from helpers.datasets import Dataset
+from helpers.runner import notebooks
+from helpers.tasks import Task, split_tasks
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CACHED = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets" / "mnist.npz"
@@ -58,13 +61,13 @@ def run_folder(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
     """Load scikit-learn's 1,797 handwritten digits, 8x8."""
-    return data.load_dataset("digits")
+    return datasets.load_dataset("digits")
 
 
 @pytest.fixture(scope="session")
 def tasks(digits: Dataset) -> tuple[Task, Task]:
     """Split the digits as the course does: 5-9 is the source task, 0-4 the target task."""
-    return data.split_tasks(digits, [5, 6, 7, 8, 9], [0, 1, 2, 3, 4])
+    return split_tasks(digits, [5, 6, 7, 8, 9], [0, 1, 2, 3, 4])
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +75,7 @@ def mnist() -> Dataset:
     """Load the real MNIST, or skip the test where it is not at hand."""
     if not MNIST_AT_HAND:
         pytest.skip(NO_MNIST)
-    return data.load_dataset("mnist")
+    return datasets.load_dataset("mnist")
 
 
 @pytest.fixture
@@ -91,10 +94,24 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put three tiny lessons in place of the real ones, and an empty working directory; return their folder."""
     write_course(tmp_path / "notebooks")
-    monkeypatch.setattr(lessons, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(notebooks, "LESSONS", tmp_path / "notebooks")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "notebooks"
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """Copy what a clone would hold, symlinks as symlinks."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, capture_output=True)
+    if listed.returncode:
+        pytest.skip("this is not a git repository, so what a clone holds is not known")
+    folder = tmp_path / "clone"
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (REPOSITORY / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, folder / name, follow_symlinks=False)
+    return folder
 
 
 @pytest.fixture

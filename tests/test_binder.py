@@ -1,6 +1,5 @@
 """What Binder makes of the repository: repo2docker finds the environment and postBuild, and postBuild does its work."""
 
-import importlib.metadata
 import os
 import re
 import shutil
@@ -23,20 +22,6 @@ def run(command: list[object], folder: Path, **environment: str) -> subprocess.C
 
 
 @pytest.fixture
-def clone(tmp_path) -> Path:
-    """Copy what a clone would hold, symlinks as symlinks."""
-    listed = run(["git", "ls-files", "-co", "--exclude-standard", "-z"], REPOSITORY)
-    if listed.returncode:
-        pytest.skip("this is not a git repository, so what a clone holds is not known")
-    folder = tmp_path / "clone"
-    for name in filter(None, listed.stdout.split("\0")):
-        if (REPOSITORY / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, folder / name, follow_symlinks=False)
-    return folder
-
-
-@pytest.fixture
 def empty_environment(tmp_path) -> Path:
     """Make a virtual environment with every installed package but the course; return its folder of programs.
 
@@ -50,10 +35,6 @@ def empty_environment(tmp_path) -> Path:
     own = run([bin_folder / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], tmp_path)
     installed = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
     Path(own.stdout.strip(), "installed.pth").write_text("\n".join(installed))
-    if int(importlib.metadata.version("setuptools").split(".")[0]) < 77:  # conda-forge's Python comes with a newer one
-        wanted = [bin_folder / "python", "-m", "pip", "install", "--quiet", "--ignore-installed", "setuptools>=77"]
-        if run(wanted, tmp_path).returncode:
-            pytest.skip("setuptools 77 or newer, which builds the course, is not installed and cannot be fetched")
     return bin_folder
 
 
@@ -94,5 +75,5 @@ def test_postbuild_installs_the_course_and_survives_a_failed_download(clone, emp
     assert imported.stdout.strip() == str(clone / "helpers" / "__init__.py"), imported.stderr
     version = run([empty_environment / "transfer-tutorial", "--version"], elsewhere, **environment)
     assert version.returncode == 0, version.stderr
-    loaded = 'from helpers.data import load_dataset; print(load_dataset("digits").name)'
+    loaded = 'from helpers.datasets import load_dataset; print(load_dataset("digits").name)'
     assert run([python, "-c", loaded], elsewhere, **environment).stdout == "digits\n"

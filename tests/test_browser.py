@@ -309,7 +309,7 @@ def pages(tmp_path_factory) -> list[Path]:
         ["run", "--only", "01,05", "-p", "seeds", "[0]", *small, "--out", "out"],
         ["sweep", "05", "--grid", "seeds=[0]", *small, "--out", "sweep"],
     ):
-        program = [sys.executable, "-c", "from helpers.cli import main; main()", *command]
+        program = [sys.executable, "-c", "from helpers.runner.cli import main; main()", *command]
         done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     html = folder / "out" / "html"

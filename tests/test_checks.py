@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from helpers import checks, cnn
-from helpers.comparison import interval
-from helpers.data import load_dataset, split_tasks
-from helpers.lessons import lessons
+from helpers.datasets import load_dataset
+from helpers.runner.notebooks import lessons
+from helpers.statistics import interval
+from helpers.tasks import split_tasks
 
 CLASSES = list(range(10))
 TRAINING, TEST = np.repeat([0, 1, 2], [40, 30, 30]), np.repeat([0, 1, 2], [30, 35, 35])

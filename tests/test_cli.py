@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from tiny_course import DATA, PNG, outputs, record, run, save_npz, status, write_lesson
 
-from helpers import lessons
-from helpers.cli import _make_folder
-from helpers.runs import REPOSITORY
+from helpers.artefacts import REPOSITORY
+from helpers.runner import notebooks, parameters
+from helpers.runner.batch import _make_folder
 
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys; from click.testing import CliRunner; from helpers.cli import main; "
+        "import sys; from click.testing import CliRunner; from helpers.runner.cli import main; "
         "print(CliRunner().invoke(main, ['run', '--help']).output); "
         "print(sorted({'tensorflow', 'pandas', 'numpy', 'papermill', 'nbconvert'} & set(sys.modules)))"
     )
@@ -27,26 +27,27 @@ def test_help_imports_nothing_heavy():
 
 def test_parameters_of_the_real_lessons_are_checked_without_tensorflow():
     code = (
-        "import sys; from helpers.lessons import *; "
-        "print(check_parameters(lessons(), {'dataset': 'digits'}).name, {'tensorflow', 'keras'} & set(sys.modules))"
+        "import sys; from helpers.runner import notebooks, parameters; "
+        "print(parameters.check(notebooks.lessons(), {'dataset': 'digits'}).name, "
+        "{'tensorflow', 'keras'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.stdout == "digits set()\n", done.stderr
 
 
 def test_a_lesson_goes_by_its_number_or_its_name(course):
-    assert {lessons.lesson(name).title for name in ("03", "3", "03_pretraining")} == {"03 · Lesson"}
-    found = lessons.parameters(course / "03_pretraining.ipynb")
+    assert {notebooks.lesson(name).title for name in ("03", "3", "03_pretraining")} == {"03 · Lesson"}
+    found = notebooks.defaults(course / "03_pretraining.ipynb")
     assert (found["learning_rate"], found["source_classes"]) == (1.0, [5, 6, 7, 8, 9])
 
 
 @pytest.mark.parametrize("default", ["10**-3", '"%s" % 3', "{[]: 1}", "[1] * 3"])
 def test_a_default_that_has_to_be_computed_says_nothing_of_a_type(course, default):
     write_lesson(course, "09_own", f"rate = {default}", "print(rate)")
-    found = lessons.lesson("09")
-    assert lessons.parameters(found.path) == {"rate": None}
-    lessons.check_parameters([found], {"rate": 0.5})
-    lessons.check_parameters([found], {"rate": "text"})
+    found = notebooks.lesson("09")
+    assert notebooks.defaults(found.path) == {"rate": None}
+    parameters.check([found], {"rate": 0.5})
+    parameters.check([found], {"rate": "text"})
 
 
 def test_a_run_leaves_notebooks_pages_results_and_a_record(course, tmp_path, monkeypatch):
@@ -159,7 +160,7 @@ def test_a_run_whose_pages_cannot_be_written_is_no_longer_running_and_can_go_on(
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("helpers.report.write", write)
+        patch.setattr("helpers.runner.report.write_run", write)
         failed = run("--only", "01", "--out", "run")
     assert failed.exit_code == 1
     assert "Error: OSError: no space left on device\nTo go on: transfer-tutorial run --resume" in failed.output

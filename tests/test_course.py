@@ -14,7 +14,15 @@ TOLERANCE = 0.03  # of accuracy: 5 of 180 test images may change sides on anothe
 
 def transfer_tutorial(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command line from a folder that is neither the repository nor the lessons'."""
-    command = [sys.executable, "-c", "from helpers.cli import main; main()", "run", "--dataset", "digits", *arguments]
+    command = [
+        sys.executable,
+        "-c",
+        "from helpers.runner.cli import main; main()",
+        "run",
+        "--dataset",
+        "digits",
+        *arguments,
+    ]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 

@@ -1,7 +1,7 @@
 """What can go wrong, row by row: bad input is refused in one sentence, damage is noticed, an interrupted run goes on.
 
 `ROWS` are lists of what a learner, a teacher or a machine may do to the course. Each row has at least one case: a
-command line in `REFUSED`, a test below that `faces` it, or a test of another file in `ELSEWHERE`. Run this file as a
+command line in `REFUSED`, a test below that `covers` it, or a test of another file in `ELSEWHERE`. Run this file as a
 script to see them counted.
 """
 
@@ -24,7 +24,8 @@ import psutil
 import pytest
 from tiny_course import outputs, record, run, save_npz, start, status, wait_until
 
-from helpers import data, lessons, plots, runs
+from helpers import artefacts, datasets, plots
+from helpers.runner import notebooks
 
 ROWS = {
     "the course": [
@@ -139,12 +140,12 @@ ELSEWHERE = {
     "features of another network": "test_transfer.test_features_of_another_network_are_refused",
     "features of another data type": "test_transfer.test_features_of_another_data_type_are_refused",
     "a lesson opened from another folder": "test_course.test_every_lesson_runs_and_leaves_its_pages",
-    "a damaged file of one's own": "test_data.test_a_file_with_one_altered_byte_is_refused_or_means_the_same",
-    "letters as labels": "test_data.test_letters_may_be_labelled_10_to_35",
-    "an artefact of another configuration": "test_runs.test_an_artefact_made_from_something_else_is_not_found",
-    "an artefact of other code": "test_runs.test_an_artefact_made_by_other_code_is_not_found",
-    "an altered artefact": "test_runs.test_damaged_content_is_reported_by_name_and_not_used",
-    "an altered manifest": "test_runs.test_an_altered_manifest_is_reported_by_name_and_not_used",
+    "a damaged file of one's own": "test_datasets.test_a_file_with_one_altered_byte_is_refused_or_means_the_same",
+    "letters as labels": "test_datasets.test_letters_may_be_labelled_10_to_35",
+    "an artefact of another configuration": "test_artefacts.test_an_artefact_made_from_something_else_is_not_found",
+    "an artefact of other code": "test_artefacts.test_an_artefact_made_by_other_code_is_not_found",
+    "an altered artefact": "test_artefacts.test_damaged_content_is_reported_by_name_and_not_used",
+    "an altered manifest": "test_artefacts.test_an_altered_manifest_is_reported_by_name_and_not_used",
     "a cell that fails": "test_cli.test_a_cell_that_fails_ends_the_run_and_resume_goes_on_there",
     "data that changed in between": "test_cli.test_files_are_named_absolutely_and_resume_wants_the_same_data",
     **dict.fromkeys(
@@ -370,7 +371,7 @@ REFUSED = [
         "a damaged file in the cache",
         "--dataset mnist",
         ('dataset: "mnist" is not on this machine and could not be downloaded',),
-        lambda: runs.write_text(Path(os.environ["KERAS_HOME"], "datasets", "mnist.npz"), "half of it"),
+        lambda: artefacts.write_text(Path(os.environ["KERAS_HOME"], "datasets", "mnist.npz"), "half of it"),
     ),
     *map(
         resumed, (b"", b'{"status": "run', b"[]", b"{}", b"\xff", b'{"lessons": [3]}', b'{"lessons": [{"name": "9"}]}')
@@ -379,12 +380,12 @@ REFUSED = [
 
 
 @pytest.fixture
-def desk(tmp_path: Path, offline: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_folder(tmp_path: Path, offline: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder with a few names taken, offline, and fail at once if a lesson is started."""
     for taken in ("home/file", "work/file", "work/full/mine", "work/folder.npz/mine"):
-        runs.write_text(tmp_path / taken, "")
+        artefacts.write_text(tmp_path / taken, "")
     monkeypatch.setenv("TRANSFER_TUTORIAL_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(lessons, "execute", lambda *given: pytest.fail("a lesson was started"))
+    monkeypatch.setattr(notebooks, "execute", lambda *given: pytest.fail("a lesson was started"))
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path
 
@@ -408,44 +409,46 @@ def check_refusal(says: tuple[str, ...], folder: Path, *command: str) -> None:
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=str)
-def test_bad_input_gets_one_clear_sentence_and_leaves_nothing(desk: Path, case: Case):
+def test_bad_input_gets_one_clear_sentence_and_leaves_nothing(working_folder: Path, case: Case):
     case.prepare()
-    check_refusal(case.says, desk, *shlex.split(case.command))
+    check_refusal(case.says, working_folder, *shlex.split(case.command))
 
 
 # Cases that take more than a command line
 
 
-FACED: list[str] = []
+COVERED: list[str] = []
 
 
-def faces(row: str) -> Callable[[Callable], Callable]:
+def covers(row: str) -> Callable[[Callable], Callable]:
     """Count a test as a case of a row."""
-    FACED.append(row)
+    COVERED.append(row)
     return lambda test: test
 
 
-@faces("a missing file")
-def test_a_wrong_mnist_file_is_refused_by_its_variable(desk: Path, monkeypatch: pytest.MonkeyPatch):
+@covers("a missing file")
+def test_a_wrong_mnist_file_is_refused_by_its_variable(working_folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MNIST_NPZ", "nowhere/mnist.npz")
-    check_refusal(("MNIST_NPZ: there is no file", "nowhere/mnist.npz"), desk, "--dataset", "mnist")
+    check_refusal(("MNIST_NPZ: there is no file", "nowhere/mnist.npz"), working_folder, "--dataset", "mnist")
 
 
-@faces("a download with a wrong hash")
-@faces("pickled objects")
-def test_mnist_of_other_content_is_refused_by_its_variable(desk: Path, monkeypatch: pytest.MonkeyPatch):
+@covers("a download with a wrong hash")
+@covers("pickled objects")
+def test_mnist_of_other_content_is_refused_by_its_variable(working_folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MNIST_NPZ", "mine.npz")
     save_npz("mine.npz")
     says = ("MNIST_NPZ: 'mine.npz' is not MNIST, x_train, y_train, x_test, y_test differ", "as Keras provides it")
-    check_refusal(says, desk, "--dataset", "mnist")
+    check_refusal(says, working_folder, "--dataset", "mnist")
     save_npz("mine.npz", y_test=np.array([None] * 200))
-    check_refusal(("MNIST_NPZ: 'mine.npz' cannot be read", "without pickled objects"), desk, "--dataset", "mnist")
+    check_refusal(
+        ("MNIST_NPZ: 'mine.npz' cannot be read", "without pickled objects"), working_folder, "--dataset", "mnist"
+    )
     save_npz("mine.npz", y_test=np.array(["five"] * 200))
-    check_refusal(says, desk, "--dataset", "mnist")
+    check_refusal(says, working_folder, "--dataset", "mnist")
 
 
 @pytest.fixture
-def served(desk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes, int], None]]:
+def served(working_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes, int], None]]:
     """Serve a file in the place of every download; the function says what arrives, and how long it claims to be."""
     answer: dict[str, bytes | int] = {}
 
@@ -461,36 +464,38 @@ def served(desk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[by
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(data, "KERAS_DATASETS", f"http://127.0.0.1:{server.server_port}/")
+        monkeypatch.setattr(datasets, "KERAS_DATASETS", f"http://127.0.0.1:{server.server_port}/")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         yield lambda content, length: answer.update(content=content, length=length)
         server.shutdown()
 
 
-@faces("a partial download")
-@faces("a download with a wrong hash")
+@covers("a partial download")
+@covers("a download with a wrong hash")
 @pytest.mark.parametrize(("length", "why"), [(100, "not whole, or another file"), (1000, "could not be downloaded")])
 @pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist"])
-def test_a_download_that_is_not_what_was_published_is_not_kept(desk: Path, served, dataset: str, length: int, why: str):
+def test_a_download_that_is_not_what_was_published_is_not_kept(
+    working_folder: Path, served, dataset: str, length: int, why: str
+):
     served(b"PK" * 50, length)
     says = (f'dataset: "{dataset}" is not on this machine', why, 'pass dataset="digits"')
-    check_refusal(says, desk, "--only", "01", "--dataset", dataset)
+    check_refusal(says, working_folder, "--only", "01", "--dataset", dataset)
 
 
-@faces("a run folder that cannot be written to")
-@faces("an output folder that cannot be written to")
-def test_a_folder_without_permission_is_refused(desk: Path, monkeypatch: pytest.MonkeyPatch):
+@covers("a run folder that cannot be written to")
+@covers("an output folder that cannot be written to")
+def test_a_folder_without_permission_is_refused(working_folder: Path, monkeypatch: pytest.MonkeyPatch):
     Path("locked").mkdir()
-    for folder in (desk / "home", Path("locked")):
+    for folder in (working_folder / "home", Path("locked")):
         folder.chmod(0o555)
     if os.geteuid() == 0:  # whom no permission stops
         monkeypatch.setattr(os, "access", lambda path, mode, **_: bool(os.stat(path).st_mode & 0o200))
     says = "cannot be written to; give a folder that can be written to"
-    check_refusal((f"run_dir: 'mine' {says}",), desk, "--dataset", "digits", "-p", "run_dir", "mine")
-    check_refusal((f"--out: 'locked/run' {says}",), desk, "--dataset", "digits", "--out", "locked/run")
+    check_refusal((f"run_dir: 'mine' {says}",), working_folder, "--dataset", "digits", "-p", "run_dir", "mine")
+    check_refusal((f"--out: 'locked/run' {says}",), working_folder, "--dataset", "digits", "--out", "locked/run")
 
 
-@faces("no ipywidgets")
+@covers("no ipywidgets")
 def test_buttons_without_ipywidgets_say_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     with pytest.raises(ImportError, match="need ipywidgets: run `python -m pip install ipywidgets`, then restart"):
@@ -514,10 +519,10 @@ class Tags(HTMLParser):
         self.text += text
 
 
-@faces("letters as labels")
-@faces("duplicates between training and test")
-@faces("a name with markup in it")
-@faces("a lesson opened from another folder")
+@covers("letters as labels")
+@covers("duplicates between training and test")
+@covers("a name with markup in it")
+@covers("a lesson opened from another folder")
 def test_letters_with_duplicates_in_a_file_of_any_name_are_taught_and_reported(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     letters, train = np.resize(np.arange(10, 36), 520), np.random.default_rng(0).integers(0, 256, (520, 8, 8), np.uint8)
@@ -541,7 +546,7 @@ def test_letters_with_duplicates_in_a_file_of_any_name_are_taught_and_reported(t
 # Artefacts that are damaged, and run folders that are shared
 
 
-@faces("a truncated artefact")
+@covers("a truncated artefact")
 def test_a_truncated_artefact_is_named_and_made_again(course, home: Path):
     shared = ["--only", "03", "-p", "run_dir", "damaged"]
     assert run(*shared, "--out", "first").exit_code == 0
@@ -556,7 +561,7 @@ def test_a_truncated_artefact_is_named_and_made_again(course, home: Path):
     assert Path("second/results.csv").read_bytes() == Path("first/results.csv").read_bytes()
 
 
-@faces("two lessons at once on one run folder")
+@covers("two lessons at once on one run folder")
 def test_two_runs_at_once_share_a_run_folder_and_keep_their_own_results(course, home: Path):
     Path("trap").write_text(  # both wait for each other, then save the same weights
         "import time\nPath(f'here-{strategies[0]}').touch()\n"
@@ -576,22 +581,22 @@ def test_two_runs_at_once_share_a_run_folder_and_keep_their_own_results(course, 
         rows = Path(strategy, "results.csv").read_text().splitlines()[1:]
         assert len(rows) == 6
         assert {row.split(",")[3] for row in rows} == {strategy}
-    recipe = runs.made_from(lesson="05")
-    assert runs.load(home / "shared", "weights", recipe)[0].read_bytes() == b"weights" * 1000
+    origin = artefacts.provenance(lesson="05")
+    assert artefacts.load(home / "shared", "weights", origin)[0].read_bytes() == b"weights" * 1000
     assert len(list((home / "shared").iterdir())) == 2
 
 
-@faces("a process killed while it saves")
+@covers("a process killed while it saves")
 def test_a_process_killed_while_it_saves_leaves_nothing_that_is_read(run_folder: Path, python):
     code = (
-        "import os, sys; from pathlib import Path; from helpers import runs\n"
+        "import os, sys; from pathlib import Path; from helpers import artefacts\n"
         "def write(path): path.write_bytes(b'half of it'); os.kill(os.getpid(), 9)\n"
-        "runs.save(Path(sys.argv[1]), 'weights', {'seed': 0}, '.bin', write)"
+        "artefacts.save(Path(sys.argv[1]), 'weights', {'seed': 0}, '.bin', write)"
     )
     assert python(code, run_folder).returncode == -signal.SIGKILL
-    assert runs.load(run_folder, "weights", {"seed": 0}) is None
-    runs.save(run_folder, "weights", {"seed": 0}, ".bin", lambda path: path.write_bytes(b"weights"))
-    assert runs.load(run_folder, "weights", {"seed": 0})[0].read_bytes() == b"weights"
+    assert artefacts.load(run_folder, "weights", {"seed": 0}) is None
+    artefacts.save(run_folder, "weights", {"seed": 0}, ".bin", lambda path: path.write_bytes(b"weights"))
+    assert artefacts.load(run_folder, "weights", {"seed": 0})[0].read_bytes() == b"weights"
 
 
 # Runs that are interrupted
@@ -621,7 +626,7 @@ def check_finished(folder: str) -> None:
     assert len(Path(folder, "results.csv").read_text().splitlines()) == 13
 
 
-@faces("Ctrl-C, SIGTERM or SIGKILL")
+@covers("Ctrl-C, SIGTERM or SIGKILL")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_stopped_leaves_no_kernel_and_can_go_on(course, number: int):
     Path("trap").write_text(HANG)
@@ -638,13 +643,13 @@ def test_a_run_that_is_stopped_leaves_no_kernel_and_can_go_on(course, number: in
         assert "Traceback" not in errors
         assert (record("run")["status"], status("run")) == ("interrupted", ["interrupted"])
         assert outputs("run", "05_comparison") == "before\n"
-    assert len(lessons.code_cells(Path("run/lessons/05_comparison.ipynb"))) == 6  # readable, with papermill's own
+    assert len(notebooks.code_cells(Path("run/lessons/05_comparison.ipynb"))) == 6  # readable, with papermill's own
     wait_until(lambda: is_over(kernel))
     Path("trap").unlink()
     check_finished("run")
 
 
-@faces("a run that is still at work")
+@covers("a run that is still at work")
 def test_a_run_that_is_at_work_cannot_be_resumed_a_second_time(course):
     Path("trap").write_text("raise KeyError")
     assert run(*TRAPPED).exit_code == 1
@@ -662,7 +667,7 @@ def test_a_run_that_is_at_work_cannot_be_resumed_a_second_time(course):
     assert record("run")["status"] == "interrupted"
 
 
-@faces("a kernel that dies")
+@covers("a kernel that dies")
 def test_a_kernel_that_dies_ends_the_run_with_the_cell_and_what_to_do(course):
     Path("trap").write_text("import os\nos._exit(1)")
     died = run(*TRAPPED)
@@ -675,7 +680,7 @@ def test_a_kernel_that_dies_ends_the_run_with_the_cell_and_what_to_do(course):
     check_finished("run")
 
 
-@faces("a damaged notebook or results file")
+@covers("a damaged notebook or results file")
 def test_what_was_damaged_after_a_lesson_is_named_and_made_again(course):
     assert run("--only", "03", "--out", "run").exit_code == 0
     results = Path("run/results.csv").read_bytes()
@@ -693,7 +698,7 @@ def test_what_was_damaged_after_a_lesson_is_named_and_made_again(course):
 
 def counted() -> dict[str, dict[str, int]]:
     """Count the cases of each row of each list."""
-    cases = Counter([*(case.row for case in REFUSED), *FACED, *ELSEWHERE])
+    cases = Counter([*(case.row for case in REFUSED), *COVERED, *ELSEWHERE])
     return {name: {row: cases.pop(row, 0) for row in rows} for name, rows in ROWS.items()} | {"no list": dict(cases)}
 
 

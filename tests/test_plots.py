@@ -16,7 +16,10 @@ from matplotlib.text import Text
 
 from helpers import cnn, plots
 from helpers.backend import keras
-from helpers.data import Dataset, Split, Task, split_tasks
+from helpers.datasets import Dataset, Split
+from helpers.plots.comparisons import _spread
+from helpers.plots.figures import STYLES, TRAINING, VALIDATION, DescribedFigure
+from helpers.tasks import Task, split_tasks
 from helpers.transfer import STRATEGIES
 
 
@@ -141,14 +144,14 @@ def overlapping(axis: Axes) -> list[tuple[str, str]]:
 
 
 def test_every_strategy_has_a_style_and_no_two_share_a_colour_marker_or_line_with_marker():
-    assert list(plots.STYLES) == list(STRATEGIES)
+    assert list(STYLES) == list(STRATEGIES)
     for part in ("color", "marker"):
-        assert len({style[part] for style in plots.STYLES.values()}) == 5
+        assert len({style[part] for style in STYLES.values()}) == 5
 
 
 def test_the_colours_are_okabe_and_itos():
     published = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
-    assert {style["color"] for style in plots.STYLES.values()} | {plots.TRAINING, plots.VALIDATION} <= published
+    assert {style["color"] for style in STYLES.values()} | {TRAINING, VALIDATION} <= published
 
 
 def test_pyplot_keeps_no_figure(task: Task):
@@ -403,11 +406,11 @@ def test_accuracy_by_labels_draws_each_strategy_in_its_style_with_its_interval(s
     assert tick_labels(axis.xaxis) == ["10", "all"]
     for strategy, line in lines.items():
         style = {"color": line.get_color(), "marker": line.get_marker(), "linestyle": line.get_linestyle()}
-        assert style == plots.STYLES[strategy]
+        assert style == STYLES[strategy]
     for strategy, bands, low, high in zip(lines, axis.collections, (88, 94), (99.9, 99.8), strict=True):
         heights = np.concatenate([path.vertices[:, 1] for path in bands.get_paths()])
         assert (heights.min(), heights.max()) == pytest.approx((low, high))
-        assert to_hex(bands.get_color()[0]).upper() == plots.STYLES[strategy]["color"]
+        assert to_hex(bands.get_color()[0]).upper() == STYLES[strategy]["color"]
 
 
 def test_accuracy_by_labels_shows_the_largest_budget_again_on_a_scale_of_its_own(crowded: pd.DataFrame):
@@ -422,7 +425,7 @@ def test_accuracy_by_labels_shows_the_largest_budget_again_on_a_scale_of_its_own
     assert np.ptp(enlarged.get_ylim()) < 0.2 * np.ptp(axis.get_ylim())
     assert enlarged.get_ylim()[1] <= 100.5
     for line in enlarged.lines:
-        assert line.get_marker() == plots.STYLES[line.get_label()]["marker"]
+        assert line.get_marker() == STYLES[line.get_label()]["marker"]
 
 
 def test_accuracy_by_labels_names_each_strategy_at_its_point_and_no_name_lies_on_another(crowded: pd.DataFrame):
@@ -440,7 +443,7 @@ def test_accuracy_by_labels_names_each_strategy_at_its_point_and_no_name_lies_on
 def test_accuracy_by_labels_of_one_budget_has_one_panel(crowded: pd.DataFrame, budget):
     figure = rendered(plots.accuracy_by_labels(crowded[crowded["labels_per_class"] == budget]))
     (axis,) = figure.axes
-    assert sorted(texts(axis)) == sorted(plots.STYLES)
+    assert sorted(texts(axis)) == sorted(STYLES)
     assert tick_labels(axis.xaxis) == [str(budget)]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("labels per class", "test accuracy [%]")
     assert axis.get_title() == "Target task, mean of 3 seeds with 95 % interval"
@@ -487,7 +490,7 @@ def test_accuracy_by_seconds_counts_the_target_task_and_with_one_off_pretraining
     (axis,) = figure.axes
     assert {line.get_label(): line.get_xdata().tolist() for line in axis.lines} == seconds
     assert {line.get_label(): line.get_color() for line in axis.lines} == {
-        strategy: plots.STYLES[strategy]["color"] for strategy in ("scratch", "frozen")
+        strategy: STYLES[strategy]["color"] for strategy in ("scratch", "frozen")
     }
     assert axis.lines[1].get_ydata().tolist() == pytest.approx([95, 99.7])
     assert axis.get_xscale() == "log"
@@ -513,7 +516,7 @@ def test_accuracy_by_seconds_labels_each_point_and_no_label_lies_on_another(crow
 
 @pytest.mark.parametrize("heights", [[1.0, 1.0, 1.0], [5.0, 1.0, 1.05, 9.0], [0.0, 0.3, 0.6, 0.9], [2.0], [3.0, 1.0]])
 def test_names_are_moved_apart_in_their_order_and_only_if_they_must(heights: list[float]):
-    spread = plots._spread(heights, 0.5)
+    spread = _spread(heights, 0.5)
     in_order = np.argsort(heights, kind="stable")
     assert (np.diff(spread[in_order]) >= 0.5 - 1e-9).all()
     assert spread.mean() == pytest.approx(np.mean(heights))
@@ -527,7 +530,7 @@ def test_names_are_moved_apart_in_their_order_and_only_if_they_must(heights: lis
 def test_every_choice_is_drawn_anew_below_its_buttons():
     drawn = []
 
-    def draw(strategy: str, label: int) -> plots.Described:
+    def draw(strategy: str, label: int) -> DescribedFigure:
         drawn.append((strategy, label))
         return plots.epoch_seconds({strategy: 1.0 + label})
 

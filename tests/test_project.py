@@ -30,7 +30,7 @@ def test_every_imported_package_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = names(project["dependencies"]) | names(project["optional-dependencies"]["sweep"])
     distributions = {"yaml": "pyyaml", "sklearn": "scikit-learn", "keras": "tensorflow", "IPython": "ipywidgets"}
-    for module in (ROOT / "helpers").glob("*.py"):
+    for module in (ROOT / "helpers").rglob("*.py"):
         imported = re.findall(r"^\s*(?:from|import) (\w+)", module.read_text(), flags=re.M)
         outside = set(imported) - set(sys.stdlib_module_names) - {"helpers"}
         missing = {name for name in outside if distributions.get(name, name).lower() not in declared}

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers import report
+from helpers.runner import report
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -113,7 +113,7 @@ def test_a_sweep_over_a_setting_averages_no_baseline_with_what_is_swept():
 
 
 def test_the_index_shows_results_and_key_figure_before_the_lessons(folder):
-    index = report.write(folder, RUN, ROWS).read_text()
+    index = report.write_run(folder, RUN, ROWS).read_text()
     positions = [
         index.index(part) for part in ("97.00", f"data:image/png;base64,{PNG}", "<h2>Lessons", "<h2>Parameters")
     ]
@@ -124,7 +124,7 @@ def test_the_index_shows_results_and_key_figure_before_the_lessons(folder):
 
 
 def test_what_comes_from_parameters_and_names_is_escaped(folder):
-    index = report.write(folder, RUN, ROWS).read_text()
+    index = report.write_run(folder, RUN, ROWS).read_text()
     page = (folder / "html" / "01_a.html").read_text()
     for text in ("&lt;script&gt;1&lt;/script&gt;", "A &amp; &lt;b&gt;", "&lt;i&gt;digits"):
         assert text in index
@@ -133,7 +133,7 @@ def test_what_comes_from_parameters_and_names_is_escaped(folder):
 
 
 def test_pages_load_nothing_from_other_hosts_and_forbid_it(folder):
-    report.write(folder, RUN, ROWS)
+    report.write_run(folder, RUN, ROWS)
     for path in (folder / "index.html", folder / "html" / "01_a.html"):
         html = path.read_text()
         assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in html
@@ -145,7 +145,7 @@ def test_pages_load_nothing_from_other_hosts_and_forbid_it(folder):
 
 
 def test_images_have_alternative_text_and_pages_both_colour_schemes(folder):
-    report.write(folder, RUN, ROWS)
+    report.write_run(folder, RUN, ROWS)
     for path in (folder / "index.html", folder / "html" / "01_a.html"):
         html = path.read_text()
         assert "color-scheme: light dark" in html
@@ -154,7 +154,7 @@ def test_images_have_alternative_text_and_pages_both_colour_schemes(folder):
 
 
 def test_a_page_links_to_pages_and_shows_no_dead_widgets(folder):
-    report.write(folder, {**RUN, "lessons": RUN["lessons"][:1]}, ROWS)
+    report.write_run(folder, {**RUN, "lessons": RUN["lessons"][:1]}, ROWS)
     page = (folder / "html" / "01_a.html").read_text()
     assert 'href="01_a.html#part"' in page
     assert "0%|" not in page
@@ -162,6 +162,6 @@ def test_a_page_links_to_pages_and_shows_no_dead_widgets(folder):
 
 
 def test_a_run_without_results_has_an_index(folder):
-    index = report.write(folder, {**RUN, "dataset": None}, results()).read_text()
+    index = report.write_run(folder, {**RUN, "dataset": None}, results()).read_text()
     assert "<h2>Results" not in index
     assert "<h2>Lessons" in index

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +21,9 @@ from click.testing import CliRunner, Result
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from tiny_course import wait_until
 
-from helpers import lessons, sweep
-from helpers.cli import main
-from helpers.runs import REPOSITORY
+from helpers.artefacts import REPOSITORY
+from helpers.runner import notebooks, sweep
+from helpers.runner.cli import main
 
 PARAMETERS = """
 learning_rate: float = 1.0  # step size
@@ -73,7 +74,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen]]:
     started = []
 
     def starter(*arguments: object) -> subprocess.Popen:
-        command = [sys.executable, "-c", "from helpers.cli import main; main()", "sweep", *map(str, arguments)]
+        command = [sys.executable, "-c", "from helpers.runner.cli import main; main()", "sweep", *map(str, arguments)]
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         return started[-1]
 
@@ -124,7 +125,7 @@ def dask_cluster(folder: Path, workers: int = 1, **environment: str) -> Iterator
 
 
 def test_a_grid_is_checked_and_laid_out_in_order(own):
-    lesson = lessons.notebook(str(own))
+    lesson = notebooks.find(str(own))
     grid = {"seed": [0, 1], "labels_per_class": [[10], ["all"]]}
     planned = sweep.plan(lesson, grid, {"optimizer": "sgd"}, Path("out"), many=False)
     assert [name.rpartition("-")[0] for name in planned.runs] == [
@@ -137,7 +138,7 @@ def test_a_grid_is_checked_and_laid_out_in_order(own):
 
 def test_a_run_is_named_by_parameters_data_and_code_and_not_by_outputs(own):
     def names(**given):
-        return list(sweep.plan(lessons.notebook(str(own)), {"seed": [0, 1]}, given, Path("out"), many=False).runs)
+        return list(sweep.plan(notebooks.find(str(own)), {"seed": [0, 1]}, given, Path("out"), many=False).runs)
 
     first = names()
     assert len(set(first)) == 2
@@ -240,7 +241,7 @@ BAD_INPUT = [
     ("arguments", "message"), BAD_INPUT, ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else ""
 )
 def test_bad_input_gets_one_clear_line_and_leaves_nothing(own, monkeypatch, arguments, message):
-    monkeypatch.setattr("helpers.sweep.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("helpers.runner.sweep.CONNECT_SECONDS", 1)
     Path("other").mkdir()
     Path("other/kept.txt").write_text("kept")
     Path("text.txt").write_text("kept")
@@ -324,7 +325,7 @@ def test_the_parameters_of_a_run_may_be_expressions_and_its_rows_anything(own):
 
 def test_a_record_of_other_code_or_without_what_it_must_have_counts_as_missing(own):
     grid = {"seed": [0, 1, 2, 3]}
-    planned = sweep.plan(lessons.notebook(str(own)), grid, {}, Path("out").absolute(), many=False)
+    planned = sweep.plan(notebooks.find(str(own)), grid, {}, Path("out").absolute(), many=False)
     names, outcome = list(planned.runs), {"notebook": "{}", "results": [], "seconds": 1.0}
     for name in names:
         sweep._write(planned, name, dict(outcome))
@@ -343,7 +344,7 @@ def test_kernels_that_start_at_once_can_take_no_port_from_each_other(own, tmp_pa
         Path(temporary).mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / temporary))
     write_notebook(own, "import ipykernel\nopen('told', 'w').write(ipykernel.get_connection_info())")
-    lessons.execute(lessons.notebook(str(own)), tmp_path / "ran.ipynb", {})
+    notebooks.execute(notebooks.find(str(own)), tmp_path / "ran.ipynb", {})
     told = json.loads(Path("told").read_text())
     assert told["transport"] == transport
     assert not Path(told["ip"]).parent.exists() or transport == "tcp"
@@ -429,7 +430,7 @@ def test_a_sweep_that_is_stopped_keeps_what_is_finished_and_leaves_no_process(ow
 
 def test_a_cluster_started_by_hand_needs_only_the_package(own, tmp_path):
     np.savez(tmp_path / "data.npz", x=np.arange(4))
-    code = "import os, numpy as np\nfrom helpers.runs import run_folder, save_results\nimport pandas as pd\n"
+    code = "import os, numpy as np\nfrom helpers.artefacts import run_folder, save_results\nimport pandas as pd\n"
     code += "rows = pd.DataFrame([{'seed': seed, 'total': np.load(data)['x'].sum(), 'process': os.getppid()}])\n"
     code += "save_results(run_folder(), 'own', rows)"
     with dask_cluster(tmp_path / "elsewhere", workers=2) as (address, (_, *workers)):
@@ -446,10 +447,9 @@ def test_a_cluster_started_by_hand_needs_only_the_package(own, tmp_path):
 
 def test_workers_without_this_version_are_refused(own, tmp_path):
     other = tmp_path / "other"
-    (other / "helpers").mkdir(parents=True)
-    for path in (REPOSITORY / "helpers").glob("*.py"):
-        (other / "helpers" / path.name).write_text(path.read_text())
-    (other / "helpers" / "data.py").write_text((REPOSITORY / "helpers" / "data.py").read_text() + "\n# edited")
+    shutil.copytree(REPOSITORY / "helpers", other / "helpers")
+    with (other / "helpers" / "datasets.py").open("a") as source:
+        source.write("# edited\n")
     (tmp_path / "nothing" / "helpers").mkdir(parents=True)
     (tmp_path / "nothing" / "helpers" / "__init__.py").write_text("")
     for folder, message in ((other, "has version 1.0.0+"), (tmp_path / "nothing", "has none with sweeps")):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from helpers import cnn, training
 from helpers.backend import keras
 from helpers.cnn import Architecture
-from helpers.data import Split, Task, subsample
+from helpers.datasets import Split
+from helpers.tasks import Task, subsample
 from helpers.training import Recipe, Trainer
 
 SMALL = Architecture(image_shape=(8, 8, 1), filters=4, dense_units=16)

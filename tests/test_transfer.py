@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import cnn, data, runs, training, transfer
+from helpers import artefacts, cnn, training, transfer
 from helpers.backend import keras
 from helpers.cnn import Architecture
-from helpers.data import Dataset, Split, Task
+from helpers.datasets import Dataset, Split
+from helpers.tasks import Task, split_tasks, subsample
 from helpers.training import Recipe, Training
 from helpers.transfer import STRATEGIES, Networks, Pretrained
 
@@ -42,7 +43,7 @@ def source(tasks: tuple[Task, Task], networks: Networks, source_folder: Path) ->
 @pytest.fixture(scope="module")
 def images(tasks: tuple[Task, Task]) -> Split:
     """Take 20 images of each of the digits 0-4."""
-    return data.subsample(tasks[1].train, 20)
+    return subsample(tasks[1].train, 20)
 
 
 def without_dropout(model: keras.Model) -> keras.Model:
@@ -94,16 +95,16 @@ def test_the_depth_of_the_cut_decides_how_many_parameters_are_trained(frozen_con
 
 
 def test_with_both_convolutions_frozen_the_head_is_trained_alone(networks: Networks):
-    assert networks.frozen.model.input_shape == (None, 2, 2, 4)
-    assert transfer.trainable_parameters(networks.frozen.model) == networks.frozen.model.count_params() == 357
+    assert networks.unfrozen.model.input_shape == (None, 2, 2, 4)
+    assert transfer.trainable_parameters(networks.unfrozen.model) == networks.unfrozen.model.count_params() == 357
 
 
 def test_training_moves_the_trainable_weights_and_no_others(source: Pretrained, tasks: tuple[Task, Task], images):
     networks, start = Networks(SMALL, ADAM, frozen_convs=1), cnn.build_cnn(SMALL)
     transfer.start_weights(start, STRATEGIES["frozen"], FRESH, source)
     networks.train(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
-    before, after = transfer.weight_fingerprints(start), transfer.weight_fingerprints(networks.frozen.model)
-    assert transfer.trainable_parameters(networks.frozen.model) == 505
+    before, after = transfer.weight_fingerprints(start), transfer.weight_fingerprints(networks.unfrozen.model)
+    assert transfer.trainable_parameters(networks.unfrozen.model) == 505
     assert list(before) == ["conv1", "conv2", "dense1", "scores"]
     assert [name for name in before if after[name] != before[name]] == ["conv2", "dense1", "scores"]
 
@@ -141,15 +142,15 @@ def test_each_strategy_starts_from_the_weights_that_its_name_says(source: Pretra
 
 
 def test_the_features_of_frozen_random_frozen_and_reused_head_are_not_trained():
-    frozen = [name for name, strategy in STRATEGIES.items() if strategy.frozen]
+    frozen = [name for name, strategy in STRATEGIES.items() if strategy.freezes]
     assert frozen == ["frozen", "random-frozen", "reused-head"]
 
 
 def test_the_head_on_its_own_starts_from_the_same_weights_as_in_the_whole_network(networks, source: Pretrained):
     for name, giver in (("frozen", cnn.build_cnn(SMALL, FRESH)), ("reused-head", source.model)):
-        transfer.start_weights(networks.frozen.model, STRATEGIES[name], FRESH, source)
+        transfer.start_weights(networks.unfrozen.model, STRATEGIES[name], FRESH, source)
         for layer in ("dense1", "scores"):
-            assert same_weights(networks.frozen.model.get_layer(layer), giver.get_layer(layer))
+            assert same_weights(networks.unfrozen.model.get_layer(layer), giver.get_layer(layer))
 
 
 def test_pretraining_moves_every_layer(source: Pretrained):
@@ -198,8 +199,8 @@ def test_with_dropout_too_because_the_same_seed_drops_the_same_units(networks: N
     features = transfer.extract_features(cnn.cut(network)[0], images, dtype="float32")
     through = training.train(network, images, ADAM, seed=3).losses
 
-    cnn.initialize(networks.frozen.model, FRESH)
-    assert networks.frozen.train(features, seed=3).losses == pytest.approx(through, abs=1e-5)
+    cnn.initialize(networks.unfrozen.model, FRESH)
+    assert networks.unfrozen.train(features, seed=3).losses == pytest.approx(through, abs=1e-5)
 
 
 def test_features_are_kept_in_half_precision_and_cost_half_the_memory(networks: Networks, images: Split):
@@ -213,8 +214,8 @@ def test_features_are_kept_in_half_precision_and_cost_half_the_memory(networks: 
 
 def test_half_precision_moves_the_losses_far_less_than_another_seed_does(networks: Networks, images: Split):
     def losses(dtype: str, seed: int) -> np.ndarray:
-        cnn.initialize(networks.frozen.model, FRESH)
-        return networks.frozen.train(transfer.extract_features(networks.extractor, images, dtype), seed).losses
+        cnn.initialize(networks.unfrozen.model, FRESH)
+        return networks.unfrozen.train(transfer.extract_features(networks.extractor, images, dtype), seed).losses
 
     single = losses("float32", 3)
     by_precision = np.abs(losses("float16", 3) - single).max()
@@ -230,7 +231,7 @@ def test_features_carry_the_labels_of_their_images(networks: Networks, images: S
 
 
 def test_features_given_or_computed_lead_to_the_same_result(networks, source: Pretrained, tasks, images):
-    given = networks.features(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
+    given = networks.extract(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
     _, with_given = networks.train(STRATEGIES["frozen"], tasks[1], images, FRESH, source, given)
     _, computed = networks.train(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
     assert np.array_equal(with_given, computed)
@@ -266,9 +267,9 @@ def test_features_of_another_data_type_are_refused(networks: Networks, images: S
 
 def test_a_strategy_refuses_features_of_other_images_or_weights(networks, source: Pretrained, tasks, images):
     _, target = tasks
-    features = networks.features(STRATEGIES["frozen"], target, images, FRESH, source)
-    random = networks.features(STRATEGIES["random-frozen"], target, images, FRESH, None)
-    others = data.subsample(target.train, 20, seed=1)
+    features = networks.extract(STRATEGIES["frozen"], target, images, FRESH, source)
+    random = networks.extract(STRATEGIES["random-frozen"], target, images, FRESH, None)
+    others = subsample(target.train, 20, seed=1)
     for asked, given, message in (
         (others, features, "of other images than the 100 asked for"),
         (images, features[::-1], "of other images than the 100 asked for"),
@@ -282,7 +283,7 @@ def test_a_strategy_refuses_features_of_other_images_or_weights(networks, source
 # The pretrained network
 
 
-def artefacts(folder: Path) -> dict[str, tuple[int, str]]:
+def files_of(folder: Path) -> dict[str, tuple[int, str]]:
     """Return each file of a run folder with the time of its last change and the hash of its content."""
     return {
         file.name: (file.stat().st_mtime_ns, hashlib.sha256(file.read_bytes()).hexdigest()) for file in folder.iterdir()
@@ -290,10 +291,10 @@ def artefacts(folder: Path) -> dict[str, tuple[int, str]]:
 
 
 def test_a_pretrained_network_is_read_back_and_not_trained_again(tasks, networks, source: Pretrained, source_folder):
-    before = artefacts(source_folder)
+    before = files_of(source_folder)
     with warnings.catch_warnings(action="error"):
         again = transfer.pretrained(source_folder, tasks[0], SMALL, ADAM, 0, networks)
-    assert artefacts(source_folder) == before
+    assert files_of(source_folder) == before
     assert len(before) == 2
     assert again.file == source.file
     assert (again.row, again.history.to_dict()) == (source.row, source.history.to_dict())
@@ -305,7 +306,7 @@ def test_a_pretrained_network_is_trained_again_for_another_seed(
 ):
     shutil.copytree(source_folder, run_folder)
     other = transfer.pretrained(run_folder, tasks[0], SMALL, ADAM, 1, networks)
-    assert len(artefacts(run_folder)) == 4
+    assert len(files_of(run_folder)) == 4
     assert other.row["seed"] == 1
     assert transfer.weight_fingerprints(other.model) != transfer.weight_fingerprints(source.model)
 
@@ -314,13 +315,13 @@ def test_a_pretrained_network_is_found_only_for_the_same_task_architecture_recip
     tasks: tuple[Task, Task], digits: Dataset, source: Pretrained, source_folder: Path
 ):
     def found(task: Task = tasks[0], architecture: Architecture = SMALL, recipe: Recipe = ADAM, seed: int = 0) -> bool:
-        made_from = transfer.made_from(task, architecture, recipe, seed)
-        return runs.load(source_folder, "pretrained", made_from) is not None
+        origin = transfer.pretraining_provenance(task, architecture, recipe, seed)
+        return artefacts.load(source_folder, "pretrained", origin) is not None
 
     assert found()
     assert not found(task=tasks[1])
-    assert not found(task=data.split_tasks(digits, [9, 8, 7, 6, 5], [0, 1])[0])
-    assert not found(task=data.split_tasks(digits, [5, 6, 7, 8, 9], [0, 1], validation_fraction=0.2)[0])
+    assert not found(task=split_tasks(digits, [9, 8, 7, 6, 5], [0, 1])[0])
+    assert not found(task=split_tasks(digits, [5, 6, 7, 8, 9], [0, 1], validation_fraction=0.2)[0])
     for field, value in (("filters", 5), ("dense_units", 8), ("classes", 6), ("kernel_size", 2)):
         assert not found(architecture=replace(SMALL, **{field: value}))
     for field, value in (("learning_rate", 1e-2), ("min_updates", 21), ("schedule", "cosine"), ("optimizer", "sgd")):
@@ -357,7 +358,7 @@ def test_a_fresh_head_is_not_the_one_that_pretraining_began_with(tasks, images, 
     # with this learning rate nothing moves, so that after the training a network still is what it started from
     still = Networks(SMALL, Recipe(optimizer="sgd", learning_rate=1e-30, batch_size=32, epochs=1, min_updates=1))
     pretraining, heads = cnn.build_cnn(SMALL, seed=0), {}
-    for name, model in (("scratch", still.whole.model), ("frozen", still.frozen.model)):
+    for name, model in (("scratch", still.whole.model), ("frozen", still.unfrozen.model)):
         still.train(STRATEGIES[name], tasks[1], images, 0, source)
         heads[name] = [model.get_layer(layer).kernel.numpy() for layer in ("dense1", "scores")]
     for fresh, shared, earlier in zip(heads["frozen"], heads["scratch"], ("dense1", "scores"), strict=True):
@@ -366,8 +367,8 @@ def test_a_fresh_head_is_not_the_one_that_pretraining_began_with(tasks, images, 
 
 
 def test_features_of_the_test_images_can_be_handed_on(networks: Networks, tasks, images, source: Pretrained):
-    first = networks.features(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
-    again = networks.features(STRATEGIES["frozen"], tasks[1], images, FRESH, source, first[1])
+    first = networks.extract(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
+    again = networks.extract(STRATEGIES["frozen"], tasks[1], images, FRESH, source, first[1])
     assert again[1] is first[1]
     assert np.array_equal(again[0].images, first[0].images)
 

@@ -13,8 +13,8 @@ import numpy as np
 from click.testing import CliRunner, Result
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from helpers.cli import main
-from helpers.runs import REPOSITORY
+from helpers.artefacts import REPOSITORY
+from helpers.runner.cli import main
 
 DATA = """
 dataset: str = "digits"  # a name, or the path of an .npz file
@@ -43,13 +43,13 @@ run_dir: str = "runs/lessons"  # run folder
 SAVE = """
 import pandas as pd
 
-from helpers import runs
+from helpers import artefacts
 
-folder, recipe = runs.run_folder(run_dir), runs.made_from(lesson=number)
-if not runs.load(folder, "weights", recipe):
-    runs.save(folder, "weights", recipe, ".bin", lambda path: path.write_bytes(b"weights" * 1000))
+folder, origin = artefacts.run_folder(run_dir), artefacts.provenance(lesson=number)
+if not artefacts.load(folder, "weights", origin):
+    artefacts.save(folder, "weights", origin, ".bin", lambda path: path.write_bytes(b"weights" * 1000))
 columns = ["task", "classes", "strategy", "labels_per_class", "seed", "updates", "test_accuracy", "train_seconds"]
-runs.save_results(folder, number, pd.DataFrame(rows, columns=columns))
+artefacts.save_results(folder, number, pd.DataFrame(rows, columns=columns))
 """
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 FIGURE = f"display({{'image/png': '{PNG}'}}, raw=True, metadata={{'image/png': {{'alt': 'It \"rises\" <fast>'}}}})"
@@ -88,8 +88,8 @@ def run(*arguments: str | Path) -> Result:
 
 def start(notebooks: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start the command line in a process of its own, on the lessons of a folder."""
-    code = "import sys; from pathlib import Path; from helpers import cli, lessons; "
-    code += "lessons.NOTEBOOKS = Path(sys.argv.pop(1)); cli.main()"
+    code = "import sys; from pathlib import Path; from helpers.runner import cli, notebooks; "
+    code += "notebooks.LESSONS = Path(sys.argv.pop(1)); cli.main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, str(notebooks), "run", *arguments],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},

@@ -1,4 +1,4 @@
-"""The run folder: an artefact is found only if it was made from exactly the same, and whole, or not at all."""
+"""Artefacts: one is found only if its provenance is the same, and whole, or not at all."""
 
 import json
 import shutil
@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from helpers import runs
+from helpers import artefacts
 
-RECIPE = {"task": "digits", "classes": [5, 6], "seed": 0}
+ORIGIN = {"task": "digits", "classes": [5, 6], "seed": 0}
 
 
-def save(folder: Path, content: bytes = b"weights", recipe: dict = RECIPE, **facts: object) -> Path:
-    return runs.save(folder, "pretrained", recipe, ".bin", lambda path: path.write_bytes(content), **facts)
+def save(folder: Path, content: bytes = b"weights", origin: dict = ORIGIN, **facts: object) -> Path:
+    return artefacts.save(folder, "pretrained", origin, ".bin", lambda path: path.write_bytes(content), **facts)
 
 
 def manifest_of(folder: Path) -> Path:
@@ -30,37 +30,37 @@ def test_the_run_folder_is_below_the_home_whatever_the_working_directory(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    assert runs.run_folder("runs/mine") == home / "runs" / "mine"
-    assert runs.run_folder() == home / "runs" / "lessons"
+    assert artefacts.run_folder("runs/mine") == home / "runs" / "mine"
+    assert artefacts.run_folder() == home / "runs" / "lessons"
 
 
 def test_without_a_home_the_run_folder_is_below_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("TRANSFER_TUTORIAL_HOME")
     monkeypatch.chdir(tmp_path)
-    assert runs.run_folder() == Path(__file__).resolve().parents[1] / "runs" / "lessons"
+    assert artefacts.run_folder() == Path(__file__).resolve().parents[1] / "runs" / "lessons"
 
 
 def test_an_empty_home_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TRANSFER_TUTORIAL_HOME", "")
     monkeypatch.chdir(tmp_path)
-    assert runs.run_folder() == Path(__file__).resolve().parents[1] / "runs" / "lessons"
+    assert artefacts.run_folder() == Path(__file__).resolve().parents[1] / "runs" / "lessons"
 
 
 def test_naming_the_run_folder_does_not_create_it(home: Path):
-    assert not runs.run_folder("runs/never").exists()
+    assert not artefacts.run_folder("runs/never").exists()
 
 
 @pytest.mark.parametrize("run_dir", ["", None, 3])
 def test_a_run_folder_without_a_name_is_refused(run_dir: object):
     with pytest.raises(ValueError, match=f"run_dir: {run_dir!r} is not a folder; give a path"):
-        runs.run_folder(run_dir)
+        artefacts.run_folder(run_dir)
 
 
 def test_a_run_folder_that_is_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TRANSFER_TUTORIAL_HOME", str(tmp_path))
     (tmp_path / "taken").write_text("")
     with pytest.raises(ValueError, match="run_dir: 'taken' is a file; give a folder"):
-        runs.run_folder("taken")
+        artefacts.run_folder("taken")
 
 
 # What is found
@@ -68,36 +68,36 @@ def test_a_run_folder_that_is_a_file_is_refused(tmp_path: Path, monkeypatch: pyt
 
 def test_what_was_saved_is_found_with_its_facts(run_folder: Path):
     saved = save(run_folder, b"weights", row={"test_errors": 3})
-    assert runs.load(run_folder, "pretrained", RECIPE) == (saved, {"row": {"test_errors": 3}})
+    assert artefacts.load(run_folder, "pretrained", ORIGIN) == (saved, {"row": {"test_errors": 3}})
     assert saved.read_bytes() == b"weights"
 
 
 def test_nothing_is_found_in_a_folder_that_is_not_there(run_folder: Path):
-    assert runs.load(run_folder, "pretrained", RECIPE) is None
+    assert artefacts.load(run_folder, "pretrained", ORIGIN) is None
 
 
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"classes": [6, 5]}, {"task": "mnist"}, {"epochs": 5}])
 def test_an_artefact_made_from_something_else_is_not_found(run_folder: Path, changed: dict):
     save(run_folder)
     with warnings.catch_warnings(action="error"):
-        assert runs.load(run_folder, "pretrained", {**RECIPE, **changed}) is None
+        assert artefacts.load(run_folder, "pretrained", {**ORIGIN, **changed}) is None
 
 
 def test_an_artefact_of_another_kind_is_not_found(run_folder: Path):
     save(run_folder)
-    assert runs.load(run_folder, "features", RECIPE) is None
+    assert artefacts.load(run_folder, "features", ORIGIN) is None
 
 
-def test_artefacts_of_several_recipes_live_side_by_side(run_folder: Path):
-    files = [save(run_folder, b"weights %d" % seed, {**RECIPE, "seed": seed}, seed=seed) for seed in (0, 1)]
+def test_artefacts_of_several_origins_live_side_by_side(run_folder: Path):
+    files = [save(run_folder, b"weights %d" % seed, {**ORIGIN, "seed": seed}, seed=seed) for seed in (0, 1)]
     for seed, file in enumerate(files):
-        assert runs.load(run_folder, "pretrained", {**RECIPE, "seed": seed}) == (file, {"seed": seed})
+        assert artefacts.load(run_folder, "pretrained", {**ORIGIN, "seed": seed}) == (file, {"seed": seed})
 
 
 def test_saving_again_replaces_what_was_there(run_folder: Path):
     save(run_folder, b"first", round=1)
     second = save(run_folder, b"second", round=2)
-    assert runs.load(run_folder, "pretrained", RECIPE) == (second, {"round": 2})
+    assert artefacts.load(run_folder, "pretrained", ORIGIN) == (second, {"round": 2})
 
 
 # What is damaged
@@ -107,13 +107,13 @@ def test_saving_again_replaces_what_was_there(run_folder: Path):
 def test_damaged_content_is_reported_by_name_and_not_used(run_folder: Path, content: bytes):
     save(run_folder).write_bytes(content)
     with pytest.warns(UserWarning, match=rf"{manifest_of(run_folder).name} .* damaged; it is made again"):
-        assert runs.load(run_folder, "pretrained", RECIPE) is None
+        assert artefacts.load(run_folder, "pretrained", ORIGIN) is None
 
 
 def test_lost_content_is_reported_by_name(run_folder: Path):
     save(run_folder).unlink()
     with pytest.warns(UserWarning, match=manifest_of(run_folder).name):
-        assert runs.load(run_folder, "pretrained", RECIPE) is None
+        assert artefacts.load(run_folder, "pretrained", ORIGIN) is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"file": 3}'])
@@ -121,14 +121,14 @@ def test_a_manifest_that_is_no_manifest_is_reported_by_name_and_not_used(run_fol
     save(run_folder)
     manifest_of(run_folder).write_text(text)
     with pytest.warns(UserWarning, match=manifest_of(run_folder).name):
-        assert runs.load(run_folder, "pretrained", RECIPE) is None
+        assert artefacts.load(run_folder, "pretrained", ORIGIN) is None
 
 
 def test_a_manifest_of_bytes_that_are_no_text_is_reported_by_name(run_folder: Path):
     save(run_folder)
     manifest_of(run_folder).write_bytes(b"\xff\xfe\x00")
     with pytest.warns(UserWarning, match=manifest_of(run_folder).name):
-        assert runs.load(run_folder, "pretrained", RECIPE) is None
+        assert artefacts.load(run_folder, "pretrained", ORIGIN) is None
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_manifest_of_bytes_that_are_no_text_is_reported_by_name(run_folder: Pa
     [
         {"file": "pretrained-0000000000000000.bin"},
         {"sha256": "0" * 64},
-        {"made_from": {**RECIPE, "seed": 1}},
+        {"provenance": {**ORIGIN, "seed": 1}},
         {"facts": {"row": {"test_errors": 0}}},
     ],
     ids=lambda altered: next(iter(altered)),
@@ -146,23 +146,23 @@ def test_an_altered_manifest_is_reported_by_name_and_not_used(run_folder: Path, 
     manifest = manifest_of(run_folder)
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **altered}))
     with pytest.warns(UserWarning, match=manifest.name):
-        assert runs.load(run_folder, "pretrained", RECIPE) is None
+        assert artefacts.load(run_folder, "pretrained", ORIGIN) is None
 
 
 def test_a_sound_manifest_in_the_place_of_another_is_reported_by_name_and_not_used(run_folder: Path):
     save(run_folder)
     wanted = manifest_of(run_folder)
-    save(run_folder, b"other weights", {**RECIPE, "seed": 1})
+    save(run_folder, b"other weights", {**ORIGIN, "seed": 1})
     (other,) = set(run_folder.glob("*.json")) - {wanted}
     shutil.copy(other, wanted)
     with pytest.warns(UserWarning, match=wanted.name):
-        assert runs.load(run_folder, "pretrained", RECIPE) is None
+        assert artefacts.load(run_folder, "pretrained", ORIGIN) is None
 
 
 def test_what_was_damaged_can_be_made_again(run_folder: Path):
     save(run_folder).write_bytes(b"junk")
     save(run_folder)
-    found, _ = runs.load(run_folder, "pretrained", RECIPE)
+    found, _ = artefacts.load(run_folder, "pretrained", ORIGIN)
     assert found.read_bytes() == b"weights"
 
 
@@ -175,7 +175,7 @@ def test_nothing_is_left_when_writing_fails_half_way(run_folder: Path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        runs.save(run_folder, "pretrained", RECIPE, ".bin", write)
+        artefacts.save(run_folder, "pretrained", ORIGIN, ".bin", write)
     assert list(run_folder.iterdir()) == []
 
 
@@ -186,8 +186,8 @@ def test_an_earlier_artefact_survives_when_writing_a_new_one_fails(run_folder: P
         raise OSError("no space left on device")
 
     with pytest.raises(OSError, match="no space left"):
-        runs.save(run_folder, "pretrained", RECIPE, ".bin", write)
-    assert runs.load(run_folder, "pretrained", RECIPE) == (saved, {"round": 1})
+        artefacts.save(run_folder, "pretrained", ORIGIN, ".bin", write)
+    assert artefacts.load(run_folder, "pretrained", ORIGIN) == (saved, {"round": 1})
     assert len(list(run_folder.iterdir())) == 2
 
 
@@ -197,17 +197,17 @@ def test_saving_leaves_two_files_and_no_temporary_one(run_folder: Path):
 
 
 def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path):
-    runs.write_text(tmp_path / "new" / "index.html", "naïve → ☃")
+    artefacts.write_text(tmp_path / "new" / "index.html", "naïve → ☃")
     assert (tmp_path / "new" / "index.html").read_text(encoding="utf-8") == "naïve → ☃"
     with pytest.raises(UnicodeEncodeError):
-        runs.write_text(tmp_path / "new" / "index.html", "no text: \ud800")
+        artefacts.write_text(tmp_path / "new" / "index.html", "no text: \ud800")
     assert (tmp_path / "new" / "index.html").read_text(encoding="utf-8") == "naïve → ☃"
     assert len(list((tmp_path / "new").iterdir())) == 1
 
 
 def test_result_rows_are_left_as_a_table_that_names_the_lesson(run_folder: Path):
     rows = pd.DataFrame({"strategy": ["scratch", "frozen"], "test_errors": [7, 5]})
-    path = runs.save_results(run_folder, "05", rows)
+    path = artefacts.save_results(run_folder, "05", rows)
     assert path == run_folder / "results-05.csv"
     assert path.read_text() == "lesson,strategy,test_errors\n05,scratch,7\n05,frozen,5\n"
 
@@ -215,14 +215,15 @@ def test_result_rows_are_left_as_a_table_that_names_the_lesson(run_folder: Path)
 SAVE_AGAIN_AND_AGAIN = """
 import sys
 from pathlib import Path
-from helpers import runs
+from helpers import artefacts
 folder, name = Path(sys.argv[1]), sys.argv[2]
 (folder.parent / name).touch()
 while not all((folder.parent / each).exists() for each in ("one", "two")):
     pass  # start together
 for count in range(50):
-    content = f"{name} {count}".encode() * 10_000
-    runs.save(folder, "pretrained", {"seed": 0}, ".bin", lambda path: path.write_bytes(content), by=f"{name} {count}")
+    by = f"{name} {count}"
+    write = lambda path: path.write_bytes(by.encode() * 10_000)
+    artefacts.save(folder, "pretrained", {"seed": 0}, ".bin", write, by=by)
 """
 
 
@@ -231,9 +232,9 @@ def test_two_processes_that_save_at_once_end_with_valid_artefacts(run_folder: Pa
     with ThreadPoolExecutor() as pool, warnings.catch_warnings(action="error"):
         processes = [pool.submit(python, SAVE_AGAIN_AND_AGAIN, run_folder, name) for name in ("one", "two")]
         while not all(process.done() for process in processes):
-            if (seen := runs.load(run_folder, "pretrained", {"seed": 0})) is not None:
+            if (seen := artefacts.load(run_folder, "pretrained", {"seed": 0})) is not None:
                 found.append(seen)
-        found.append(runs.load(run_folder, "pretrained", {"seed": 0}))
+        found.append(artefacts.load(run_folder, "pretrained", {"seed": 0}))
     assert [process.result().stderr for process in processes] == ["", ""]
     assert found[-1][1]["by"] in ("one 49", "two 49")
     assert all(file.read_bytes() == facts["by"].encode() * 10_000 for file, facts in found)
@@ -244,51 +245,51 @@ def test_two_processes_that_save_at_once_end_with_valid_artefacts(run_folder: Pa
 
 
 def test_what_an_artefact_is_made_from_names_values_versions_and_code():
-    described = runs.made_from(task="digits", classes=(5, 6), seed=0)
-    assert {name: described[name] for name in RECIPE} == RECIPE
-    assert set(described["versions"]) == {"tensorflow", "keras", "numpy", "scikit-learn"}
-    assert len(described["code"]) == 64
+    origin = artefacts.provenance(task="digits", classes=(5, 6), seed=0)
+    assert {name: origin[name] for name in ORIGIN} == ORIGIN
+    assert set(origin["versions"]) == {"tensorflow", "keras", "numpy", "scikit-learn"}
+    assert len(origin["code"]) == 64
 
 
 def test_the_same_is_made_from_the_same(run_folder: Path):
-    save(run_folder, recipe=runs.made_from(**RECIPE))
-    assert runs.load(run_folder, "pretrained", runs.made_from(**RECIPE)) is not None
+    save(run_folder, origin=artefacts.provenance(**ORIGIN))
+    assert artefacts.load(run_folder, "pretrained", artefacts.provenance(**ORIGIN)) is not None
 
 
-@pytest.mark.parametrize("module", ["data", "cnn", "training", "transfer"])
+@pytest.mark.parametrize("module", artefacts.MAKERS)
 def test_an_artefact_made_by_other_code_is_not_found(run_folder: Path, monkeypatch: pytest.MonkeyPatch, module: str):
-    save(run_folder, recipe=runs.made_from(**RECIPE))
-    monkeypatch.setitem(runs.CODE, module, "0" * 64)
-    assert runs.load(run_folder, "pretrained", runs.made_from(**RECIPE)) is None
+    save(run_folder, origin=artefacts.provenance(**ORIGIN))
+    monkeypatch.setitem(artefacts.CODE, module, "0" * 64)
+    assert artefacts.load(run_folder, "pretrained", artefacts.provenance(**ORIGIN)) is None
 
 
 def test_a_process_goes_by_the_code_that_it_has_loaded_whatever_is_edited_meanwhile(tmp_path: Path, python):
-    shutil.copytree(Path(runs.__file__).parent, tmp_path / "helpers")
+    shutil.copytree(Path(artefacts.__file__).parent, tmp_path / "helpers")
     code = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); from helpers import runs\n"
-        "code = runs.made_from()['code']\n"
-        "with Path(runs.__file__).with_name('training.py').open('a') as source: source.write('# edited\\n')\n"
-        "print(code, runs.made_from()['code'])"
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); from helpers import artefacts\n"
+        "code = artefacts.provenance()['code']\n"
+        "with Path(artefacts.__file__).with_name('training.py').open('a') as source: source.write('# edited\\n')\n"
+        "print(code, artefacts.provenance()['code'])"
     )
     (first, after_edit), (second, _) = (python(code, tmp_path).stdout.split() for _ in range(2))
     assert first == after_edit != second
 
 
 def test_an_artefact_made_with_another_version_is_not_found(run_folder: Path, monkeypatch: pytest.MonkeyPatch):
-    save(run_folder, recipe=runs.made_from(**RECIPE))
-    monkeypatch.setattr(runs.importlib.metadata, "version", lambda package: "0.0")
-    assert runs.load(run_folder, "pretrained", runs.made_from(**RECIPE)) is None
+    save(run_folder, origin=artefacts.provenance(**ORIGIN))
+    monkeypatch.setattr(artefacts.importlib.metadata, "version", lambda package: "0.0")
+    assert artefacts.load(run_folder, "pretrained", artefacts.provenance(**ORIGIN)) is None
 
 
 def test_a_folder_is_free_after_its_block_even_if_a_child_was_forked_in_it(tmp_path: Path, python):
     code = (
-        "import os, sys, time\nfrom pathlib import Path\nfrom helpers.runs import alone_in\n"
+        "import os, sys, time\nfrom pathlib import Path\nfrom helpers.artefacts import lock\n"
         "folder = Path(sys.argv[1])\n"
-        "with alone_in('--out', folder):\n"
+        "with lock('--out', folder):\n"
         "    child = os.fork()\n"
         "    if not child: time.sleep(60)\n"
         "try:\n"
-        "    with alone_in('--out', folder): print('free')\n"
+        "    with lock('--out', folder): print('free')\n"
         "finally: os.kill(child, 9)"
     )
     done = python(code, tmp_path)

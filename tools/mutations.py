@@ -1,6 +1,6 @@
 """Break a copy of the project in one place at a time, and report which of the default checks notice.
 
-    python tests/mutations.py [--only NAME] [--jobs 2]
+    python tools/mutations.py [--only NAME] [--jobs 2]
 
 Offline and without MNIST, from an empty run folder. For each fault the unit tests run first, then nbval on the lessons'
 reference outputs; both run even if the first has noticed, so that the report can say what the notebooks notice. Before
@@ -20,7 +20,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
-UNITS = [f"tests/test_{name}.py" for name in ("data", "runs", "cnn", "training", "transfer", "comparison", "plots")]
+MODULES = ["datasets", "tasks", "artefacts", "cnn", "training", "transfer", "experiment", "statistics", "plots"]
+UNITS = [f"tests/test_{module}.py" for module in MODULES]
 
 
 @dataclass(frozen=True)
@@ -36,25 +37,25 @@ class Fault:
 
 FAULTS = [
     Fault(
-        "labels not shifted", "data", "[split.labels == original] = new", "[split.labels == original] = original", "01"
+        "labels not shifted", "tasks", "[split.labels == original] = new", "[split.labels == original] = original", "01"
     ),
     Fault(
         "target images in the source task",
-        "data",
+        "tasks",
         '_task("source", dataset, source,',
         '_task("source", dataset, (*source[:-1], target[0]),',
         "01",
     ),
     Fault(
         "validation images left in training",
-        "data",
+        "tasks",
         "train=Split(known.images[train], known.labels[train])",
         "train=known",
         "01",
     ),
     Fault(
         "test split used for validation",
-        "data",
+        "tasks",
         "validation=Split(known.images[validation], known.labels[validation])",
         "validation=_of_classes(dataset.test, classes)",
         "01",
@@ -100,23 +101,25 @@ FAULTS = [
     ),
     Fault(
         "accuracy on the training split",
-        "data",
+        "tasks",
         "test=_of_classes(dataset.test, classes)",
         "test=_of_classes(dataset.train, classes)",
         "01",
     ),
-    Fault("interval with n instead of n - 1", "comparison", "stats.sem(values)", "stats.sem(values, ddof=0)", "05"),
+    Fault("interval with n instead of n - 1", "statistics", "stats.sem(values)", "stats.sem(values, ddof=0)", "05"),
     Fault(
         "figure names shifted labels",
-        "plots",
+        "plots/tasks",
         '"labels": [str(label) for label in task.classes]',
         '"labels": [str(label) for label in range(len(task.classes))]',
         "03",
     ),
-    Fault("two colours swapped", "plots", '"frozen": {"color": "#0072B2"', '"frozen": {"color": "#E69F00"', "05"),
+    Fault(
+        "two colours swapped", "plots/figures", '"frozen": {"color": "#0072B2"', '"frozen": {"color": "#E69F00"', "05"
+    ),
     Fault(
         "two names swapped in the table",
-        "comparison",
+        "statistics",
         '"strategy": strategy,',
         '"strategy": {"frozen": "random-frozen", "random-frozen": "frozen"}.get(strategy, strategy),',
         "05",
@@ -130,16 +133,16 @@ FAULTS = [
     ),
     Fault(
         "equality where nothing is detected",
-        "comparison",
+        "statistics",
         "-margin <= low and high <= margin:",
         "low <= 0 <= high:",
         "05",
     ),
-    Fault("ranking upside down", "comparison", "sort_values(ascending=False", "sort_values(ascending=True", "05"),
+    Fault("ranking upside down", "statistics", "sort_values(ascending=False", "sort_values(ascending=True", "05"),
     Fault(
         "pretraining left out of the seconds",
-        "comparison",
-        '(on_target + runs["pretrain_seconds"]).median()',
+        "statistics",
+        '(on_target + trainings["pretrain_seconds"]).median()',
         "on_target.median()",
         "05",
     ),
@@ -188,7 +191,7 @@ def main() -> None:
         known = "; ".join(fault.name for fault in FAULTS)
         parser.error(f"--only: no fault has {chosen.only!r} in its name; known are {known}")
     lessons = " ".join(sorted({number for fault in faults for number in fault.lessons.split()}))
-    if any(try_fault(Fault("no fault", "data", "def load_dataset(", "def load_dataset(", lessons))):
+    if any(try_fault(Fault("no fault", "datasets", "def load_dataset(", "def load_dataset(", lessons))):
         sys.exit("The checks fail without any fault; see python -m pytest, and mend that first")
     unnoticed, width = 0, max(len(fault.name) for fault in faults)
     with ThreadPoolExecutor(chosen.jobs) as pool:

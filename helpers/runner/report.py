@@ -1,120 +1,25 @@
 """The report of a run: one HTML page per executed lesson, and an index with the results first; and that of a sweep.
 
-The pages load nothing from anywhere, neither script nor font nor image, and tell the browser to enforce that.
+The pages load nothing from anywhere, neither script nor font nor image, and tell the browser to enforce that. Their
+HTML and CSS are the files in `templates/`.
 """
 
+from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from helpers.artefacts import write_text
+from helpers.runner.parameters import as_text
 
 if TYPE_CHECKING:
     import pandas as pd
     from nbformat import NotebookNode
 
-    from helpers.sweep import Sweep
+    from helpers.runner.sweep import Sweep
 
-TITLE = "Transfer learning, lesson by lesson"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SHOWN = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain")  # what needs no script
 SETTINGS = ("optimizer", "learning_rate", "frozen_convs")  # columns in which trainings of one lesson may differ
-
-STYLE = """
-:root { color-scheme: light dark; --line: #d0d7de; --link: #0550ae; --bad: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --line: #3d444d; --link: #79b8ff; --bad: #ff8a80; } }
-body { font: 1rem/1.55 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; }
-a { color: var(--link); }
-nav { display: flex; gap: 1.5rem; flex-wrap: wrap; }
-pre, code { font: .875rem/1.45 ui-monospace, monospace; }
-pre, .wide, .output_html { overflow-x: auto; }
-code { overflow-wrap: anywhere; }
-img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
-figure { margin: 1.5rem 0; }
-blockquote { border-left: 4px solid var(--line); margin-left: 0; padding-left: 1rem; }
-table { border: 0; border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { border: 0; border-bottom: 1px solid var(--line); padding: .25rem .75rem; text-align: left; }
-.dataframe th, .dataframe td { text-align: right; }
-.input_area { border: 1px solid var(--line); border-radius: 4px; padding: 0 .75rem; }
-div.highlight { background: transparent !important; }
-.prompt { font: .75rem ui-monospace, monospace; }
-.output_error, .failed, .interrupted { color: var(--bad); }
-.anchor-link { text-decoration: none; margin-left: .4rem; font-size: .7em; opacity: .6; }
-"""
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{{ title }}</title>
-<style>{{ style|safe }}</style>
-</head>
-<body>
-{% block content %}
-<nav><a href="../index.html">Results of this run</a>
-{% for other in run.lessons if other.name in pages %}<a href="{{ other.name|urlencode }}.html">{{ other.number }}</a>
-{% endfor %}</nav>
-<main>{{ body|safe }}</main>
-{% endblock %}
-</body>
-</html>
-"""
-
-INDEX = """{% extends "page" %}
-{% block content %}
-<main>
-<h1>{{ title }}</h1>
-<p>A run{% if run.dataset %} on {{ run.dataset.name }}{% endif %}, started {{ run.started }}:
-<strong class="{{ run.status }}">{{ run.status }}</strong>.
-{% for lesson in run.lessons if lesson.error %}Lesson {{ lesson.name }}, cell [{{ lesson.cell }}]:
-<code>{{ lesson.error }}</code>{% endfor %}</p>
-{% if table %}<h2>Results</h2>
-<p>Mean test accuracy in percent over the seeds, by training images (labels) per class.</p>
-<div class="wide">{{ table|safe }}</div>{% endif %}
-{% if figure %}<figure><img src="data:image/png;base64,{{ figure.png }}" alt="{{ figure.alt }}">
-<figcaption>{{ figure.alt }}</figcaption></figure>{% endif %}
-<h2>Lessons</h2>
-<div class="wide"><table><tr><th>Lesson</th><th>Status</th><th>Seconds</th><th>Notebook</th></tr>
-{% for lesson in run.lessons %}<tr>
-{% if lesson.name in pages %}<td><a href="html/{{ lesson.name|urlencode }}.html">{{ lesson.title }}</a></td>
-{% else %}<td>{{ lesson.title }}</td>{% endif %}
-<td class="{{ lesson.status }}">{{ lesson.status }}</td><td>{{ lesson.seconds }}</td>
-<td>{% if lesson.name in pages %}<a href="lessons/{{ lesson.name|urlencode }}.ipynb">ipynb</a>{% endif %}</td>
-</tr>{% endfor %}</table></div>
-{% for heading, values in facts.items() %}<h2>{{ heading }}</h2>
-<div class="wide"><table>
-{% for name, value in values.items() %}<tr><th>{{ name }}</th><td><code>{{ value }}</code></td></tr>
-{% endfor %}</table></div>
-{% endfor %}
-<p>Each training is a row of <a href="results.csv">results.csv</a>.
-<a href="run.json">run.json</a> says how to repeat the run.</p>
-</main>
-{% endblock %}
-"""
-
-SWEEP = """{% extends "page" %}
-{% block content %}
-<main>
-<h1>{{ title }}</h1>
-<p>A sweep over {{ swept|join(", ") }}: {{ done|length }} runs finished,
-<span {% if failed %}class="failed"{% endif %}>{{ failed|length }} failed</span>, {{ missing }} to go.</p>
-{% if figure %}<figure><img src="data:image/png;base64,{{ figure.png }}" alt="{{ figure.alt }}">
-<figcaption>{{ figure.alt }}</figcaption></figure>{% endif %}
-{% for heading, listed in (("Failed", failed), ("Finished", done)) if listed %}<h2>{{ heading }}</h2>
-<div class="wide"><table><tr><th>Notebook</th>{% for name in swept %}<th>{{ name }}</th>{% endfor %}
-<th>Seconds</th><th>{% if heading == "Failed" %}Error{% else %}Mean test accuracy{% endif %}</th></tr>
-{% for record in listed %}<tr>
-<td>{% if record.name in notebooks %}<a href="runs/{{ record.name|urlencode }}.ipynb">{{ record.name[-12:] }}</a>
-{%- else %}none{% endif %}</td>
-{% for name in swept %}<td>{{ as_text(record.parameters.get(name, defaults[name])) }}</td>{% endfor %}
-<td>{{ record.seconds }}</td>
-<td>{% if record.error %}{% if record.cell %}cell [{{ record.cell }}]: {% endif %}<code>{{ record.error }}</code>
-{%- else %}{{ accuracy.get(record.name, [])|join("; ") }}{% endif %}</td>
-</tr>{% endfor %}</table></div>
-{% endfor %}
-<p>Each row of results is in <a href="results.csv">results.csv</a>.</p>
-</main>
-{% endblock %}
-"""
 
 
 def result_table(results: "pd.DataFrame") -> "pd.DataFrame":
@@ -137,8 +42,8 @@ def result_table(results: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def strategies(results: "pd.DataFrame") -> "pd.Series":
-    """Return the strategy of each row, and the settings in which trainings of a run that are else alike differ beside
-    it, so that these are not averaged.
+    """Return the strategy of each row, with the settings in which otherwise equal trainings of a run differ, so that
+    these are not averaged.
 
     In a sweep over such a setting, a training with the value that its run was given is known by its strategy alone.
     """
@@ -153,28 +58,25 @@ def strategies(results: "pd.DataFrame") -> "pd.Series":
     return named
 
 
-def write(folder: Path, run: dict[str, Any], results: "pd.DataFrame") -> Path:
+def write_run(folder: Path, run: dict[str, Any], results: "pd.DataFrame") -> Path:
     """Write `html/<lesson>.html` for each lesson executed and `index.html`; return the path of the latter.
 
     `folder` is that of the run, `run` what its `run.json` says, `results` the rows of its `results.csv`.
     """
     import nbformat
-    from jinja2 import DictLoader, Environment
 
-    from helpers.runs import write_text
-
-    environment = Environment(autoescape=True, loader=DictLoader({"page": PAGE, "index": INDEX}))
     paths = {lesson["name"]: folder / "lessons" / f"{lesson['name']}.ipynb" for lesson in run["lessons"]}
     pages = {name: nbformat.read(path, as_version=4) for name, path in paths.items() if path.is_file()}
-    shared = {"run": run, "pages": pages, "style": STYLE + _code_style()}
+    shared = {"run": run, "pages": pages, "code_style": _code_style()}
     figure = None
     for lesson in run["lessons"]:
         if notebook := pages.get(lesson["name"]):
-            page = environment.get_template("page").render(title=lesson["title"], body=_body(notebook, pages), **shared)
+            page = _render("page.html", title=lesson["title"], body=_body(notebook, pages), **shared)
             write_text(folder / "html" / f"{lesson['name']}.html", page)
             figure = _key_figure(notebook) or figure
-    index = environment.get_template("index").render(
-        title=TITLE,
+    index = _render(
+        "index.html",
+        title="Transfer learning, lesson by lesson",
         table=result_table(results).to_html(index=False, border=0) if len(results) else "",
         figure=figure,
         facts={
@@ -194,14 +96,9 @@ def write_sweep(sweep: "Sweep", records: list[dict[str, Any]], results: "pd.Data
 
     `records` are those of the runs that finished or failed, `results` the rows of `results.csv`, as text.
     """
-    from base64 import b64encode
-
     import pandas as pd
-    from jinja2 import DictLoader, Environment
 
     from helpers import plots
-    from helpers.runs import write_text
-    from helpers.sweep import as_text
 
     figure, accuracy = None, {}
     numbers = pd.to_numeric(results.get("test_accuracy", pd.Series(dtype=float)), errors="coerce").dropna()
@@ -216,10 +113,9 @@ def write_sweep(sweep: "Sweep", records: list[dict[str, Any]], results: "pd.Data
         columns = {name: f"parameter_{name}" if f"parameter_{name}" in rows else name for name in sweep.swept}
         drawn = plots.accuracy_by_parameter(rows, list(columns.values()))
         figure = {"png": b64encode(plots.png(drawn)[0]).decode(), "alt": drawn.alternative_text}
-    environment = Environment(autoescape=True, loader=DictLoader({"page": PAGE, "sweep": SWEEP}))
-    page = environment.get_template("sweep").render(
-        title=sweep.lesson.title,
-        style=STYLE,
+    page = _render(
+        "sweep.html",
+        title=sweep.notebook.title,
         swept=sweep.swept,
         defaults=sweep.defaults,
         done=[record for record in records if record["status"] == "done"],
@@ -232,6 +128,14 @@ def write_sweep(sweep: "Sweep", records: list[dict[str, Any]], results: "pd.Data
     )
     write_text(sweep.out / "sweep.html", page)
     return sweep.out / "sweep.html"
+
+
+def _render(template: str, **values: Any) -> str:
+    """Fill in a template; what comes from outside is escaped."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(autoescape=True, loader=PackageLoader("helpers.runner"))
+    return environment.get_template(template).render(**values)
 
 
 def _body(notebook: "NotebookNode", pages: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Time what the course compares, all in one process, run after run, and print medians and ratios. Needs MNIST.
 
-MNIST_NPZ=.../mnist.npz python tests/benchmark.py [--repeats 3]
+MNIST_NPZ=.../mnist.npz python tools/benchmark.py [--repeats 3]
 
 Nothing else should run on the machine meanwhile. Absolute times say little about another machine; the ratios say
 more. The three ways to transfer from 5-9 to 0-4: *plain*, as published with the learning rate repaired (`fit` on
@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from helpers import cnn
 from helpers.backend import keras
-from helpers.comparison import Plan, compare
-from helpers.data import Dataset, Split, Task, load_dataset, split_tasks, subsample
+from helpers.datasets import Dataset, Split, load_dataset
+from helpers.experiment import Plan, compare
+from helpers.tasks import Task, split_tasks, subsample
 from helpers.training import RECIPES, Recipe, Trainer, evaluate, predict
 from helpers.transfer import STRATEGIES, Networks, extract_features, freeze, target_seed
 
@@ -114,7 +115,7 @@ def small(target: Task, repeats: int) -> pd.Series:
     networks = Networks(ARCHITECTURE, recipe)
     features = extract_features(networks.extractor, few)
     rows = [
-        {"head": networks.frozen.train(features).seconds, "whole network": networks.whole.train(few).seconds}
+        {"head": networks.unfrozen.train(features).seconds, "whole network": networks.whole.train(few).seconds}
         for _ in range(repeats)
     ]
     return pd.DataFrame(rows).median()
@@ -180,7 +181,7 @@ def one_more(target: Task, repeats: int) -> pd.Series:
     """
     networks = Networks(ARCHITECTURE, FAST)
     control = STRATEGIES["random-frozen"]  # costs what frozen costs
-    features = networks.features(control, target, target.train, 0, None)
+    features = networks.extract(control, target, target.train, 0, None)
     rows = [
         {
             "scratch": networks.train(STRATEGIES["scratch"], target, target.train, seed)[0].seconds,

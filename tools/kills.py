@@ -1,6 +1,6 @@
 """Kill runs of the course at random moments, go on with each, and compare its results with those of a run left alone.
 
-    python tests/kills.py [--kills 50] [--seed 0] [--jobs 2]
+    python tools/kills.py [--kills 50] [--seed 0] [--jobs 2]
 
 Lessons 01, 03 and 05 with small parameters, offline, on the embedded digits. SIGKILL, SIGTERM and SIGINT take turns; a
 kill falls anywhere between the first trace of the run on disk and its end. After each one every notebook there must
@@ -43,7 +43,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen:
     """Start the command line, what it prints kept beside the run's folder."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_NUM_INTRAOP_THREADS": "1"}
     environment.pop("MNIST_NPZ", None)
-    command = [sys.executable, "-c", "from helpers.cli import main; main()", "run", *arguments]
+    command = [sys.executable, "-c", "from helpers.runner.cli import main; main()", "run", *arguments]
     with folder.with_suffix(".log").open("a") as log:
         return subprocess.Popen(command, cwd=folder.parent, env=environment, stdout=log, stderr=log)
 

@@ -1,9 +1,8 @@
-"""The run folder: what one lesson leaves for the next, with what it was made from. Knows files, not models.
+"""Artefacts: what one lesson leaves for the next in the run folder, with its provenance. Knows files, not models.
 
-An artefact is two files: the content, named by its own hash, and a manifest, named by what the content was made from
-(data, classes, architecture, recipe, seed, versions, source code). So an artefact of another configuration is never
-found, two runs that share a folder cannot corrupt each other, and a truncated or altered file is noticed and made
-again.
+An artefact is two files. The content is named by its own checksum. The manifest is named by the provenance: data,
+classes, architecture, recipe, seed, versions, source code. So an artefact of another configuration is never found, and
+two runs that share a folder cannot corrupt each other. A damaged file is noticed and made again.
 """
 
 import hashlib
@@ -19,18 +18,21 @@ from typing import Any
 
 import pandas as pd
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-MAKERS = ("data", "cnn", "training", "transfer")  # the modules whose code decides what an artefact holds
+PACKAGE = Path(__file__).resolve().parent
+REPOSITORY = PACKAGE.parent
+MAKERS = ("artefacts", "backend", "cnn", "datasets", "tasks", "training", "transfer")  # their code decides an artefact
 CODE = {  # SHA-256 by module, taken at import: a kernel goes on with the code that it has loaded, whatever is edited
-    path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(Path(__file__).parent.glob("*.py"))
+    path.relative_to(PACKAGE).with_suffix("").as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+    for path in sorted(PACKAGE.rglob("*.py"))
 }
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn")
 
 
 def run_folder(run_dir: str = "runs/lessons") -> Path:
     """Return the run folder: `run_dir` below `$TRANSFER_TUTORIAL_HOME`, else below the repository, whatever the
-    working directory. Raises ValueError for one that nothing could be written to, which a lesson would else notice
-    after its first training.
+    working directory.
+
+    Raises ValueError for a folder that cannot be written to, so that a lesson fails before its first training.
     """
     if not isinstance(run_dir, str) or not run_dir:
         raise ValueError(f'run_dir: {run_dir!r} is not a folder; give a path such as "runs/lessons"')
@@ -54,11 +56,11 @@ def check_folder(parameter: str, given: str, folder: Path) -> None:
 
 
 @contextmanager
-def alone_in(parameter: str, folder: Path) -> Iterator[None]:
-    """Keep a folder to this process for the length of a block; raise ValueError if another process has it.
+def lock(parameter: str, folder: Path) -> Iterator[None]:
+    """Lock a folder for this process for the length of a block; raise ValueError if another process has locked it.
 
-    The lock is on the folder itself and the system's own: it leaves no file behind and ends with the process, however
-    that ends. Where there is no such lock (Windows, some network drives) nobody is kept out; files are whole even so.
+    The system locks the folder itself, so no file is left behind and the lock ends with the process. Without such a
+    lock (Windows, some network drives) nobody is kept out, but files are still whole.
     """
     handle = None
     try:
@@ -82,35 +84,32 @@ def alone_in(parameter: str, folder: Path) -> Iterator[None]:
             os.close(handle)
 
 
-def made_from(**what: Any) -> dict[str, Any]:
-    """Describe what an artefact is made from: the given values, the package versions, and the code of the modules
-    that make it.
-    """
-    code = _seal({module: CODE[module] for module in MAKERS})
+def provenance(**values: Any) -> dict[str, Any]:
+    """Return what an artefact is made from: the given values, package versions, and the code that makes it."""
+    code = _checksum({module: CODE[module] for module in MAKERS})
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
-    return json.loads(json.dumps({**what, "versions": versions, "code": code}))
+    return json.loads(json.dumps({**values, "versions": versions, "code": code}))
 
 
 def load(folder: Path, kind: str, origin: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
-    """Return an artefact's file and the facts stored with it, or None if it was never made from exactly this, as
-    `made_from` describes it.
+    """Return the file of the artefact with this `provenance` and the facts stored with it, None if there is none.
 
-    A damaged artefact is reported by name, in a warning, and counts as not there.
+    A damaged artefact counts as none; a warning names it.
     """
-    manifest = _manifest_path(folder, kind, origin)
-    if not manifest.is_file():
+    path = _manifest_path(folder, kind, origin)
+    if not path.is_file():
         return None
     try:
-        described = json.loads(manifest.read_text())
-        seal = described.pop("seal")
-        content = folder / described["file"]
-        facts = described["facts"]
-        intact = described["made_from"] == origin and seal == _seal(described)
-        intact = intact and sha256(content) == described["sha256"]
+        manifest = json.loads(path.read_text())
+        checksum = manifest.pop("checksum")
+        content = folder / manifest["file"]
+        facts = manifest["facts"]
+        intact = manifest["provenance"] == origin and checksum == _checksum(manifest)
+        intact = intact and sha256(content) == manifest["sha256"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if not intact:
-        warnings.warn(f"{manifest.name} or the file it describes is damaged; it is made again", stacklevel=2)
+        warnings.warn(f"{path.name} or the file it describes is damaged; it is made again", stacklevel=2)
         return None
     return content, facts
 
@@ -118,8 +117,9 @@ def load(folder: Path, kind: str, origin: dict[str, Any]) -> tuple[Path, dict[st
 def save(
     folder: Path, kind: str, origin: dict[str, Any], suffix: str, write: Callable[[Path], None], **facts: Any
 ) -> Path:
-    """Store what `write(path)` writes, and facts about it, so that a reader sees all of it or nothing; return the
-    file's path.
+    """Store what `write(path)` writes, and facts about it; return the file's path. A reader sees all of it or nothing.
+
+    `origin` is the artefact's `provenance`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{kind}-{secrets.token_hex(8)}{suffix}"
@@ -130,15 +130,18 @@ def save(
         _publish(temporary, content)
     finally:
         temporary.unlink(missing_ok=True)
-    manifest = {"file": content.name, "sha256": digest, "made_from": origin, "facts": facts}
-    manifest = json.loads(json.dumps(manifest))  # as a reader gets it, for the seal
-    write_text(_manifest_path(folder, kind, origin), json.dumps({**manifest, "seal": _seal(manifest)}, indent=1))
+    manifest = {"file": content.name, "sha256": digest, "provenance": origin, "facts": facts}
+    manifest = json.loads(json.dumps(manifest))  # as a reader gets it, for the checksum
+    manifest["checksum"] = _checksum(manifest)
+    write_text(_manifest_path(folder, kind, origin), json.dumps(manifest, indent=1))
     return content
 
 
 def save_results(folder: Path, lesson: str, rows: pd.DataFrame) -> Path:
-    """Leave a lesson's result rows, one per training, as `results-<lesson>.csv`: in the run folder, or in
-    `$TRANSFER_TUTORIAL_RESULTS`, which the command line sets so that runs that share a run folder keep their own rows.
+    """Save a lesson's result rows, one per training, as `results-<lesson>.csv` in the run folder; return the path.
+
+    The command line sets `$TRANSFER_TUTORIAL_RESULTS` to another folder: runs that share a run folder keep their own
+    rows.
     """
     path = Path(os.environ.get("TRANSFER_TUTORIAL_RESULTS") or folder) / f"results-{lesson}.csv"
     write_text(path, rows.assign(lesson=lesson).set_index("lesson").to_csv())
@@ -178,8 +181,8 @@ def _publish(temporary: Path, path: Path) -> None:
 
 
 def _manifest_path(folder: Path, kind: str, origin: dict[str, Any]) -> Path:
-    return folder / f"{kind}-{_seal(origin)[:16]}.json"
+    return folder / f"{kind}-{_checksum(origin)[:16]}.json"
 
 
-def _seal(described: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+def _checksum(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

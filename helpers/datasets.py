@@ -1,21 +1,18 @@
-"""A dataset by name or from a file, split by label into a source task and a target task.
+"""A dataset, by name or from a file.
 
-Images stay uint8 `(n, height, width, 1)`; a network rescales them itself. Labels are int32 `(n,)` and count from 0
-within a task; the original labels stay on the task as `task.classes`.
+Images stay uint8 `(n, height, width, 1)`; a network rescales them itself. Labels are int32 `(n,)`.
 """
 
 import hashlib
-import math
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-NAMES = ("mnist", "fashion_mnist", "digits")
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 SIZES = (8, 64)  # smallest and largest height and width that the network and its memory budget are made for
 
@@ -68,27 +65,6 @@ class Dataset:
         return tuple(int(label) for label in np.unique(self.train.labels))
 
 
-@dataclass(frozen=True)
-class Task:
-    """The images of some classes, in three splits; label `i` of a split means the original label `classes[i]`."""
-
-    name: str
-    classes: tuple[int, ...]
-    train: Split
-    validation: Split
-    test: Split
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of one image."""
-        return self.train.images.shape[1:]
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of all the task's images and labels: what a network trained and tested on it depends on."""
-        return fingerprint(self.train, self.validation, self.test)
-
-
 def load_dataset(name: str = "mnist") -> Dataset:
     """Load `"mnist"`, `"fashion_mnist"`, `"digits"`, or an `.npz` file laid out like Keras's `mnist.npz`.
 
@@ -101,69 +77,15 @@ def load_dataset(name: str = "mnist") -> Dataset:
         return _dataset(name, loaders[name](), source=f"dataset {name!r}")
     path = Path(os.path.expanduser(str(name)))
     if path.suffix != ".npz":
-        allowed = ", ".join(f'"{known}"' for known in NAMES)
+        allowed = listed(f'"{known}"' for known in loaders)
         raise ValueError(f"dataset: {name!r} is not known; allowed are {allowed} and the path of an .npz file")
     return _dataset(path.name, _read_npz(path, "dataset"), source=f"dataset {path.name!r}")
 
 
-def split_tasks(
-    dataset: Dataset,
-    source_classes: Sequence[int],
-    target_classes: Sequence[int],
-    validation_fraction: float = 0.1,
-    seed: int = 0,
-) -> tuple[Task, Task]:
-    """Split a dataset by label into a source task and a target task.
-
-    `validation_fraction` of each task's training images is held out, stratified by label and drawn by `seed`. Raises
-    ValueError for class sets that overlap, hold fewer than two labels or name one that the data lacks, for a class of
-    a single image, and for a fraction that leaves a class without a validation or a training image.
-    """
-    if len(dataset.classes) < 4:
-        raise ValueError(
-            f"dataset: {dataset.name} has the labels {list(dataset.classes)} only; two tasks need two labels each, so "
-            "give data with four or more"
-        )
-    source = _checked_classes("source_classes", source_classes, dataset)
-    target = _checked_classes("target_classes", target_classes, dataset)
-    if shared := sorted(set(source) & set(target)):
-        raise ValueError(
-            f"source_classes and target_classes both hold {_words(shared)} ({list(source)} and {list(target)}); "
-            "a label belongs to one task only"
-        )
-    check_seed("seed", seed)
-    if not (isinstance(validation_fraction, float) and 0 < validation_fraction < 1):
-        raise ValueError(f"validation_fraction: {validation_fraction!r} is not allowed; give a number between 0 and 1")
-    return (
-        _task("source", dataset, source, validation_fraction, seed),
-        _task("target", dataset, target, validation_fraction, seed),
-    )
-
-
-def subsample(split: Split, labels_per_class: int | str, seed: int = 0) -> Split:
-    """Keep `labels_per_class` images of each class, or all of them for `"all"`.
-
-    The seed fixes one order within each class and a budget takes the first ones, so budgets are nested: the 10-label
-    set is part of the 50-label set. Raises ValueError for a budget larger than the smallest class.
-    """
-    if labels_per_class == "all":
-        return split
-    if isinstance(labels_per_class, bool) or not isinstance(labels_per_class, int) or labels_per_class < 1:
-        raise ValueError(
-            f'labels_per_class: {labels_per_class!r} is not a label budget; give a whole number of at least 1, or "all"'
-        )
-    smallest = int(np.bincount(split.labels).min())
-    if labels_per_class > smallest:
-        raise ValueError(
-            f"labels_per_class: {labels_per_class} is more than the smallest class has; at most {smallest} are there, "
-            'and "all" takes every image'
-        )
-    kept = [
-        np.random.default_rng([seed, label]).permutation(np.flatnonzero(split.labels == label))[:labels_per_class]
-        for label in np.unique(split.labels)
-    ]
-    indices = np.sort(np.concatenate(kept))
-    return Split(split.images[indices], split.labels[indices])
+def duplicated_images(dataset: Dataset) -> int:
+    """Count the test images that are, pixel by pixel, among the training images too."""
+    train = {image.tobytes() for image in dataset.train.images}
+    return sum(image.tobytes() in train for image in dataset.test.images)
 
 
 def fingerprint(*splits: Split) -> str:
@@ -176,72 +98,9 @@ def fingerprint(*splits: Split) -> str:
     return digest.hexdigest()
 
 
-def check_seed(parameter: str, seed: int) -> None:
-    """Raise ValueError unless this is a whole number from 0 to 2**32 - 1, what NumPy and scikit-learn take."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ValueError(f"{parameter}: {seed!r} is not a seed; give a whole number from 0 to {2**32 - 1}")
-
-
-def duplicated_images(dataset: Dataset) -> int:
-    """Count the test images that are, pixel by pixel, among the training images too."""
-    train = {image.tobytes() for image in dataset.train.images}
-    return sum(image.tobytes() in train for image in dataset.test.images)
-
-
-def _checked_classes(parameter: str, classes: Sequence[int], dataset: Dataset) -> tuple[int, ...]:
-    """Return the classes as a tuple of int, or say which parameter is wrong and why."""
-    if isinstance(classes, str) or not isinstance(classes, Sequence):
-        raise ValueError(f"{parameter}: {classes!r} is not a list of labels, such as [0, 1, 2]")
-    if any(isinstance(label, bool) or not isinstance(label, int | np.integer) for label in classes):
-        raise ValueError(f"{parameter}: {list(classes)} holds something else than whole numbers")
-    if len(set(classes)) < 2 or len(set(classes)) < len(classes):
-        raise ValueError(f"{parameter}: {list(classes)} is not allowed; give two or more labels, each once")
-    if missing := sorted(set(classes) - set(dataset.classes)):
-        raise ValueError(
-            f"{parameter}: {dataset.name} has no label {_words(missing)}; its labels are {list(dataset.classes)}"
-        )
-    return tuple(int(label) for label in classes)
-
-
-def _task(name: str, dataset: Dataset, classes: tuple[int, ...], validation_fraction: float, seed: int) -> Task:
-    """Pick one task's images, shift its labels to 0, 1, 2, ... and hold out a stratified validation split."""
-    from sklearn.model_selection import train_test_split
-
-    known = _of_classes(dataset.train, classes)
-    held_out = math.ceil(validation_fraction * len(known))
-    error = ValueError(
-        f"validation_fraction: {validation_fraction} of {len(known)} images in {len(classes)} classes leaves a class "
-        f"of {dataset.name} without a training or a validation image; give a share that leaves each class one of both"
-    )
-    if single := [classes[label] for label, images in enumerate(np.bincount(known.labels)) if images == 1]:
-        raise ValueError(
-            f"dataset: {dataset.name} has a single training image of label {_words(single)}; give each class two or "
-            "more, one to train on and one to validate with"
-        )
-    if held_out < len(classes) or len(known) - held_out < len(classes):
-        raise error
-    train, validation = train_test_split(
-        np.arange(len(known)), test_size=held_out, stratify=known.labels, random_state=seed
-    )
-    for part in (train, validation):
-        if len(np.unique(known.labels[part])) < len(classes):
-            raise error
-    return Task(
-        name=name,
-        classes=classes,
-        train=Split(known.images[train], known.labels[train]),
-        validation=Split(known.images[validation], known.labels[validation]),
-        test=_of_classes(dataset.test, classes),
-    )
-
-
-def _of_classes(split: Split, classes: tuple[int, ...]) -> Split:
-    """Keep the images of some classes; label `classes[i]` becomes `i`."""
-    shifted = np.full(len(split), -1, dtype=np.int32)
-    for new, original in enumerate(classes):
-        shifted[split.labels == original] = new
-    kept = shifted >= 0
-    return Split(split.images[kept], shifted[kept])
+def listed(values: Iterable[object]) -> str:
+    """Write values one after the other, as messages and figures name classes and arrays."""
+    return ", ".join(str(value) for value in values)
 
 
 def _mnist() -> Arrays:
@@ -256,7 +115,7 @@ def _mnist() -> Arrays:
     ]
     if differing:
         raise ValueError(
-            f"MNIST_NPZ: {path.name!r} is not MNIST, {_words(differing)} differ(s) from the published database; "
+            f"MNIST_NPZ: {path.name!r} is not MNIST, {listed(differing)} differ(s) from the published database; "
             "set it to a mnist.npz as Keras provides it, or pass the file's path as dataset"
         )
     return arrays
@@ -312,7 +171,7 @@ def _read_npz(path: Path, parameter: str) -> Arrays:
     """Read the four arrays of an `.npz` file; never unpickles."""
     if not path.is_file():
         raise ValueError(f"{parameter}: there is no file {str(path.absolute())!r}; give the path of an .npz file")
-    layout = f"an .npz file with the arrays {', '.join(ARRAYS)}"
+    layout = f"an .npz file with the arrays {listed(ARRAYS)}"
     try:
         with zipfile.ZipFile(path) as members:  # np.load also accepts what is not an archive
             missing = [name for name in ARRAYS if f"{name}.npy" not in members.namelist()]
@@ -323,7 +182,7 @@ def _read_npz(path: Path, parameter: str) -> Arrays:
     except Exception as error:  # a damaged file makes zipfile, zlib and NumPy raise a dozen kinds
         raise ValueError(f"{parameter}: {path.name!r} cannot be read as {layout}, without pickled objects") from error
     if missing:
-        raise ValueError(f"{parameter}: {path.name!r} lacks {_words(missing)}; allowed is {layout}")
+        raise ValueError(f"{parameter}: {path.name!r} lacks {listed(missing)}; allowed is {layout}")
     return arrays
 
 
@@ -338,7 +197,7 @@ def _dataset(name: str, arrays: Arrays, source: str) -> Dataset:
         )
     if unknown := sorted(set(np.unique(arrays["y_test"])) ^ set(np.unique(arrays["y_train"]))):
         raise ValueError(
-            f"{source}: label {_words(unknown)} is in only one of y_train and y_test; give each class images in both"
+            f"{source}: label {listed(unknown)} is in only one of y_train and y_test; give each class images in both"
         )
     train = Split(arrays["x_train"][..., np.newaxis], arrays["y_train"].astype(np.int32))
     test = Split(arrays["x_test"][..., np.newaxis], arrays["y_test"].astype(np.int32))
@@ -364,10 +223,6 @@ def _idx_sha256(array: npt.NDArray[np.uint8]) -> str:
     """SHA-256 of an array as an uncompressed IDX file, the format that MNIST is published in."""
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
     return hashlib.sha256(header + np.ascontiguousarray(array, np.uint8).tobytes()).hexdigest()
-
-
-def _words(values: Sequence[object]) -> str:
-    return ", ".join(str(value) for value in values)
 
 
 def _by(images: np.ndarray) -> str:

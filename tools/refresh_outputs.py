@@ -2,7 +2,7 @@
 
 The result rows on the digits are stored too, without their seconds, and README.md gets lesson 05's table and figure.
 
-    MNIST_NPZ=.../mnist.npz python tests/refresh_outputs.py [--only 03,05] [--anew]
+    MNIST_NPZ=.../mnist.npz python tools/refresh_outputs.py [--only 03,05] [--anew]
 
 What is stored has no timestamps, execution metadata, widgets, absolute paths or log lines, and does not change from run
 to run: a cell that is not compared (tagged nbval-ignore-output) keeps what is stored while its source is the same as at
@@ -22,11 +22,11 @@ import nbformat
 import pandas as pd
 from nbformat import NotebookNode
 
-from helpers import lessons
+from helpers.runner import notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
-REFERENCE = Path(__file__).resolve().parent / "reference"
+REFERENCE = ROOT / "tests" / "reference"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 UNWANTED = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|usr|opt|Users)/|oneDNN|absl::|0x[0-9a-f]{6,}")
 
@@ -35,7 +35,7 @@ def execute(path: Path, parameters: dict) -> NotebookNode:
     """Run a notebook; return it with its outputs, and with papermill's cell of parameters if there are any."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / path.name
-        lessons.execute(lessons.notebook(str(path)), output, parameters, description=path.stem)
+        notebooks.execute(notebooks.find(str(path)), output, parameters, description=path.stem)
         return nbformat.read(output, as_version=4)
 
 
@@ -141,7 +141,7 @@ def result_table(path: Path) -> str:
 
 def refresh_readme(lesson: Path) -> None:
     """Put lesson 05's table into README.md and its key figure beside the lessons."""
-    marks = "<!-- result table: written by tests/refresh_outputs.py from lesson 05 -->", "<!-- end of result table -->"
+    marks = "<!-- result table: written by tools/refresh_outputs.py from lesson 05 -->", "<!-- end of result table -->"
     readme = ROOT / "README.md"
     before, rest = readme.read_text(encoding="utf-8").split(marks[0])
     after = rest.split(marks[1])[1]

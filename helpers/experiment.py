@@ -1,0 +1,142 @@
+"""The experiment: strategies by label budget by seed, one tidy row per training.
+
+With the same label budget and seed, all strategies get the same images in the same order. They share one recipe, so
+they make equally many updates in batches of one size. A seed repeats everything: the validation split, pretraining,
+initial weights, the images drawn for a budget, the order of batches, dropout.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from helpers.cnn import Architecture
+from helpers.datasets import Dataset
+from helpers.tasks import Task, check_seed, split_tasks, subsample
+from helpers.training import Recipe
+from helpers.transfer import (
+    STRATEGIES,
+    Networks,
+    Pretrained,
+    Strategy,
+    check_frozen_convs,
+    pretrained,
+    result_row,
+    strategies_for,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be compared; `check` refuses a plan that cannot be carried out, before anything is trained."""
+
+    source_classes: Sequence[int]
+    target_classes: Sequence[int]
+    strategies: Sequence[str] = tuple(STRATEGIES)
+    labels_per_class: Sequence[int | str] = (10, 50, "all")
+    seeds: Sequence[int] = (0, 1, 2)
+    validation_fraction: float = 0.1
+    frozen_convs: int = 2
+
+    def check(self, dataset: Dataset) -> None:
+        """Raise ValueError for budgets, seeds, strategies or classes that cannot be, for this dataset."""
+        for name in ("labels_per_class", "seeds"):
+            values = getattr(self, name)
+            if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+                raise ValueError(f"{name}: {values!r} is not a list with at least one entry")
+            if len({str(value) for value in values}) < len(values):
+                raise ValueError(f"{name}: {list(values)} holds an entry twice; give each once")
+        for seed in self.seeds:
+            check_seed("seeds", seed)
+            _, target = self.tasks(dataset, seed)
+            for budget in self.labels_per_class:
+                subsample(target.train, budget, seed)
+        check_frozen_convs(self.frozen_convs)
+        strategies, left_out = strategies_for(self.strategies, len(self.source_classes), len(self.target_classes))
+        if not strategies:
+            raise ValueError(f"strategies: {list(self.strategies)} leaves nothing to compare: {left_out}")
+
+    def tasks(self, dataset: Dataset, seed: int) -> tuple[Task, Task]:
+        """Return the source and the target task as this seed splits them."""
+        return split_tasks(dataset, self.source_classes, self.target_classes, self.validation_fraction, seed)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rows of all trainings, why strategies were left out, the target task, and probabilities for its test images.
+
+    These are `(n, classes)`, by strategy, label budget and seed.
+    """
+
+    results: pd.DataFrame
+    left_out: dict[str, str]
+    target: Task
+    probabilities: dict[tuple[str, int | str, int], np.ndarray] = field(repr=False)
+
+
+def compare(
+    dataset: Dataset, plan: Plan, architecture: Architecture, recipe: Recipe, folder: Path, progress: bool = True
+) -> Comparison:
+    """Train every strategy at every label budget with every seed, on the target task, and test each trained network
+    once.
+
+    Pretraining runs once per seed, or is taken from the run folder; its row is `scratch` on the source task.
+    `architecture.classes` is set from the plan. The largest thing in memory is one set of cached features.
+    """
+    plan.check(dataset)
+    strategies, left_out = strategies_for(plan.strategies, len(plan.source_classes), len(plan.target_classes))
+    source_cnn = replace(architecture, classes=len(plan.source_classes))
+    target_cnn = replace(architecture, classes=len(plan.target_classes))
+    networks = Networks(target_cnn, recipe, plan.frozen_convs)
+    lent = networks if source_cnn == target_cnn else Networks(source_cnn, recipe)
+    needs_source = any(strategy.extractor == "pretrained" for strategy in strategies)
+    trainings = len(plan.seeds) * (needs_source + len(plan.labels_per_class) * len(strategies))
+    rows, probabilities = [], {}
+    with tqdm(total=trainings, desc="trainings", disable=not progress) as bar:
+        for seed in plan.seeds:
+            source, target = plan.tasks(dataset, seed)
+            network = pretrained(folder, source, source_cnn, recipe, seed, lent) if needs_source else None
+            del source  # its images are done with
+            if network:
+                rows.append(network.row)
+                bar.update()
+            trained = {budget: [] for budget in plan.labels_per_class}
+            for row, predicted in _with_seed(networks, strategies, plan.labels_per_class, target, seed, network):
+                trained[row["labels_per_class"]].append(row)
+                probabilities[row["strategy"], row["labels_per_class"], seed] = predicted
+                bar.update()
+            rows += [row for at_budget in trained.values() for row in at_budget]
+    results = pd.DataFrame(rows).fillna({"pretrain_seconds": 0.0, "extract_seconds": 0.0})
+    return Comparison(results, left_out, target, probabilities)
+
+
+def _with_seed(
+    networks: Networks,
+    strategies: list[Strategy],
+    budgets: Sequence[int | str],
+    task: Task,
+    seed: int,
+    source: Pretrained | None,
+) -> Iterator[tuple[dict, np.ndarray]]:
+    """Yield each strategy's result row and test probabilities at each budget.
+
+    Strategies with the same frozen features share their extraction; all budgets share that of the test images.
+    """
+    for kind in ("random", "pretrained"):  # one kind at a time, so that only one set of features is in memory
+        alike = [strategy for strategy in strategies if strategy.extractor == kind]
+        cached = test = None
+        for budget in budgets:
+            images, cached = subsample(task.train, budget, seed), None  # the last set is gone before the next is made
+            for strategy in alike:
+                frozen = strategy.freezes and networks.caches_features
+                if frozen and cached is None:
+                    cached = networks.extract(strategy, task, images, seed, source, test)
+                    test = cached[1]
+                training, predicted = networks.train(strategy, task, images, seed, source, cached if frozen else None)
+                row = result_row(task, strategy.name, budget, seed, networks.recipe, training, predicted)
+                row["pretrain_seconds"] = source.row["train_seconds"] if kind == "pretrained" else 0.0
+                row["extract_seconds"] = cached[0].seconds if frozen else 0.0
+                yield row, predicted

@@ -1,0 +1,96 @@
+"""What every figure is made of: its size, its alternative text, the strategies' colours; and buttons that redraw one.
+
+A figure carries a sentence of alternative text that says what it shows. IPython puts it into the output's metadata,
+and nbconvert into the HTML.
+"""
+
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+from IPython import get_ipython
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    import ipywidgets
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; marker and line tell the strategies apart in grey.
+STYLES = {
+    "scratch": {"color": "#000000", "marker": "o", "linestyle": "-"},
+    "frozen": {"color": "#0072B2", "marker": "s", "linestyle": "-"},
+    "fine-tuned": {"color": "#009E73", "marker": "^", "linestyle": "--"},
+    "random-frozen": {"color": "#E69F00", "marker": "D", "linestyle": ":"},
+    "reused-head": {"color": "#CC79A7", "marker": "v", "linestyle": "-."},
+}
+TRAINING, VALIDATION = "#0072B2", "#D55E00"
+WIDTH = 8.0  # inches
+
+
+class DescribedFigure(Figure):
+    """A Matplotlib figure with alternative text: one sentence that says what it shows."""
+
+    alternative_text = ""
+
+    def __repr__(self) -> str:
+        """Return what a plain Figure says of itself, its size and its number of axes."""
+        return super().__repr__().replace(type(self).__name__, "Figure")
+
+
+def png(figure: DescribedFigure) -> tuple[bytes, dict[str, str]]:
+    """Render a figure as a PNG image, with its alternative text as the metadata that a notebook's output has."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white", metadata={"Software": None})
+    return buffer.getvalue(), {"alt": figure.alternative_text}
+
+
+# Matplotlib's own formatter for notebooks knows nothing of alternative text, so ours takes the more specific class.
+if shell := get_ipython():
+    shell.display_formatter.formatters["image/png"].for_type(DescribedFigure, png)
+
+
+def new_figure(height: float, width: float = WIDTH) -> DescribedFigure:
+    """Make an empty figure, sizes in inches. Pyplot does not manage it, so a notebook shows it once and frees it."""
+    return DescribedFigure(figsize=(width, height), layout="constrained")
+
+
+def described(figure: DescribedFigure, text: str) -> DescribedFigure:
+    """Give a finished figure its alternative text."""
+    figure.alternative_text = text
+    return figure
+
+
+def show_image(axis: Axes, image: np.ndarray) -> None:
+    """Draw one image `(height, width, 1)`, ink dark on a white ground."""
+    axis.set_axis_off()
+    axis.imshow(image[..., 0], cmap="gray_r", vmin=0, vmax=255)
+
+
+def browse(draw: Callable[..., DescribedFigure], **choices: Sequence) -> "ipywidgets.VBox":
+    """Return buttons for each argument of `draw` above the figure that it returns, drawn anew at each choice.
+
+    `ipywidgets.interact` shows outputs of any kind, but that can make a headless run wait for ever (nbclient issue
+    312). Raises ImportError that says what to install where ipywidgets is missing.
+    """
+    try:
+        import ipywidgets
+    except ImportError as error:
+        raise ImportError(
+            "these buttons need ipywidgets: run `python -m pip install ipywidgets`, then restart JupyterLab"
+        ) from error
+
+    wide = {"description_width": "initial"}
+    buttons = {
+        name: ipywidgets.ToggleButtons(options=list(values), description=name.replace("_", " "), style=wide)
+        for name, values in choices.items()
+    }
+    picture = ipywidgets.Image(format="png", layout={"object_fit": "contain", "width": "fit-content"})
+
+    def redraw(_: object = None) -> None:
+        picture.value = png(draw(**{name: button.value for name, button in buttons.items()}))[0]
+
+    for button in buttons.values():
+        button.observe(redraw, "value")
+    redraw()
+    return ipywidgets.VBox([*buttons.values(), picture])

@@ -1,0 +1,110 @@
+"""Figures of networks: their layers, their filters and feature maps, their training."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from helpers.plots.figures import TRAINING, VALIDATION, described, new_figure, show_image
+
+if TYPE_CHECKING:
+    import keras
+
+
+def network(costs: pd.DataFrame) -> Figure:
+    """Draw each layer's share of the parameters and of the multiply-adds; `costs` from `cnn.layer_costs`."""
+    figure = new_figure(height=0.32 * len(costs) + 0.9)
+    axes = figure.subplots(1, 2, sharey=True)
+    names = [
+        f"{name}  {'×'.join(map(str, shape))}" for name, shape in zip(costs["layer"], costs["output"], strict=True)
+    ]
+    for axis, column, color in zip(axes, ("parameters", "multiply_adds"), ("#E69F00", "#0072B2"), strict=True):
+        share = 100 * costs[column] / costs[column].sum()
+        axis.barh(names, share, color=color)
+        for position, (part, count) in enumerate(zip(share, costs[column], strict=True)):
+            if count:
+                axis.text(part + 1, position, f"{count:,} ({part:.1f} %)", va="center", fontsize=8)
+        axis.set(
+            title=column.replace("_", "-"), xlabel="share of the total [%]", xlim=(0, 150), xticks=range(0, 101, 25)
+        )
+    axes[0].invert_yaxis()
+    convolutions = costs[costs["layer"].str.startswith("conv")].sum(numeric_only=True) / costs.sum(numeric_only=True)
+    return described(
+        figure,
+        f"The layers from input to output. The convolutions hold {convolutions['parameters']:.1%} of the parameters "
+        f"and do {convolutions['multiply_adds']:.1%} of the multiply-adds.",
+    )
+
+
+def filters(models: Mapping[str, "keras.Model"], layer: str = "conv1") -> Figure:
+    """Show the first 32 kernels of a convolution over their first channel, a block per network; zero is middle grey."""
+    figure = new_figure(height=2.6)
+    kernels = {title: model.get_layer(layer).kernel.numpy()[:, :, 0, :32] for title, model in models.items()}
+    limit = max(np.abs(kernel).max() for kernel in kernels.values())
+    for panel, (title, kernel) in zip(
+        figure.subfigures(1, len(models), squeeze=False)[0], kernels.items(), strict=True
+    ):
+        panel.suptitle(f"{title} (dark: negative, bright: positive)", fontsize=10)
+        for index, axis in enumerate(panel.subplots(4, 8).flat):
+            axis.set_axis_off()
+            if index < kernel.shape[-1]:
+                axis.imshow(kernel[:, :, index], cmap="gray", vmin=-limit, vmax=limit)
+    return described(
+        figure, f"The first convolution's kernels, {' beside '.join(models)}: dark is negative, bright positive."
+    )
+
+
+def feature_maps(image: np.ndarray, maps: np.ndarray, shown: int = 8) -> Figure:
+    """Show one image `(height, width, 1)` and the first `shown` of its feature maps `(height, width, filters)`."""
+    shown = min(shown, maps.shape[-1])
+    figure = new_figure(height=1.4)
+    axes = figure.subplots(1, shown + 1)
+    show_image(axes[0], image)
+    axes[0].set_title("image", fontsize=9)
+    for index, axis in enumerate(axes[1:]):
+        axis.set_axis_off()
+        axis.imshow(maps[:, :, index], cmap="viridis", vmin=0, vmax=maps.max())
+        axis.set_title(f"map {index}", fontsize=9)
+    return described(
+        figure, f"One image and {shown} of the {maps.shape[-1]} feature maps that the extractor makes of it."
+    )
+
+
+def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """Show training and validation accuracy by epoch, one panel per training; histories as `Training.history`."""
+    figure = new_figure(height=3.0)
+    axes = figure.subplots(1, len(histories), sharey=True, squeeze=False)[0]
+    names = ("training batches (solid)", TRAINING), ("validation (dashed)", VALIDATION)
+    for axis, (title, history) in zip(axes, histories.items(), strict=True):
+        axis.plot(history["epoch"], 100 * history["accuracy"], color=TRAINING, marker="o", markersize=3)
+        axis.plot(
+            history["epoch"],
+            100 * history["validation_accuracy"],
+            color=VALIDATION,
+            marker="s",
+            markersize=3,
+            linestyle="--",
+        )
+        axis.set(title=title, xlabel="epochs", ylim=(0, 104))
+        axis.grid(alpha=0.3)
+        for height, (name, color) in enumerate(names):
+            axis.text(0.97, 0.04 + 0.09 * height, name, color=color, ha="right", transform=axis.transAxes)
+    axes[0].set_ylabel("accuracy [%]")
+    ends = [f"{title}: {history['validation_accuracy'].iloc[-1]:.1%}" for title, history in histories.items()]
+    return described(figure, f"Accuracy by epoch. Validation accuracy at the end: {'; '.join(ends)}.")
+
+
+def epoch_seconds(seconds: Mapping[str, float]) -> Figure:
+    """Show the seconds that one epoch takes in each way of training."""
+    figure = new_figure(height=0.42 * len(seconds) + 0.8)
+    axis = figure.subplots()
+    axis.barh(list(seconds), list(seconds.values()), color=TRAINING)
+    for position, value in enumerate(seconds.values()):
+        axis.text(value, position, f" {value:.1f} s", va="center")
+    axis.invert_yaxis()
+    axis.set(xlabel="seconds per epoch", xlim=(0, 1.15 * max(seconds.values())))
+    return described(
+        figure, "Seconds per epoch: " + "; ".join(f"{name}: {value:.1f}" for name, value in seconds.items()) + "."
+    )

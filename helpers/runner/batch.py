@@ -1,0 +1,270 @@
+"""A run: lessons executed headless, one after the other, into a folder that records what was given, done and used."""
+
+import itertools
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helpers import __version__, artefacts, datasets
+from helpers.runner import notebooks, parameters
+from helpers.runner.notebooks import THREADS, CellError, Notebook
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "scipy", "matplotlib", "papermill", "nbconvert")
+COLUMNS = ("lesson", "task", "classes", "strategy", "labels_per_class", "seed", "updates", "test_accuracy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of a run, the record that its `run.json` keeps, and what its user should know beforehand."""
+
+    folder: Path
+    record: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+
+def new(dataset: str | None, values: dict[str, Any], only: Sequence[str] | None, out: Path | None) -> Run:
+    """Check the dataset, the other parameters' values, the lessons wanted and the folder; then make that folder.
+
+    Without `only` all lessons are wanted. Without `out` the folder is made below `runs/`. Raises ValueError,
+    DownloadError or OSError for what cannot be.
+    """
+    wanted = notebooks.lessons() if only is None else {notebooks.lesson(number) for number in only}
+    chosen = sorted(wanted, key=lambda lesson: lesson.number)
+    values = dict(values)
+    if dataset is not None and values.setdefault("dataset", dataset) != dataset:
+        raise ValueError(f"dataset: given twice, as {dataset!r} and {values['dataset']!r}")
+    if isinstance(values.get("dataset"), str) and values["dataset"].endswith(".npz"):
+        values["dataset"] = absolute(values["dataset"])
+    artefacts.check_folder("--out", str(out or "runs"), (out or Path("runs")).absolute())
+    if out is not None and out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"--out: {str(out)!r} exists and is not an empty folder; give a new one")
+    notes = []
+    try:
+        loaded = parameters.check(chosen, values)
+    except datasets.DownloadError:
+        if "dataset" in values:
+            raise
+        values["dataset"] = "digits"
+        loaded = parameters.check(chosen, values)
+        notes.append("MNIST is not on this machine and cannot be downloaded: running on the embedded digits")
+    data = _data(loaded)
+    if data and (twice := data["test images also in training"]):
+        notes.append(f"Note: {twice} of {len(loaded.test)} test images are training images too; test accuracy flatters")
+    record = {
+        "status": "running",
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "parameters": values,
+        "dataset": data,
+        "made_with": _made_with(),
+        "lessons": [_entry(lesson, values) for lesson in chosen],
+    }
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        return Run(out.absolute(), record, notes)
+    name = Path(loaded.name).stem if loaded else "run"
+    return Run(_make_folder(Path.cwd() / "runs" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"), record, notes)
+
+
+def resume(folder: Path) -> Run:
+    """Return a run that is to go on, after the checks that a new one gets; raise ValueError if it cannot."""
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        chosen = [notebooks.lesson(entry["name"]) for entry in record["lessons"]]
+        values, data, before = dict(record["parameters"]), record["dataset"], record["made_with"]
+        done = [entry["status"] == "done" and _intact(folder, entry) for entry in record["lessons"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"--resume: {str(folder)!r} holds no run.json of a run that could go on") from error
+    if data != _data(parameters.check(chosen, values)):
+        raise ValueError(f"--resume: dataset is not the one that this run started with, {data}; start a new run")
+    notes = []
+    record["made_with"] = _made_with()
+    if record["made_with"] != before:
+        notes.append("Note: versions, code or machine changed since this run started; run.json keeps both")
+        record.setdefault("made_with_before", []).append(before)
+    for position, lesson in enumerate(chosen):
+        if not done[position]:
+            if record["lessons"][position]["status"] == "done":
+                notes.append(f"Note: notebook or results of lesson {lesson.name} are damaged; the lesson is run again")
+            record["lessons"][position] = _entry(lesson, values)
+    return Run(folder, record, notes)
+
+
+def execute(run: Run, received: list[int]) -> str | None:
+    """Execute the lessons that are not done, up to the first that fails; return what is to be said of that one.
+
+    `received` are the signals of `signals_as_exit`.
+    """
+    artefact_folder = str(run.folder / "artefacts")
+    values, lessons = {"run_dir": artefact_folder, **run.record["parameters"]}, run.record["lessons"]
+    for position, entry in enumerate(lessons, start=1):
+        if entry["status"] == "done":
+            continue
+        lesson, output, start = notebooks.lesson(entry["name"]), _notebook(run.folder, entry), time.perf_counter()
+        output.parent.mkdir(exist_ok=True)
+        entry["status"] = "running"
+        _save(run)
+        passed = {name: value for name, value in values.items() if name in notebooks.defaults(lesson.path)}
+        try:
+            label = f"{lesson.name} ({position} of {len(lessons)})"
+            results = {"TRANSFER_TUTORIAL_RESULTS": artefact_folder}
+            notebooks.execute(lesson, output, passed, label, environment=results)
+            entry |= {"status": "done", "results": _results_checksum(run.folder, entry)}
+        except CellError as error:
+            if received:  # not the lesson's fault: the signal's exit was lost on its way, the kernel was not
+                raise SystemExit(128 + received[0]) from error
+            entry |= {"status": "failed", "cell": error.cell, "error": str(error)}
+            run.record["status"] = "failed"
+            return f"lesson {lesson.name}, cell [{error.cell}]: {error}\nThe notebook up to there: {output}"
+        finally:
+            entry["seconds"] = round(time.perf_counter() - start, 1)
+    run.record["status"] = "done"
+    return None
+
+
+def write_results(run: Run) -> "pd.DataFrame":
+    """Write `results.csv`: the rows of the lessons that are done, one per training, as text; return them."""
+    import pandas as pd
+
+    paths = [_result_file(run.folder, entry) for entry in run.record["lessons"] if entry["status"] == "done"]
+    tables = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths if path.is_file()]
+    rows = pd.concat(tables, ignore_index=True).fillna("") if tables else pd.DataFrame(columns=list(COLUMNS))
+    artefacts.write_text(run.folder / "results.csv", rows.to_csv(index=False))
+    return rows
+
+
+@contextmanager
+def recorded(run: Run) -> Iterator[None]:
+    """Keep in `run.json` how far a run has come, however the block ends."""
+    try:
+        run.record["status"] = "running"
+        _save(run)
+        yield
+        _save(run)
+    except BaseException as error:  # a signal; else a full disk, a page that cannot be written
+        run.record["status"] = status = "interrupted" if isinstance(error, SystemExit) else "failed"
+        for entry in run.record["lessons"]:
+            if entry["status"] == "running":
+                entry["status"] = status
+        with suppress(OSError):
+            _save(run)
+        raise
+
+
+@contextmanager
+def signals_as_exit(kill_children: bool = True) -> Iterator[list[int]]:
+    """Turn Ctrl-C and SIGTERM into SystemExit with the exit code that shells expect, 130 or 143, and kill the kernel.
+
+    SystemExit passes through asyncio, nbclient and papermill, which saves the notebook on its way. Yields the list of
+    signals received.
+    """
+    import psutil
+
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        for each in signals:  # a second Ctrl-C shall not break what saves the work
+            signal.signal(each, signal.SIG_IGN)
+        children = psutil.Process().children(recursive=True) if kill_children else []
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(children, timeout=3)
+        sys.exit(128 + number)
+
+    received: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {each: signal.signal(each, stop) for each in signals}
+    try:
+        yield received
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def absolute(path: str) -> str:
+    """Return the absolute path of a file: kernels and `--resume` may start in another folder."""
+    return os.path.abspath(os.path.expanduser(path))  # unlike Path's, it leaves the name of an unknown user as it is
+
+
+def _save(run: Run) -> None:
+    artefacts.write_text(run.folder / "run.json", json.dumps(run.record, indent=1))
+
+
+def _entry(lesson: Notebook, values: dict[str, Any]) -> dict[str, Any]:
+    """Return what `run.json` says of a lesson before it runs; `run_dir` only where the user chose it."""
+    defaults = {name: value for name, value in notebooks.defaults(lesson.path).items() if name != "run_dir"}
+    passed = {name: value for name, value in values.items() if name in defaults or name == "run_dir"}
+    identity = {"number": lesson.number, "name": lesson.name, "title": lesson.title}
+    return {**identity, "status": "not run", "parameters": {**defaults, **passed}}
+
+
+def _intact(folder: Path, entry: dict[str, Any]) -> bool:
+    """Tell whether a lesson's notebook can be read, and whether its result rows, if any, are those that it left."""
+    readable = bool(notebooks.code_cells(_notebook(folder, entry)))
+    return readable and entry.get("results") == _results_checksum(folder, entry)
+
+
+def _results_checksum(folder: Path, entry: dict[str, Any]) -> str | None:
+    """Return the SHA-256 of a lesson's result rows, None if there are none."""
+    path = _result_file(folder, entry)
+    return artefacts.sha256(path) if path.is_file() else None
+
+
+def _notebook(folder: Path, entry: dict[str, Any]) -> Path:
+    return folder / "lessons" / f"{entry['name']}.ipynb"
+
+
+def _result_file(folder: Path, entry: dict[str, Any]) -> Path:
+    return folder / "artefacts" / f"results-{entry['number']}.csv"
+
+
+def _make_folder(wanted: Path) -> Path:
+    """Make a new folder under this name, or with a number behind it where that is taken."""
+    for count in itertools.count(1):
+        path = wanted if count == 1 else wanted.with_name(f"{wanted.name}-{count}")
+        with suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
+
+
+def _data(dataset: datasets.Dataset | None) -> dict[str, Any] | None:
+    """Return what identifies the data of a run, and how far its test set can be trusted."""
+    if dataset is None:
+        return None
+    images = {"training images": len(dataset.train), "test images": len(dataset.test)}
+    images["test images also in training"] = datasets.duplicated_images(dataset)
+    return {"name": dataset.name, "sha256": dataset.fingerprint, **images}
+
+
+def _made_with() -> dict[str, Any]:
+    """Return versions, machine and commit: what a run depends on beside its parameters and data."""
+    commit, processor = None, platform.processor() or platform.machine()
+    if (artefacts.REPOSITORY / ".git").exists():
+        command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        with suppress(OSError):  # no git on this machine
+            ran = subprocess.run(command, cwd=artefacts.REPOSITORY, capture_output=True, text=True)
+            commit = ran.stdout.strip() or None
+    with suppress(OSError, TypeError):  # Linux's own processor names are empty, its /proc says more
+        processor = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())[1]
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    settings = {name: os.environ[name] for name in (*THREADS, "TF_ENABLE_ONEDNN_OPTS") if name in os.environ}
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    return {
+        "versions": {"tutorial": __version__, "python": platform.python_version(), **versions},
+        "machine": {"system": platform.platform(), "processor": processor, "threads": threads, **settings},
+        "commit": commit,
+    }

@@ -1,0 +1,194 @@
+"""The command line: `transfer-tutorial run` executes the lessons headless and leaves a folder with all that came out;
+`transfer-tutorial sweep` executes one of them over a grid of parameters.
+
+Options in, lines out. What takes time to import is imported inside the commands, so that `--help` answers at once.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from helpers import __version__
+
+if TYPE_CHECKING:
+    from helpers.runner.sweep import Sweep
+
+FOLDER = click.Path(path_type=Path)
+
+
+class BadInput(click.ClickException):
+    """Something given cannot be; said in one line, before anything is run or written."""
+
+    exit_code = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="transfer-tutorial")
+def main() -> None:
+    """Transfer learning by running the experiment properly: five notebooks, run as lessons or headless."""
+    if os.environ.get("MNIST_NPZ"):
+        from helpers.runner import batch
+
+        os.environ["MNIST_NPZ"] = batch.absolute(os.environ["MNIST_NPZ"])
+
+
+@main.command()
+@click.option("--dataset", metavar="NAME-OR-FILE", help="Data.  [default: mnist, or digits without it]")
+@click.option("--only", metavar="LESSONS", help="Run these lessons only, such as 03,05.")
+@click.option("-p", "given", type=(str, str), multiple=True, metavar="NAME VALUE", help="Set a parameter; YAML.")
+@click.option("--out", type=FOLDER, metavar="DIR", help="New folder.  [default: runs/<dataset>-<date>-<time>]")
+@click.option("--resume", type=FOLDER, metavar="DIR", help="Go on with an interrupted or failed run.")
+def run(
+    dataset: str | None, only: str | None, given: tuple[tuple[str, str], ...], out: Path | None, resume: Path | None
+) -> None:
+    """Run the lessons headless, with their parameters as given, into a new folder.
+
+    It holds the executed notebooks, an index.html to look at, results.csv with one row per training, and run.json.
+    """
+    from helpers import artefacts
+    from helpers.runner import batch, parameters, report
+
+    with batch.signals_as_exit() as received, ExitStack() as held:
+        with _bad_input_in_one_line():
+            if resume is None:
+                lessons = None if only is None else [number.strip() for number in only.split(",")]
+                values = {name: parameters.read(name, text) for name, text in given}
+                started = batch.new(dataset, values, lessons, out)
+                held.enter_context(artefacts.lock("--out", started.folder))
+            elif dataset or only or given or out:
+                raise ValueError("--resume: takes everything from the run that it goes on with; give no other option")
+            else:
+                held.enter_context(artefacts.lock("--resume", resume))
+                started = batch.resume(resume.absolute())
+        for note in started.notes:
+            click.echo(note)
+        go_on = f"\nTo go on: transfer-tutorial run --resume '{started.folder}'"
+        try:
+            with batch.recorded(started):
+                failed = batch.execute(started, received)
+                results = batch.write_results(started)
+                index = report.write_run(started.folder, started.record, results)
+            if len(results):
+                click.echo("\nMean test accuracy in percent, by labels per class:\n")
+                click.echo(report.result_table(results).to_string(index=False))
+            click.echo(f"\nOpen {index}")
+        except SystemExit:
+            click.echo(f"\nInterrupted.{go_on}", err=True)
+            raise
+        except Exception as error:  # a full disk, a page that cannot be written
+            raise click.ClickException(f"{type(error).__name__}: {error}{go_on}") from error
+    if failed:
+        raise click.ClickException(failed + go_on)
+
+
+@main.command()
+@click.argument("notebook", metavar="LESSON")
+@click.option(
+    "--grid", "swept", multiple=True, metavar="NAME=V1,V2,...", help="Sweep over values of a parameter; YAML."
+)
+@click.option("-p", "given", type=(str, str), multiple=True, metavar="NAME VALUE", help="Set it in all runs; YAML.")
+@click.option("--out", type=FOLDER, required=True, metavar="DIR", help="New folder, or this sweep's to go on with it.")
+@click.option("--scheduler", metavar="ADDRESS", help="Run on this Dask cluster.  [default: on this machine]")
+@click.option(
+    "--workers", type=click.IntRange(1), metavar="N", help="Runs at a time here.  [default: as cores and memory allow]"
+)
+@click.option("--retries", type=click.IntRange(0), default=0, metavar="K", help="Repeat a run that fails, K times.")
+@click.option("--timeout", type=click.IntRange(1), metavar="SECONDS", help="Fail a run if a cell takes longer.")
+@click.option("--dry-run", is_flag=True, help="Print the table of runs and run nothing.")
+@click.option("--yes", is_flag=True, help="Allow more than 10,000 runs.")
+def sweep(
+    notebook: str,
+    swept: tuple[str, ...],
+    given: tuple[tuple[str, str], ...],
+    out: Path,
+    scheduler: str | None,
+    workers: int | None,
+    retries: int,
+    timeout: int | None,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Run one lesson, or a notebook of your own by its path, once for each combination of values in a grid.
+
+    DIR gets the executed notebooks, results.csv with the parameters as columns, and sweep.html to look at. The same
+    command again runs what is missing or failed.
+    """
+    from helpers import artefacts
+    from helpers.runner import batch, notebooks, parameters, sweep
+
+    with batch.signals_as_exit(kill_children=False):  # Dask stops its own
+        with _bad_input_in_one_line():
+            sweep.check_options(scheduler, workers)
+            grid, values = parameters.read_grid(swept), {name: parameters.read(name, text) for name, text in given}
+            planned = sweep.plan(notebooks.find(notebook), grid, values, out.absolute(), yes)
+            artefacts.check_folder("--out", str(out), planned.out)
+        before, missing = sweep.records(planned), len(sweep.missing(planned))
+        click.echo(f"{planned.notebook.name}: {len(planned.runs)} runs, {len(planned.runs) - missing} of them done")
+        if missing:
+            click.echo(sweep.estimate(before, missing))
+        if dry_run:
+            click.echo(sweep.table(planned, before).to_string())
+            return
+        try:
+            if missing:
+                _run_sweep(planned, scheduler, workers, retries, timeout)
+        except ValueError as error:
+            raise BadInput(str(error)) from error
+        except OSError as error:  # the scheduler is gone, the disk is full
+            with suppress(OSError):
+                _report_sweep(planned)
+            raise click.ClickException(f"{error}; the same command goes on") from error
+        except SystemExit:
+            _report_sweep(planned)
+            click.echo("\nInterrupted. The same command goes on", err=True)
+            raise
+        if failed := _report_sweep(planned):
+            first, count = failed[0], len(failed)
+            raise click.ClickException(f"{count} of {len(planned.runs)} runs failed, {first['name']}: {first['error']}")
+
+
+@contextmanager
+def _bad_input_in_one_line() -> Iterator[None]:
+    """Turn what the checks before a run refuse into one line."""
+    from helpers.datasets import DownloadError
+
+    try:
+        yield
+    except (ValueError, DownloadError, OSError) as error:
+        raise BadInput(str(error)) from error
+
+
+def _run_sweep(planned: "Sweep", scheduler: str | None, workers: int | None, retries: int, timeout: int | None) -> None:
+    """Execute the runs that are missing, with a progress bar."""
+    from tqdm import tqdm
+
+    from helpers import artefacts
+    from helpers.runner import sweep
+
+    workers, settings = sweep.settings_for(scheduler, workers)
+    with sweep.connect(scheduler, workers) as client:
+        planned.out.mkdir(parents=True, exist_ok=True)
+        with artefacts.lock("--out", planned.out):
+            missing, failed = sweep.missing(planned), 0  # known for sure only now
+            places = sum(client.nthreads().values())
+            click.echo(f"{len(missing)} to run, {places} at a time; Dask's dashboard: {client.dashboard_link}")
+            with tqdm(total=len(missing), unit="run") as bar:
+                for record in sweep.execute(client, planned, missing, retries, {**settings, "timeout": timeout}):
+                    failed += record["status"] == "failed"
+                    bar.set_postfix(finished=bar.n + 1 - failed, failed=failed, refresh=False)
+                    bar.update()
+
+
+def _report_sweep(planned: "Sweep") -> list[dict[str, Any]]:
+    """Write `results.csv` and the page and print where to look; return the records of this grid's failed runs."""
+    from helpers.runner import report, sweep
+
+    if not (planned.out / "sweep.json").is_file():
+        return []  # stopped before the first run began
+    records = sweep.records(planned)
+    click.echo(f"\nOpen {report.write_sweep(planned, records, sweep.write_results(planned, records))}")
+    return [record for record in records if record["status"] == "failed" and record["name"] in planned.runs]

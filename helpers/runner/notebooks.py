@@ -1,0 +1,205 @@
+"""Notebooks: find a lesson or a notebook of one's own, read its parameters, execute it in a kernel of its own."""
+
+import ast
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from helpers.artefacts import REPOSITORY, write_text
+from helpers.datasets import listed
+
+LESSONS = REPOSITORY / "notebooks"
+KERNEL = "python3"
+THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # a kernel's
+LONGEST_SOCKET_FOLDER = 90  # bytes; the whole path of a socket has 103 at most on macOS, 107 on Linux
+
+
+class CellError(RuntimeError):
+    """A notebook stopped at a cell that failed; `cell` is the number in its `In [...]`."""
+
+    def __init__(self, cell: int, message: str) -> None:
+        super().__init__(message)
+        self.cell = cell
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook: number "03", name "03_pretraining", the title in its first heading, and its file.
+
+    Lessons have a number, a notebook of one's own has none.
+    """
+
+    number: str
+    name: str
+    title: str
+    path: Path
+
+
+def lessons() -> list[Notebook]:
+    """Return all lessons in their order; raise ValueError where none are installed."""
+    found = [
+        Notebook(path.name.split("_")[0], path.stem, _title(path), path)
+        for path in sorted(LESSONS.glob("[0-9][0-9]_*.ipynb"))
+    ]
+    if not found:
+        raise ValueError(f"no lessons in {str(LESSONS)!r}; install from a clone of the repository, with pip install -e")
+    return found
+
+
+def lesson(number: str) -> Notebook:
+    """Return the lesson "03", "3" or "03_pretraining"; raise ValueError for one that does not exist."""
+    known = lessons()
+    for candidate in known:
+        if number in (candidate.name, candidate.number, candidate.number.lstrip("0")):
+            return candidate
+    raise ValueError(f"lesson: {number!r} is not known; allowed are {listed(each.name for each in known)}")
+
+
+def find(name: str) -> Notebook:
+    """Return a lesson by its number or name, or the notebook in a file; raise ValueError for one that is not there."""
+    if not name.endswith(".ipynb"):
+        return lesson(name)
+    path = Path(name).expanduser().absolute()
+    try:
+        own = Notebook("", path.stem, _title(path), path)
+    except OSError as error:
+        raise ValueError(f"notebook: there is no file {name!r} that can be read") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"notebook: {name!r} is not a notebook of format 4, JSON with a list of cells") from error
+    return next((each for each in lessons() if each.path == path.resolve()), own)
+
+
+def defaults(path: Path) -> dict[str, Any]:
+    """Return the defaults of a notebook's parameters by name, None for one that has to be computed.
+
+    Papermill reads them from the cell tagged `parameters`.
+    """
+    import papermill
+
+    return {name: _value(found["default"]) for name, found in papermill.inspect_notebook(_unformatted(path)).items()}
+
+
+def fingerprint(path: Path) -> str:
+    """Return the SHA-256 of what a notebook executes: its code cells with their tags, without outputs and prose."""
+    cells = [("".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in code_cells(path)]
+    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
+
+
+def execute(
+    notebook: Notebook,
+    output: Path,
+    values: dict[str, Any],
+    description: str | None = None,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout: int | None = None,
+) -> None:
+    """Execute a notebook in a fresh kernel of this interpreter and save it to `output` after each cell.
+
+    Any number of processes can do so at once. With a description there is a progress bar. The kernel works in
+    `folder`, else where this process does, and sees this process's environment variables with those of `environment`
+    changed. A cell fails after `timeout` seconds.
+
+    Raises CellError at the first cell that fails, after the notebook up to there was saved.
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.iorw import LocalHandler, papermill_io
+
+    class WholeFiles(LocalHandler):
+        """Writes a notebook so that it can be read at any moment, also after the run was killed while writing it."""
+
+        def write(self, text: str, path: str) -> None:
+            write_text(Path(path), text)
+
+    papermill_io.register(str(output), WholeFiles())
+    try:
+        with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as sockets:
+            papermill.execute_notebook(
+                _unformatted(notebook.path),
+                _unformatted(output),
+                parameters=values,
+                kernel_name=KERNEL,
+                language="python",
+                kernel_manager_class=_kernel_manager(sockets, folder, environment or {}, quiet=not description),
+                progress_bar={"desc": description} if description else False,
+                execution_timeout=timeout,
+            )
+    except papermill.PapermillExecutionError as error:
+        raise CellError(error.exec_count, f"{error.ename}: {error.evalue}") from error
+    except Exception as error:  # a kernel that died or never started, a full disk
+        started = sum(bool(cell["metadata"].get("papermill", {}).get("start_time")) for cell in code_cells(output))
+        message = f"{type(error).__name__}: {error}"
+        if isinstance(error, DeadKernelError):
+            message += "; most often memory ran out, so shut other kernels down before you go on"
+        raise CellError(started, message) from error
+
+
+def code_cells(notebook: Path) -> list[dict[str, Any]]:
+    """Return the code cells of a notebook's file, none if there is no such file or it cannot be read."""
+    try:
+        return [cell for cell in json.loads(notebook.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _kernel_manager(sockets: str, folder: Path | None, environment: Mapping[str, str], quiet: bool) -> type:
+    """Return a class that starts this interpreter's kernel in `folder`, with `environment` added to this process's.
+
+    Its sockets lie in `sockets`, an empty folder for this one kernel. A quiet kernel says nothing on the terminal.
+    """
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+
+    class ThisInterpreter(AsyncKernelManager):
+        """Starts this interpreter's kernel, even where the user installed another one's under the same name."""
+
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), **settings)
+            self.transport_encryption = "auto"  # else each kernel warns on the terminal; older clients ignore it
+            self.shutdown_wait_time = 1.0  # a kernel has nothing left to do then, and now and then misses the request
+            # A TCP port is found free, let go and told to the kernel; meanwhile another process can be given it, and
+            # then this kernel dies or never answers. Files in a folder of its own are nobody else's.
+            if os.name == "posix" and len(os.fsencode(sockets)) <= LONGEST_SOCKET_FOLDER:
+                self.transport, self.ip = "ipc", f"{sockets}/kernel"
+
+        async def start_kernel(self, **settings: Any) -> None:
+            """Start the kernel where it shall work; papermill's own way moves the whole process there.
+
+            What it says beside the notebook, such as that it was asked to stop, would get in between other bars.
+            """
+            settings |= {"cwd": folder and str(folder), "env": {**os.environ, **environment}}
+            if quiet:
+                settings["stderr"] = subprocess.DEVNULL
+            await super().start_kernel(**settings)
+
+    return ThisInterpreter
+
+
+def _value(text: str) -> Any:
+    """Read a default as papermill hands it over, Python as it stands in the cell; None for more than a literal."""
+    with suppress(ValueError, SyntaxError, TypeError):
+        return ast.literal_eval(text)
+    return None
+
+
+def _title(path: Path) -> str:
+    """Return the text of a notebook's first heading, or its file name if it has none."""
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "markdown":
+            for line in "".join(cell["source"]).splitlines():
+                if line.startswith("#"):
+                    return line.lstrip("#").strip()
+    return path.stem
+
+
+def _unformatted(path: Path) -> str:
+    """Return a path that papermill, which formats paths as templates, leaves as it is."""
+    return str(path).replace("{", "{{").replace("}", "}}")

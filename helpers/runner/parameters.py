@@ -1,0 +1,149 @@
+"""Parameters: read them as text, and check them before anything runs. The one place where notebooks meet the science.
+
+Nothing here imports TensorFlow.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields
+from functools import cache
+from typing import Any
+
+from helpers import artefacts, cnn, datasets, experiment, tasks, training, transfer
+from helpers.datasets import Dataset, listed
+from helpers.runner import notebooks
+from helpers.runner.notebooks import Notebook
+
+TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
+MANY = 10_000  # runs that nobody wants by mistake
+
+
+def read(name: str, text: str) -> Any:
+    """Read a parameter's value: JSON, which knows 1e-3 as a number, else YAML, which knows words without quotes."""
+    import yaml
+
+    with suppress(ValueError):
+        return json.loads(text)
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # the latter for a date that the calendar lacks
+        raise ValueError(f"{name}: {text!r} cannot be read as YAML; values look like 3, adam or [0, 1, 2]") from error
+
+
+def read_grid(swept: Sequence[str]) -> dict[str, list[Any]]:
+    """Read `NAME=V1,V2,...`: the values are the entries of a list, so that lists among them keep their commas."""
+    grid = {}
+    for text in swept:
+        name, equals, values = text.partition("=")
+        if not equals:
+            raise ValueError(f"--grid: {text!r} is not of the form NAME=V1,V2,...")
+        if name in grid:
+            raise ValueError(f"{name}: --grid is given twice for it; give all values at once")
+        grid[name] = read(name, f"[{values}]")
+    return grid
+
+
+def as_text(value: Any) -> str:
+    """Write a parameter's value as it is given on the command line."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def typed(value: Any, default: Any) -> Any:
+    """Return a whole number as a float if the default is one and no digit is lost: 1 and 1.0 are the same run."""
+    return float(value) if type(value) is int and isinstance(default, float) and abs(value) < 2**53 else value
+
+
+def check_grid(grid: Mapping[str, Sequence[Any]], given: Mapping[str, Any], many: bool) -> None:
+    """Raise ValueError for a grid that is none, whatever the notebook, and for more than 10,000 runs unless `many`."""
+    if not grid:
+        raise ValueError("--grid: there is nothing to sweep over; give at least one, such as --grid seed=0,1,2")
+    for name, values in grid.items():
+        texts = [as_text(value) for value in values]
+        if name in given:
+            raise ValueError(f"{name}: given twice, by --grid and by -p")
+        if not values:
+            raise ValueError(f"{name}: --grid gives it no value; give some, such as --grid {name}=1,2")
+        if len(set(texts)) < len(texts):
+            raise ValueError(f"{name}: --grid gives {max(texts, key=texts.count)} twice; give each value once")
+    if "run_dir" in {*grid, *given}:
+        raise ValueError("run_dir: is not for a sweep, as each of its runs gets a folder of its own; leave it out")
+    count = math.prod(map(len, grid.values()))
+    if count > MANY and not many:
+        raise ValueError(f"--grid: makes {count:,} runs, more than {MANY:,}; add --yes if that is what you want")
+
+
+def check(
+    chosen: Sequence[Notebook], values: Mapping[str, Any], grid: Mapping[str, Sequence[Any]] | None = None
+) -> Dataset | None:
+    """Check values for the parameters of some notebooks before anything runs, the notebooks' defaults filled in.
+
+    `grid` has several values for some parameters; each is checked beside the first ones of the others. Returns the
+    dataset that the (first) values name, None if no notebook has such a parameter. Raises ValueError for a name that
+    no chosen notebook has, for a type that is not the default's, and for whatever the lessons themselves would refuse;
+    of a notebook of one's own no more is known. Raises DownloadError for data that cannot be had.
+    """
+    defaults = {name: default for each in chosen for name, default in notebooks.defaults(each.path).items()}
+    choices = {**{name: [value] for name, value in values.items()}, **(grid or {})}
+    for name, entries in choices.items():
+        if name not in defaults:
+            raise ValueError(
+                f"{name}: no parameter of {listed(each.name for each in chosen)} has this name; "
+                f"known are {listed(sorted(defaults)) or 'none, as no cell with some is tagged parameters'}"
+            )
+        for value in entries:
+            if not _fits(value, defaults[name]):
+                wanted = TYPE_NAMES.get(type(defaults[name]), type(defaults[name]).__name__)
+                raise ValueError(f"{name}: {value!r} is not {wanted} like the default, {defaults[name]!r}")
+    if not all(each.number for each in chosen):
+        return None
+    load = cache(datasets.load_dataset)
+    first = {**defaults, **{name: entries[0] for name, entries in choices.items()}}
+    dataset = _check_values(first, load)
+    for name, entries in choices.items():
+        for value in entries[1:]:
+            _check_values({**first, name: value}, load)
+    return dataset
+
+
+def _check_values(given: dict[str, Any], load: Callable[[str], Dataset]) -> Dataset | None:
+    """Let the functions that the lessons call refuse what they would refuse there, but now."""
+    if "run_dir" in given:
+        artefacts.run_folder(given["run_dir"])
+    for name, seeds in (("seed", [given.get("seed", 0)]), ("seeds", given.get("seeds", []))):
+        for seed in seeds:
+            tasks.check_seed(name, seed)
+    _make(training.Recipe, given)
+    if "recipe" in given:
+        training.named_recipe(given["recipe"])
+    if "frozen_convs" in given:
+        transfer.check_frozen_convs(given["frozen_convs"])
+    if "dataset" not in given:
+        return None
+    dataset = load(given["dataset"])
+    _make(cnn.Architecture, {**given, "image_shape": dataset.train.images.shape[1:]})
+    if {"source_classes", "target_classes"} <= given.keys():
+        split = {name: given[name] for name in ("validation_fraction", "seed") if name in given}
+        tasks.split_tasks(dataset, given["source_classes"], given["target_classes"], **split)
+        if {"strategies", "labels_per_class", "seeds"} <= given.keys():
+            _make(experiment.Plan, given).check(dataset)
+    return dataset
+
+
+def _make(dataclass_: type, given: dict[str, Any]) -> Any:
+    """Make a dataclass of those given values that it has fields for."""
+    return dataclass_(**{field.name: given[field.name] for field in fields(dataclass_) if field.name in given})
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Tell whether a value has the type of the default, a list the types of its entries; None allows any."""
+    if default is None:
+        return True
+    if isinstance(default, list):
+        return isinstance(value, list) and all(
+            not default or any(_fits(entry, known) for known in default) for entry in value
+        )
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is type(default)

@@ -1,0 +1,147 @@
+"""Statistics: result rows, one per training, become means with intervals, findings and a verdict.
+
+An interval says what other seeds would give on the same dataset and test images, not what other data would.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+CONFIDENCE = 0.95
+MARGIN = 0.2  # percentage points of accuracy within which two strategies count as equally good
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean and its 95 % t-interval, `(mean, low, high)`; the ends are NaN for a single value."""
+    values = np.asarray(values, float)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, np.nan, np.nan
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
+    return mean, mean - half, mean + half
+
+
+def summarize(results: pd.DataFrame) -> pd.DataFrame:
+    """Summarize the target task over seeds: one row per label budget and strategy, in the order of their appearance.
+
+    Columns: seeds; accuracy with low and high; difference to `scratch` in percentage points, paired by seed, with low
+    and high; error ratio to `scratch`, paired on the log, with low and high; medians of the seconds: train_seconds of
+    the updates alone, target_seconds with the extraction of features, total_seconds with pretraining too. Half an
+    error is added to each count before a ratio is taken, so that it exists where a network makes none.
+    """
+    target = results[results["task"] == "target"]
+    rows = []
+    for (budget, strategy), trainings in target.groupby(["labels_per_class", "strategy"], sort=False):
+        baseline = target[(target["labels_per_class"] == budget) & (target["strategy"] == "scratch")]
+        paired = trainings.merge(baseline, on="seed", suffixes=("", "_scratch"))
+        accuracy = interval(trainings["test_accuracy"])
+        difference = ratio = (np.nan,) * 3
+        if len(paired) and strategy != "scratch":
+            difference = interval(100 * (paired["test_accuracy"] - paired["test_accuracy_scratch"]))
+            logs = np.log((paired["test_errors"] + 0.5) / (paired["test_errors_scratch"] + 0.5))
+            ratio = tuple(np.exp(interval(logs)))
+        on_target = trainings["train_seconds"] + trainings["extract_seconds"]
+        rows.append(
+            {
+                "labels_per_class": budget,
+                "strategy": strategy,
+                "seeds": len(trainings),
+                **dict(zip(("accuracy", "accuracy_low", "accuracy_high"), accuracy, strict=True)),
+                **dict(zip(("difference", "difference_low", "difference_high"), difference, strict=True)),
+                **dict(zip(("error_ratio", "error_ratio_low", "error_ratio_high"), ratio, strict=True)),
+                "train_seconds": trainings["train_seconds"].median(),
+                "target_seconds": on_target.median(),
+                "total_seconds": (on_target + trainings["pretrain_seconds"]).median(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def finding(row: Mapping[str, Any], margin: float = MARGIN) -> str:
+    """Word one row of a summary, from its numbers alone: "as good", "better", "worse", "no detectable difference",
+    "cannot tell", the first that applies.
+
+    "as good" needs the whole interval within the margin, in percentage points. Not detecting a difference does not show
+    equality. Errors are whole numbers, so a few seeds can all differ by the same. Such an interval has no width and
+    says nothing of the next seed.
+    """
+    low, high = row["difference_low"], row["difference_high"]
+    if row["strategy"] == "scratch":
+        return "the baseline"
+    if np.isnan(row["difference"]):
+        return "cannot tell: scratch was not trained"
+    if np.isnan(low):
+        return "cannot tell: one seed gives no interval"
+    if math.isclose(low, high, abs_tol=1e-9):
+        return "cannot tell: the same difference with every seed gives no interval"
+    if -margin <= low and high <= margin:
+        return "as good"
+    if low > 0:
+        return "better"
+    return "worse" if high < 0 else "no detectable difference"
+
+
+def verdict(summary: pd.DataFrame, margin: float = MARGIN) -> pd.DataFrame:
+    """Word each strategy against `scratch` at each budget: columns labels_per_class, strategy, finding, verdict."""
+    rows = []
+    for _, row in summary[summary["strategy"] != "scratch"].iterrows():
+        found = finding(row, margin)
+        rows.append((row["labels_per_class"], row["strategy"], found, _sentence(row, found, margin)))
+    return pd.DataFrame(rows, columns=["labels_per_class", "strategy", "finding", "verdict"])
+
+
+def _sentence(row: pd.Series, found: str, margin: float) -> str:
+    points = f"{row['difference']:+.2f} points ({row['difference_low']:+.2f} to {row['difference_high']:+.2f})"
+    ratio = f"{row['error_ratio']:.2f} times the errors ({row['error_ratio_low']:.2f} to {row['error_ratio_high']:.2f})"
+    if found == "as good":
+        return f"as good as scratch: {points}, all within {margin} points"
+    if found == "no detectable difference":
+        return f"no detectable difference to scratch: {points}; that is not yet equality"
+    if found in ("better", "worse"):
+        halved = "halves the errors" if row["error_ratio"] >= 0.4 else "more than halves the errors"
+        effect = "hurts" if found == "worse" else halved if row["error_ratio"] <= 0.6 else "helps"
+        return f"{effect}: {ratio}, {points}"
+    return found
+
+
+def published_claim(summary: pd.DataFrame, margin: float = MARGIN) -> dict[str, bool | float | str]:
+    """Check "transfer reaches the accuracy of an ordinary CNN at a much faster rate" at the largest label budget.
+
+    The variant that was published is `reused-head`; `frozen` stands in where it was not trained. Returns which was
+    checked; whether the accuracy holds (True, False, or why neither can be said); and how many times faster than
+    scratch it is, on the target task with extraction, and with pretraining too.
+    """
+    largest = max(summary["labels_per_class"], key=lambda budget: math.inf if budget == "all" else budget)
+    at = summary[summary["labels_per_class"] == largest].set_index("strategy", drop=False)
+    checked = next((strategy for strategy in ("reused-head", "frozen") if strategy in at.index), None)
+    if checked is None or "scratch" not in at.index:
+        return {"same accuracy": "cannot tell: it takes the strategies scratch, and reused-head or frozen"}
+    scratch, transfer = at.loc["scratch"], at.loc[checked]
+    found = finding(transfer, margin)
+    wordings = {
+        "as good": True,
+        "better": True,
+        "worse": False,
+        "no detectable difference": "not shown: no detectable difference, but an interval wider than the margin",
+    }
+    return {
+        "checked for": checked,
+        "same accuracy": wordings.get(found, found),
+        "on the target task, times faster": round(scratch["target_seconds"] / transfer["target_seconds"], 1),
+        "with pretraining, times faster": round(scratch["total_seconds"] / transfer["total_seconds"], 1),
+    }
+
+
+def rankings(results: pd.DataFrame, labels_per_class: int | str) -> pd.DataFrame:
+    """Rank the strategies at one budget by mean accuracy over the first 1, 2, ... seeds: columns seeds, ranking."""
+    at = results[(results["task"] == "target") & (results["labels_per_class"] == labels_per_class)]
+    seeds = list(dict.fromkeys(at["seed"]))
+    rows = []
+    for count in range(1, len(seeds) + 1):
+        means = at[at["seed"].isin(seeds[:count])].groupby("strategy", sort=False)["test_accuracy"].mean()
+        rows.append((count, " > ".join(means.sort_values(ascending=False, kind="stable").index)))
+    return pd.DataFrame(rows, columns=["seeds", "ranking"])

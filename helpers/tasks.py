@@ -1,0 +1,155 @@
+"""Two tasks from one dataset: split by class, a part held out for validation, a label budget drawn.
+
+Labels are int32 `(n,)` and count from 0 within a task; the original labels stay on the task as `task.classes`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from helpers.datasets import Dataset, Split, fingerprint, listed
+
+
+@dataclass(frozen=True)
+class Task:
+    """The images of some classes, in three splits; label `i` of a split means the original label `classes[i]`."""
+
+    name: str
+    classes: tuple[int, ...]
+    train: Split
+    validation: Split
+    test: Split
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of one image."""
+        return self.train.images.shape[1:]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all the task's images and labels: what a network trained and tested on it depends on."""
+        return fingerprint(self.train, self.validation, self.test)
+
+
+def split_tasks(
+    dataset: Dataset,
+    source_classes: Sequence[int],
+    target_classes: Sequence[int],
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+) -> tuple[Task, Task]:
+    """Split a dataset by label into a source task and a target task.
+
+    `validation_fraction` of each task's training images is held out, stratified by label and drawn by `seed`. Raises
+    ValueError for class sets that overlap, hold fewer than two labels or name one that the data lacks. Also for a
+    fraction that leaves a class without a validation or a training image, as any does to a class of a single image.
+    """
+    if len(dataset.classes) < 4:
+        raise ValueError(
+            f"dataset: {dataset.name} has the labels {list(dataset.classes)} only; two tasks need two labels each, so "
+            "give data with four or more"
+        )
+    source = _checked_classes("source_classes", source_classes, dataset)
+    target = _checked_classes("target_classes", target_classes, dataset)
+    if shared := sorted(set(source) & set(target)):
+        raise ValueError(
+            f"source_classes and target_classes both hold {listed(shared)} ({list(source)} and {list(target)}); "
+            "a label belongs to one task only"
+        )
+    check_seed("seed", seed)
+    if not (isinstance(validation_fraction, float) and 0 < validation_fraction < 1):
+        raise ValueError(f"validation_fraction: {validation_fraction!r} is not allowed; give a number between 0 and 1")
+    return (
+        _task("source", dataset, source, validation_fraction, seed),
+        _task("target", dataset, target, validation_fraction, seed),
+    )
+
+
+def subsample(split: Split, labels_per_class: int | str, seed: int = 0) -> Split:
+    """Keep `labels_per_class` images of each class, or all of them for `"all"`.
+
+    The seed fixes one order within each class and a budget takes the first ones, so budgets are nested: the 10-label
+    set is part of the 50-label set. Raises ValueError for a budget larger than the smallest class.
+    """
+    if labels_per_class == "all":
+        return split
+    if isinstance(labels_per_class, bool) or not isinstance(labels_per_class, int) or labels_per_class < 1:
+        raise ValueError(
+            f'labels_per_class: {labels_per_class!r} is not a label budget; give a whole number of at least 1, or "all"'
+        )
+    smallest = int(np.bincount(split.labels).min())
+    if labels_per_class > smallest:
+        raise ValueError(
+            f"labels_per_class: {labels_per_class} is more than the smallest class has; at most {smallest} are there, "
+            'and "all" takes every image'
+        )
+    kept = [
+        np.random.default_rng([seed, label]).permutation(np.flatnonzero(split.labels == label))[:labels_per_class]
+        for label in np.unique(split.labels)
+    ]
+    indices = np.sort(np.concatenate(kept))
+    return Split(split.images[indices], split.labels[indices])
+
+
+def check_seed(parameter: str, seed: int) -> None:
+    """Raise ValueError unless this is a whole number from 0 to 2**32 - 1, what NumPy and scikit-learn take."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"{parameter}: {seed!r} is not a seed; give a whole number from 0 to {2**32 - 1}")
+
+
+def _checked_classes(parameter: str, classes: Sequence[int], dataset: Dataset) -> tuple[int, ...]:
+    """Return the classes as a tuple of int, or say which parameter is wrong and why."""
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        raise ValueError(f"{parameter}: {classes!r} is not a list of labels, such as [0, 1, 2]")
+    if any(isinstance(label, bool) or not isinstance(label, int | np.integer) for label in classes):
+        raise ValueError(f"{parameter}: {list(classes)} holds something else than whole numbers")
+    if len(set(classes)) < 2 or len(set(classes)) < len(classes):
+        raise ValueError(f"{parameter}: {list(classes)} is not allowed; give two or more labels, each once")
+    if missing := sorted(set(classes) - set(dataset.classes)):
+        raise ValueError(
+            f"{parameter}: {dataset.name} has no label {listed(missing)}; its labels are {list(dataset.classes)}"
+        )
+    return tuple(int(label) for label in classes)
+
+
+def _task(name: str, dataset: Dataset, classes: tuple[int, ...], validation_fraction: float, seed: int) -> Task:
+    """Pick one task's images, shift its labels to 0, 1, 2, ... and hold out a stratified validation split."""
+    from sklearn.model_selection import train_test_split
+
+    known = _of_classes(dataset.train, classes)
+    held_out = math.ceil(validation_fraction * len(known))
+    error = ValueError(
+        f"validation_fraction: {validation_fraction} of {len(known)} images in {len(classes)} classes leaves a class "
+        f"of {dataset.name} without a training or a validation image; give a share that leaves each class one of both"
+    )
+    if single := [classes[label] for label, images in enumerate(np.bincount(known.labels)) if images == 1]:
+        raise ValueError(
+            f"dataset: {dataset.name} has a single training image of label {listed(single)}; give each class two or "
+            "more, one to train on and one to validate with"
+        )
+    if held_out < len(classes) or len(known) - held_out < len(classes):
+        raise error
+    train, validation = train_test_split(
+        np.arange(len(known)), test_size=held_out, stratify=known.labels, random_state=seed
+    )
+    for part in (train, validation):
+        if len(np.unique(known.labels[part])) < len(classes):
+            raise error
+    return Task(
+        name=name,
+        classes=classes,
+        train=Split(known.images[train], known.labels[train]),
+        validation=Split(known.images[validation], known.labels[validation]),
+        test=_of_classes(dataset.test, classes),
+    )
+
+
+def _of_classes(split: Split, classes: tuple[int, ...]) -> Split:
+    """Keep the images of some classes; label `classes[i]` becomes `i`."""
+    shifted = np.full(len(split), -1, dtype=np.int32)
+    for new, original in enumerate(classes):
+        shifted[split.labels == original] = new
+    kept = shifted >= 0
+    return Split(split.images[kept], shifted[kept])

@@ -1,0 +1,234 @@
+"""Datasets: what is accepted, and what is refused."""
+
+import gzip
+import hashlib
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import datasets
+from helpers.datasets import Dataset
+from helpers.tasks import split_tasks
+
+
+def arrays(images: int = 40, size: int = 8, classes: tuple[int, ...] = (0, 1, 2, 3)) -> dict[str, np.ndarray]:
+    """Make the four arrays of a small valid file; labels go round the classes."""
+    rng = np.random.default_rng(0)
+    labels = np.resize(np.array(classes), images)
+    return {
+        "x_train": rng.integers(0, 256, (images, size, size), np.uint8),
+        "y_train": labels,
+        "x_test": rng.integers(0, 256, (images, size, size), np.uint8),
+        "y_test": labels,
+    }
+
+
+@pytest.fixture
+def npz(tmp_path: Path):
+    """Write a valid `.npz` file with some of its arrays replaced, or left out where None is given; return its path."""
+
+    def write(**changed: np.ndarray | None) -> str:
+        path = tmp_path / "mine.npz"
+        np.savez(path, **{name: array for name, array in {**arrays(), **changed}.items() if array is not None})
+        return str(path)
+
+    return write
+
+
+# The datasets
+
+
+def test_mnist_has_the_published_numbers_of_each_digit(mnist: Dataset):
+    published = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert np.bincount(mnist.train.labels).tolist() == published
+
+
+def test_mnist_shares_no_image_between_training_and_test(mnist: Dataset):
+    assert datasets.duplicated_images(mnist) == 0
+
+
+def test_digits_are_1797_images_of_8_by_8_and_a_fifth_of_them_is_for_testing(digits: Dataset):
+    assert len(digits.train) + len(digits.test) == 1797
+    assert len(digits.test) == 360  # 0.2 * 1797 = 359.4, rounded up
+    assert digits.train.images.shape[1:] == digits.test.images.shape[1:] == (8, 8, 1)
+    assert digits.classes == tuple(range(10))
+
+
+def test_digits_test_set_holds_a_fifth_of_each_digit(digits: Dataset):
+    each = np.bincount(digits.train.labels) + np.bincount(digits.test.labels)
+    assert each.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]  # scikit-learn's documentation of them
+    assert np.abs(np.bincount(digits.test.labels) - each / 5).max() < 1
+
+
+def test_digits_use_the_whole_range_of_grey_values(digits: Dataset):
+    assert (digits.train.images.min(), digits.train.images.max()) == (0, 255)
+    assert len(np.unique(digits.train.images)) == 17  # 0 to 16 in the original
+
+
+def test_the_digits_are_the_same_at_each_loading(digits: Dataset):
+    assert datasets.load_dataset("digits").fingerprint == digits.fingerprint
+
+
+def test_the_fingerprint_changes_with_one_pixel_and_with_one_label(npz):
+    original = arrays()
+    pixel, label = original["x_test"].copy(), original["y_train"].copy()
+    pixel[-1, -1, -1] ^= 1
+    label[0] = 3
+    prints = [
+        datasets.load_dataset(npz(**changed)).fingerprint for changed in ({}, {"x_test": pixel}, {"y_train": label})
+    ]
+    assert len(set(prints)) == 3
+    assert datasets.load_dataset(npz()).fingerprint == prints[0]
+
+
+def test_a_file_of_ones_own_is_loaded_as_it_is(npz):
+    mine = arrays()
+    dataset = datasets.load_dataset(npz())
+    assert np.array_equal(dataset.train.images[..., 0], mine["x_train"])
+    assert np.array_equal(dataset.test.labels, mine["y_test"])
+    assert (dataset.name, dataset.classes) == ("mine.npz", (0, 1, 2, 3))
+
+
+@pytest.mark.parametrize("size", [8, 64])
+def test_the_smallest_and_the_largest_images_are_accepted(npz, size: int):
+    sized = arrays(size=size)
+    dataset = datasets.load_dataset(npz(x_train=sized["x_train"], x_test=sized["x_test"]))
+    assert dataset.train.images.shape == (40, size, size, 1)
+
+
+def test_letters_may_be_labelled_10_to_35(npz):
+    letters = arrays(images=260, classes=tuple(range(10, 36)))
+    dataset = datasets.load_dataset(npz(**letters))
+    source, target = split_tasks(dataset, list(range(10, 20)), [33, 34, 35], validation_fraction=0.2)
+    assert dataset.classes == tuple(range(10, 36))
+    assert (source.classes, target.classes) == (tuple(range(10, 20)), (33, 34, 35))
+    assert sorted(set(target.train.labels)) == [0, 1, 2]
+    assert len(target.train) + len(target.validation) == 30  # 10 images of each letter
+
+
+@pytest.mark.parametrize("labels", [(-5, -1, 0, 7), (2**31 - 1, 0, 1, -(2**31))])
+def test_labels_may_be_any_whole_numbers(npz, labels: tuple[int, ...]):
+    mine = arrays(classes=labels)
+    assert datasets.load_dataset(npz(**mine)).classes == tuple(sorted(labels))
+
+
+def test_labels_too_large_for_int32_are_kept_or_refused_but_never_changed(npz):
+    large = (2**32, 2**32 + 1, 2**33 + 5, 2**34 + 7)
+    try:
+        classes = datasets.load_dataset(npz(**arrays(classes=large))).classes
+    except ValueError as error:
+        assert "y_train" in str(error)
+    else:
+        assert classes == large
+
+
+def test_duplicates_between_training_and_test_are_counted_by_test_image(npz):
+    mine = arrays()
+    mine["x_test"][[0, 1, 7]] = mine["x_train"][[5, 5, 39]]
+    assert datasets.duplicated_images(datasets.load_dataset(npz())) == 0
+    assert datasets.duplicated_images(datasets.load_dataset(npz(**mine))) == 3
+
+
+def test_fashion_mnist_is_read_from_keras_cache(offline: Path, monkeypatch: pytest.MonkeyPatch):
+    expected, hashes = arrays(images=30, size=28, classes=tuple(range(10))), {}
+    (offline / "fashion-mnist").mkdir(parents=True)
+    for name, (file, _) in datasets.FASHION_MNIST_HASHES.items():
+        header = bytes(16 if name.startswith("x") else 8)  # an IDX file's type and sizes
+        content = gzip.compress(header + expected[name].astype(np.uint8).tobytes())
+        (offline / "fashion-mnist" / file).write_bytes(content)
+        hashes[name] = (file, "md5:" + hashlib.md5(content).hexdigest())
+    monkeypatch.setattr(datasets, "FASHION_MNIST_HASHES", hashes)
+    dataset = datasets.load_dataset("fashion_mnist")
+    assert np.array_equal(dataset.train.images[..., 0], expected["x_train"])
+    assert np.array_equal(dataset.test.images[..., 0], expected["x_test"])
+    assert np.array_equal(dataset.train.labels, expected["y_train"])
+
+
+# Bad input: each gets one sentence that names the parameter, the value and what is allowed
+
+
+def refused(error: type[Exception], *parts: str):
+    """Expect an error whose message is one line and holds each of these parts."""
+    together = "".join(f"(?=.*{re.escape(part)})" for part in parts)
+    return pytest.raises(error, match=rf"\A{together}[^\n]*\Z")
+
+
+@pytest.mark.parametrize("name", ["", 5, None, ["digits"]])
+def test_what_names_no_dataset_is_refused(name: object):
+    with refused(ValueError, f"dataset: {name!r}", '"mnist"', '"fashion_mnist"', '"digits"', ".npz"):
+        datasets.load_dataset(name)
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 3000), st.integers(1, 255))
+def test_a_file_with_one_altered_byte_is_refused_or_means_the_same(altered_file, position: int, change: int):
+    path, content, fingerprint = altered_file
+    position %= len(content)
+    path.write_bytes(content[:position] + bytes([content[position] ^ change]) + content[position + 1 :])
+    try:
+        assert datasets.load_dataset(str(path)).fingerprint == fingerprint
+    except ValueError as error:
+        assert str(error).startswith("dataset") and "\n" not in str(error)
+
+
+@pytest.fixture(scope="module")
+def altered_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, str]:
+    """Return the path of a small valid file, what is in it, and the fingerprint of its dataset."""
+    path = tmp_path_factory.mktemp("altered") / "mine.npz"
+    np.savez(path, **arrays(images=4))
+    return path, path.read_bytes(), datasets.load_dataset(str(path)).fingerprint
+
+
+def test_a_file_with_members_for_other_folders_is_never_unpacked(npz, tmp_path: Path):
+    path = npz()
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("../../outside.npy", "not an array")
+    assert datasets.load_dataset(path).classes == (0, 1, 2, 3)
+    assert [found.name for found in tmp_path.parent.rglob("*.np[yz]") if "outside" in found.name] == []
+
+
+@pytest.mark.parametrize("name", ["y_train", "y_test"])
+def test_a_class_in_only_one_of_training_and_test_is_refused(npz, name: str):
+    labels = arrays()["y_train"].copy()
+    labels[labels == 3] = 2
+    with refused(ValueError, "'mine.npz'", "label 3 is in only one of y_train and y_test"):
+        datasets.load_dataset(npz(**{name: labels}))
+
+
+def test_fashion_mnist_that_cannot_be_downloaded_says_what_to_do_instead(offline: Path):
+    with refused(datasets.DownloadError, 'dataset: "fashion_mnist"', "could not be", 'dataset="digits"') as raised:
+        datasets.load_dataset("fashion_mnist")
+    assert "MNIST_NPZ" not in str(raised.value)  # it would not help
+
+
+def write_mnist(path: Path, mnist: Dataset, **changed: np.ndarray) -> None:
+    """Write MNIST as a file of one's own, with some of its arrays replaced."""
+    original = {
+        "x_train": mnist.train.images[..., 0],
+        "y_train": mnist.train.labels,
+        "x_test": mnist.test.images[..., 0],
+        "y_test": mnist.test.labels,
+    }
+    np.savez(path, **{**original, **changed})
+
+
+def test_mnist_with_one_altered_pixel_is_refused(mnist: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    images = mnist.test.images[..., 0].copy()
+    images[0, 0, 0] ^= 1
+    write_mnist(tmp_path / "altered.npz", mnist, x_test=images)
+    monkeypatch.setenv("MNIST_NPZ", str(tmp_path / "altered.npz"))
+    with refused(ValueError, "MNIST_NPZ: 'altered.npz' is not MNIST, x_test differ"):
+        datasets.load_dataset("mnist")
+
+
+def test_mnist_npz_is_known_by_its_content_not_by_its_file(
+    mnist: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write_mnist(tmp_path / "rewritten.npz", mnist)
+    monkeypatch.setenv("MNIST_NPZ", str(tmp_path / "rewritten.npz"))
+    assert datasets.load_dataset("mnist").fingerprint == mnist.fingerprint

@@ -1,0 +1,204 @@
+"""The experiment: fair and repeatable trainings, one row each."""
+
+import math
+import weakref
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import experiment, statistics
+from helpers.cnn import Architecture
+from helpers.datasets import Dataset
+from helpers.experiment import Comparison, Plan
+from helpers.tasks import Task, subsample
+from helpers.training import Recipe
+from helpers.transfer import Networks
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras on NumPy
+SMALL = Architecture(image_shape=(8, 8, 1), filters=4, dense_units=16)
+ADAM = Recipe(optimizer="adam", learning_rate=3e-3, batch_size=32, epochs=1, min_updates=20)
+PLAN = Plan([5, 6, 7, 8, 9], [0, 1, 2, 3, 4], labels_per_class=[5, "all"], seeds=[0, 1])
+FIVE = ["scratch", "frozen", "fine-tuned", "random-frozen", "reused-head"]
+
+
+@pytest.fixture(scope="module")
+def compared(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Compare all strategies on the digits, in a few seconds."""
+    return experiment.compare(digits, PLAN, SMALL, ADAM, tmp_path_factory.mktemp("runs"), progress=False)
+
+
+# What is trained
+
+
+def test_there_is_one_row_for_each_training(compared: Comparison):
+    target = compared.results[compared.results["task"] == "target"]
+    trained = list(zip(target["seed"], target["labels_per_class"], target["strategy"], strict=True))
+    assert len(trained) == 20
+    assert set(trained) == set(product([0, 1], [5, "all"], FIVE))
+    assert compared.left_out == {}
+
+
+def test_pretraining_is_a_row_of_its_own_for_each_seed(compared: Comparison):
+    source = compared.results[compared.results["task"] == "source"]
+    assert source["seed"].tolist() == [0, 1]
+    assert set(source["strategy"]) == {"scratch"}
+    assert set(source["classes"]) == {"5 6 7 8 9"}
+
+
+def test_no_row_lacks_a_value(compared: Comparison):
+    assert not compared.results.isna().any().any()
+    assert compared.results.columns.tolist() == [
+        *("task", "classes", "strategy", "labels_per_class", "seed", "optimizer", "learning_rate", "updates"),
+        *("test_images", "test_errors", "test_accuracy", "train_seconds", "pretrain_seconds", "extract_seconds"),
+    ]
+    assert (compared.results["train_seconds"] > 0).all()
+
+
+def test_one_set_of_cached_features_is_in_memory_at_a_time(digits: Dataset, tmp_path: Path, monkeypatch):
+    earlier, extract = [], Networks.extract
+
+    def watched(*arguments):
+        assert not [each for each in earlier if each() is not None], "features of another budget or kind are still held"
+        train, test = extract(*arguments)
+        earlier.append(weakref.ref(train))
+        return train, test
+
+    monkeypatch.setattr(Networks, "extract", watched)
+    experiment.compare(digits, replace(PLAN, seeds=[0]), SMALL, ADAM, tmp_path, progress=False)
+    assert len(earlier) == 4  # two kinds at two budgets
+
+
+def test_all_strategies_get_the_same_number_of_updates_at_a_budget(compared: Comparison, tasks: tuple[Task, Task]):
+    target = compared.results[compared.results["task"] == "target"]
+    updates = {budget: set(rows["updates"]) for budget, rows in target.groupby("labels_per_class")}
+    assert updates == {5: {20}, "all": {math.ceil(len(tasks[1].train) / 32)}}
+
+
+def test_errors_are_those_of_the_probabilities_on_the_test_split(compared: Comparison):
+    target = compared.results[compared.results["task"] == "target"]
+    assert len(compared.probabilities) == len(target)
+    for _, row in target.iterrows():
+        probabilities = compared.probabilities[row["strategy"], row["labels_per_class"], row["seed"]]
+        assert row["test_errors"] == (probabilities.argmax(axis=1) != compared.target.test.labels).sum()
+        assert row["test_accuracy"] == pytest.approx(1 - row["test_errors"] / len(compared.target.test))
+
+
+def test_only_those_who_use_pretraining_or_extraction_pay_for_it(compared: Comparison):
+    source, target = (compared.results[compared.results["task"] == task] for task in ("source", "target"))
+    assert not source[["pretrain_seconds", "extract_seconds"]].any().any()
+    paid = dict(zip(source["seed"], source["train_seconds"], strict=True))
+    for _, row in target.iterrows():
+        pretrained = row["strategy"] in ("frozen", "fine-tuned", "reused-head")
+        assert row["pretrain_seconds"] == (paid[row["seed"]] if pretrained else 0)
+        assert (row["extract_seconds"] > 0) == (row["strategy"] in ("frozen", "random-frozen", "reused-head"))
+
+
+def test_the_same_again_gives_the_same_errors_whatever_else_is_compared(
+    compared: Comparison, digits: Dataset, run_folder: Path
+):
+    again = experiment.compare(
+        digits, replace(PLAN, seeds=[1], labels_per_class=[5]), SMALL, ADAM, run_folder, progress=False
+    )
+    before = compared.results[(compared.results["seed"] == 1) & (compared.results["labels_per_class"] != "all")]
+    pretraining = compared.results[(compared.results["seed"] == 1) & (compared.results["task"] == "source")]
+    expected = pd.concat([pretraining, before])
+    assert again.results["strategy"].tolist() == expected["strategy"].tolist()
+    assert again.results["test_errors"].tolist() == expected["test_errors"].tolist()
+    for key, probabilities in again.probabilities.items():
+        assert np.array_equal(probabilities, compared.probabilities[key])
+
+
+def test_class_sets_of_other_sizes_leave_the_reused_head_out_with_a_reason(digits: Dataset, run_folder: Path):
+    plan = Plan([0, 1, 2, 3, 4, 5, 6], [7, 8, 9], ["frozen", "reused-head"], labels_per_class=["all"], seeds=[0])
+    longer = replace(ADAM, min_updates=200)
+    found = experiment.compare(digits, plan, SMALL, longer, run_folder, progress=False)
+    pretraining, frozen = (row for _, row in found.results.iterrows())
+    assert (pretraining["strategy"], pretraining["classes"]) == ("scratch", "0 1 2 3 4 5 6")
+    assert (frozen["strategy"], frozen["classes"]) == ("frozen", "7 8 9")
+    assert "7 outputs and the target task 3 classes" in found.left_out["reused-head"]
+    assert found.probabilities["frozen", "all", 0].shape == (len(found.target.test), 3)
+    assert frozen["test_accuracy"] > 0.6  # by chance 0.33
+
+
+def test_a_summary_has_one_row_per_budget_and_strategy_in_the_order_of_the_results(compared: Comparison):
+    summary = statistics.summarize(compared.results)
+    assert set(zip(summary["labels_per_class"], summary["strategy"], strict=True)) == set(product([5, "all"], FIVE))
+    assert summary["labels_per_class"].tolist() == [5] * 5 + ["all"] * 5
+    assert set(summary["seeds"]) == {2}
+
+
+def test_there_is_a_verdict_for_each_strategy_but_scratch_at_each_budget(compared: Comparison):
+    verdict = statistics.verdict(statistics.summarize(compared.results))
+    others = set(FIVE) - {"scratch"}
+    assert verdict.columns.tolist() == ["labels_per_class", "strategy", "finding", "verdict"]
+    assert set(zip(verdict["labels_per_class"], verdict["strategy"], strict=True)) == set(product([5, "all"], others))
+
+
+# Bad plans
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"labels_per_class": [5, 5]}, r"labels_per_class: \[5, 5\] holds an entry twice; give each once"),
+        ({"labels_per_class": ["all", 5, "all"]}, "labels_per_class: .* holds an entry twice"),
+        ({"labels_per_class": []}, r"labels_per_class: \[\] is not a list with at least one entry"),
+        ({"labels_per_class": "all"}, "labels_per_class: 'all' is not a list"),
+        ({"labels_per_class": 10}, "labels_per_class: 10 is not a list"),
+        ({"labels_per_class": [5, 1000]}, "labels_per_class: 1000 is more than the smallest class has; at most"),
+        ({"labels_per_class": [0]}, "labels_per_class: 0 is not a label budget"),
+        ({"labels_per_class": [-5]}, "labels_per_class: -5 is not a label budget"),
+        ({"labels_per_class": ["few"]}, "labels_per_class: 'few' is not a label budget"),
+        ({"labels_per_class": [2.5]}, "labels_per_class: 2.5 is not a label budget"),
+        ({"seeds": [1, 1]}, r"seeds: \[1, 1\] holds an entry twice; give each once"),
+        ({"seeds": []}, r"seeds: \[\] is not a list with at least one entry"),
+        ({"seeds": 3}, "seeds: 3 is not a list"),
+        ({"seeds": [-1]}, "seeds: -1 is not a seed; give a whole number from 0 to 4294967295"),
+        ({"seeds": [0.5]}, "seeds: 0.5 is not a seed"),
+        ({"seeds": ["0"]}, "seeds: '0' is not a seed"),
+        ({"seeds": [True]}, "seeds: True is not a seed"),
+        ({"seeds": [2**32]}, "seeds: 4294967296 is not a seed"),
+        ({"strategies": ["scratch", "froze"]}, "strategies: 'froze' is not known; allowed are scratch, frozen"),
+        ({"strategies": ["scratch", "scratch"]}, "strategies: .* names one twice"),
+        ({"strategies": []}, r"strategies: \[\] is not a list of strategies"),
+        ({"strategies": "scratch"}, "strategies: 'scratch' is not a list of strategies"),
+        ({"source_classes": [5, 6, 0]}, "source_classes and target_classes both hold 0"),
+        ({"source_classes": [5]}, r"source_classes: \[5\] is not allowed; give two or more labels"),
+        ({"target_classes": 4}, "target_classes: 4 is not a list of labels"),
+        ({"target_classes": [4, 11]}, "target_classes: digits has no label 11"),
+        ({"validation_fraction": 1.5}, "validation_fraction: 1.5 is not allowed"),
+        ({"frozen_convs": 3}, "frozen_convs: 3 is not allowed; give 0, 1 or 2"),
+        ({"target_classes": [0, 1], "strategies": ["reused-head"]}, "strategies: .*reused-head.* cannot be reused"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_a_plan_that_cannot_be_carried_out_is_refused_before_training(digits, run_folder: Path, changed, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        experiment.compare(digits, replace(PLAN, **changed), SMALL, ADAM, run_folder, progress=False)
+    assert not run_folder.exists()
+
+
+def test_a_sound_plan_is_accepted(digits: Dataset):
+    Plan([5, 6, 7, 8, 9], [0, 1, 2, 3, 4]).check(digits)
+
+
+def test_checking_a_plan_does_not_import_tensorflow(python):
+    finished = python(
+        "import sys, helpers\n"
+        "from helpers import artefacts, cnn, datasets, experiment, training, transfer\n"
+        "architecture, recipe = cnn.Architecture((8, 8, 1)), training.Recipe()\n"
+        "experiment.Plan([5, 6], [0, 1]).check(datasets.load_dataset('digits'))\n"
+        "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
+    )
+    assert (finished.stdout, finished.stderr) == ("[]\n", "")
+
+
+def test_budgets_of_a_comparison_are_nested_for_each_seed(digits: Dataset):
+    for seed in PLAN.seeds:
+        _, target = PLAN.tasks(digits, seed)
+        few, more = (subsample(target.train, budget, seed) for budget in (5, 20))
+        assert {image.tobytes() for image in few.images} <= {image.tobytes() for image in more.images}

@@ -1,0 +1,150 @@
+"""The house: which module may import which, whose code decides a result, and what a wheel holds."""
+
+import ast
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+
+from helpers.artefacts import CODE, MAKERS
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "helpers"
+SCIENCE = [
+    *("backend", "datasets", "tasks", "artefacts", "cnn", "training", "transfer"),
+    *("experiment", "statistics", "plots", "checks"),
+]
+RUNNER = ["notebooks", "parameters", "batch", "worker", "sweep", "report", "cli"]
+KNOW_NETWORKS = {"backend", "cnn", "training", "transfer", "experiment"}
+
+
+def name_of(path: Path) -> str:
+    """Return a file's module below `helpers`, such as runner.cli; that of a package is its folder's."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__").removesuffix("__init__")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield the modules below `helpers` that a file imports, wherever in it: runner.notebooks, plots.figures, cnn."""
+    known = {name_of(each) for each in PACKAGE.rglob("*.py")}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            below = name.removeprefix("helpers.")
+            if below != name and "helpers." in name:
+                yield below if below in known else below.rpartition(".")[0]
+
+
+IMPORTS = {name_of(path): set(imported(path)) - {""} for path in PACKAGE.rglob("*.py")}
+
+
+def room(module: str) -> str:
+    """Return the entry of a table that a module belongs to: a package's files count as the package."""
+    return module.removeprefix("runner.").split(".")[0]
+
+
+def test_the_tables_name_each_module_once():
+    found = {module for module in IMPORTS if module not in ("", "runner")}
+    assert {room(module) for module in found if not module.startswith("runner.")} == set(SCIENCE)
+    assert {room(module) for module in found if module.startswith("runner.")} == set(RUNNER)
+
+
+def test_the_imports_are_read():
+    assert {"notebooks", "parameters"} <= {room(module) for module in IMPORTS["runner.batch"]}
+    assert {"artefacts", "cnn", "datasets", "tasks", "training"} == IMPORTS["transfer"]
+
+
+@pytest.mark.parametrize("module", sorted(IMPORTS))
+def test_a_module_imports_only_from_above_it_in_its_table(module: str):
+    for other in IMPORTS[module]:
+        if not module.startswith("runner"):
+            assert not other.startswith("runner"), "the science knows no notebooks"
+        if module.startswith("runner") == other.startswith("runner") and room(module) != room(other):
+            table = RUNNER if module.startswith("runner") else SCIENCE
+            assert table.index(room(other)) < table.index(room(module)), f"{module} imports {other}"
+
+
+def test_of_the_runner_only_the_parameters_know_networks():
+    assert "experiment" in IMPORTS["runner.parameters"]
+    for module, others in IMPORTS.items():
+        if module.startswith("runner") and module != "runner.parameters":
+            assert not others & KNOW_NETWORKS, module
+
+
+# Code that decides a result
+
+
+def test_an_artefact_is_made_by_the_strategies_module_and_all_that_it_imports():
+    makers, waiting = set(), ["transfer", "backend"]  # `backend` is imported where Keras is needed
+    while waiting:
+        module = waiting.pop()
+        makers.add(module)
+        waiting += IMPORTS[module] - makers
+    assert set(MAKERS) == makers
+
+
+def test_every_module_counts_as_code_of_a_sweep():
+    files = {path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py")}
+    assert set(CODE) == files
+    assert {"runner/worker", "plots/comparisons", "tasks"} <= files
+
+
+def test_what_was_made_before_a_line_changed_counts_as_missing(tmp_path: Path):
+    copy = tmp_path / "helpers"
+    copytree(PACKAGE, copy)
+    code = (
+        "from helpers.artefacts import provenance; from helpers.runner.worker import VERSION; "
+        "print(provenance()['code'], VERSION)"
+    )
+
+    def versions(folder: Path) -> list[str]:
+        ran = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+        return ran.stdout.split()
+
+    def versions_after_a_change(module: str) -> list[str]:
+        changed = tmp_path / module.replace("/", "-")
+        copytree(copy, changed / "helpers")
+        with (changed / "helpers" / f"{module}.py").open("a") as source:
+            source.write("# changed\n")
+        return versions(changed)
+
+    artefact, sweep = versions(tmp_path)
+    with ThreadPoolExecutor(2) as pool:
+        after = dict(zip(CODE, pool.map(versions_after_a_change, CODE), strict=True))
+    assert {module for module, (made, _) in after.items() if made != artefact} == set(MAKERS)
+    assert {module for module, (_, run) in after.items() if run != sweep} == set(CODE)
+
+
+# The wheel
+
+
+def test_a_wheel_holds_every_module_and_template(clone: Path, tmp_path: Path):
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        tmp_path,
+        clone,
+    ]
+    built = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (wheel,) = tmp_path.glob("transfer_learning_tutorial-*.whl")
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("helpers/")}
+    wanted = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("templates/*")]
+    assert held == {path.relative_to(ROOT).as_posix() for path in wanted}
+    assert {"helpers/runner/cli.py", "helpers/runner/templates/style.css"} <= held

@@ -1,0 +1,270 @@
+"""Statistics: intervals by hand, and verdicts that say no more than the numbers."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import statistics
+
+# Intervals
+
+
+def test_the_interval_of_1_2_3_is_2_plus_or_minus_2_484138():
+    # Student's t for 95 % and 2 degrees of freedom is 4.302653; the standard error is 1 / sqrt(3)
+    assert statistics.interval([1, 2, 3]) == pytest.approx((2, 2 - 2.484138, 2 + 2.484138), abs=1e-6)
+
+
+def test_the_interval_of_two_values_is_six_times_as_wide_as_their_distance():
+    # t for 1 degree of freedom is 12.706205; the standard error of 0 and 1 is 1 / 2
+    assert statistics.interval([0, 1]) == pytest.approx((0.5, 0.5 - 6.353102, 0.5 + 6.353102), abs=1e-6)
+
+
+def test_equal_values_have_an_interval_without_width():
+    assert statistics.interval([0.98, 0.98, 0.98]) == pytest.approx((0.98, 0.98, 0.98))
+
+
+def test_one_value_has_no_interval():
+    mean, low, high = statistics.interval([0.5])
+    assert mean == 0.5
+    assert math.isnan(low) and math.isnan(high)
+
+
+# Summaries, on a table made by hand: 1,000 test images, three seeds
+
+
+def rows(strategy: str, errors: list[int], budget: int | str = 10, task: str = "target", **seconds: list[float]):
+    table = pd.DataFrame({"seed": range(len(errors)), "test_errors": errors})
+    table = table.assign(task=task, strategy=strategy, labels_per_class=budget)
+    table["test_accuracy"] = 1 - table["test_errors"] / 1000
+    for name in ("train_seconds", "pretrain_seconds", "extract_seconds"):
+        table[name] = seconds.get(name, [0.0] * len(errors))
+    return table
+
+
+def summarized(*tables: pd.DataFrame) -> pd.DataFrame:
+    summary = statistics.summarize(pd.concat(tables, ignore_index=True))
+    return summary.set_index(["labels_per_class", "strategy"])
+
+
+def test_accuracy_is_the_mean_over_seeds_with_its_interval():
+    row = summarized(rows("scratch", [10, 20, 30])).loc[10, "scratch"]
+    assert row["seeds"] == 3
+    assert row["accuracy"] == pytest.approx(0.98)
+    assert row["accuracy_low"] == pytest.approx(0.98 - 0.02484138, abs=1e-8)
+    assert row["accuracy_high"] == pytest.approx(0.98 + 0.02484138, abs=1e-8)
+
+
+def test_the_difference_to_scratch_is_paired_by_seed_and_in_percentage_points():
+    # seeds differ by 5 points, frozen from scratch by 1, 2 and 3: unpaired, the interval would be far wider
+    row = summarized(rows("scratch", [20, 70, 120]), rows("frozen", [10, 50, 90])).loc[10, "frozen"]
+    assert row["difference"] == pytest.approx(2)
+    assert row["difference_low"] == pytest.approx(2 - 2.484138, abs=1e-6)
+    assert row["difference_high"] == pytest.approx(2 + 2.484138, abs=1e-6)
+
+
+def test_seeds_are_paired_by_their_number_not_by_their_place():
+    backwards = rows("frozen", [10, 50, 90])[::-1]
+    row = summarized(rows("scratch", [20, 70, 120]), backwards).loc[10, "frozen"]
+    assert (row["difference"], row["difference_low"]) == pytest.approx((2, 2 - 2.484138), abs=1e-6)
+
+
+def test_the_error_ratio_is_a_geometric_mean_over_seeds_with_half_an_error_added():
+    # (4 + 1/2) / (8 + 1/2 + 1/2 ...) is awkward by hand, so: 7.5 / 30 = 1/4, 15 / 30 = 1/2 and 30 / 30 = 1
+    table = summarized(rows("scratch", [29.5, 29.5, 29.5]), rows("frozen", [7, 14.5, 29.5]))
+    row = table.loc[10, "frozen"]
+    width = 4.302653 / math.sqrt(3) * math.log(2)  # the logarithms are -2, -1 and 0 times log 2
+    assert row["error_ratio"] == pytest.approx(1 / 2)
+    assert row["error_ratio_low"] == pytest.approx(math.exp(-width) / 2, rel=1e-6)
+    assert row["error_ratio_high"] == pytest.approx(math.exp(width) / 2, rel=1e-6)
+
+
+def test_there_is_an_error_ratio_where_a_network_makes_no_error():
+    row = summarized(rows("scratch", [4, 4]), rows("frozen", [0, 0])).loc[10, "frozen"]
+    assert row["error_ratio"] == pytest.approx(0.5 / 4.5)
+
+
+def test_scratch_is_not_compared_with_itself_nor_anything_without_it():
+    with_it, without = summarized(rows("scratch", [1, 2])), summarized(rows("frozen", [1, 2]))
+    columns = [f"{name}{end}" for name in ("difference", "error_ratio") for end in ("", "_low", "_high")]
+    assert with_it.loc[(10, "scratch"), columns].isna().all()
+    assert without.loc[(10, "frozen"), columns].isna().all()
+
+
+def test_each_budget_is_compared_with_scratch_at_that_budget():
+    table = summarized(
+        rows("scratch", [30, 30]),
+        rows("frozen", [10, 10]),
+        rows("scratch", [5, 5], "all"),
+        rows("frozen", [7, 7], "all"),
+    )
+    assert table["difference"].dropna().to_dict() == pytest.approx({(10, "frozen"): 2.0, ("all", "frozen"): -0.2})
+
+
+def test_the_source_task_is_not_part_of_the_summary():
+    table = summarized(rows("scratch", [500, 500], "all", task="source"), rows("scratch", [10, 10], "all"))
+    assert table["accuracy"].tolist() == [0.99]
+
+
+def test_seconds_are_medians_without_and_with_what_is_paid_once():
+    table = summarized(
+        rows(
+            "frozen",
+            [1, 1, 1],
+            train_seconds=[1.0, 2.0, 9.0],
+            pretrain_seconds=[30.0, 30.0, 30.0],
+            extract_seconds=[4.0, 2.0, 3.0],
+        )
+    )
+    row = table.loc[10, "frozen"]
+    assert (row["train_seconds"], row["target_seconds"], row["total_seconds"]) == (2.0, 5.0, 35.0)  # 35, 34 and 42
+
+
+# Verdicts
+
+
+def row(difference: float, low: float, high: float, ratio: float = 1.0, strategy: str = "frozen") -> pd.Series:
+    return pd.Series(
+        {
+            **{"labels_per_class": 10, "strategy": strategy},
+            **{"difference": difference, "difference_low": low, "difference_high": high},
+            **{"error_ratio": ratio, "error_ratio_low": ratio / 2, "error_ratio_high": ratio * 2},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("difference", "low", "high", "finding"),
+    [
+        (2.0, 1.0, 3.0, "better"),
+        (0.3, 0.1, 0.5, "better"),  # partly beyond the margin
+        (-2.0, -3.0, -1.0, "worse"),
+        (0.0, -0.2, 0.2, "as good"),  # the margin itself counts as within
+        (0.1, 0.05, 0.15, "as good"),  # a difference, but one too small to matter
+        (0.0, 0.0, 0.0, "cannot tell: the same difference with every seed gives no interval"),
+        (1.0, 1.0, 1.0, "cannot tell: the same difference with every seed gives no interval"),
+        (0.0, -0.21, 0.1, "no detectable difference"),  # the mean is within the margin, the interval is not
+        (0.0, -0.1, 0.21, "no detectable difference"),
+        (0.0, -5.0, 5.0, "no detectable difference"),
+        (0.5, 0.0, 1.0, "no detectable difference"),  # an end at zero detects nothing
+        (-0.5, -1.0, 0.0, "no detectable difference"),
+        (1.0, math.nan, math.nan, "cannot tell: one seed gives no interval"),
+        (math.nan, math.nan, math.nan, "cannot tell: scratch was not trained"),
+    ],
+)
+def test_the_finding_follows_from_the_interval(difference: float, low: float, high: float, finding: str):
+    assert statistics.finding(row(difference, low, high)) == finding
+
+
+def test_scratch_is_the_baseline():
+    assert statistics.finding(row(math.nan, math.nan, math.nan, strategy="scratch")) == "the baseline"
+
+
+def test_the_margin_can_be_stated():
+    assert statistics.finding(row(0.0, -0.5, 0.5), margin=0.5) == "as good"
+    assert statistics.finding(row(0.1, 0.05, 0.15), margin=0.1) == "better"
+
+
+@pytest.mark.parametrize(
+    ("summary", "sentence"),
+    [
+        (row(2.0, 1.0, 3.0, 0.7), "helps: 0.70 times the errors (0.35 to 1.40), +2.00 points (+1.00 to +3.00)"),
+        (row(2.0, 1.0, 3.0, 0.5), "halves the errors: 0.50 times the errors (0.25 to 1.00), +2.00 points"),
+        (row(2.0, 1.0, 3.0, 0.2), "more than halves the errors: 0.20 times the errors (0.10 to 0.40), +2.00 points"),
+        (row(-2.0, -3.0, -1.0, 2.0), "hurts: 2.00 times the errors (1.00 to 4.00), -2.00 points (-3.00 to -1.00)"),
+        (row(0.1, -0.1, 0.2), "as good as scratch: +0.10 points (-0.10 to +0.20), all within 0.2 points"),
+        (row(0.1, -1.0, 1.2), "no detectable difference to scratch: +0.10 points (-1.00 to +1.20); that is not yet"),
+        (row(1.0, math.nan, math.nan), "cannot tell: one seed gives no interval"),
+        (row(math.nan, math.nan, math.nan), "cannot tell: scratch was not trained"),
+    ],
+)
+def test_the_verdict_is_worded_from_the_numbers(summary: pd.Series, sentence: str):
+    (verdict,) = statistics.verdict(pd.DataFrame([summary]))["verdict"]
+    assert verdict.startswith(sentence)
+
+
+def test_a_verdict_over_seeds_that_disagree_detects_nothing():
+    summary = statistics.summarize(pd.concat([rows("scratch", [20, 20, 20]), rows("frozen", [5, 20, 35])]))
+    (verdict,) = statistics.verdict(summary)["finding"]
+    assert verdict == "no detectable difference"
+
+
+# The published claim
+
+
+def claim(errors: list[int], strategy: str = "frozen") -> dict:
+    """Check the claim where scratch makes 20 errors of 1,000 and takes 30 s; transfer 3 s, 2 for extraction, 20 for
+    pretraining.
+    """
+    seeds = len(errors)
+    seconds = {"train_seconds": [3.0] * seeds, "extract_seconds": [2.0] * seeds, "pretrain_seconds": [20.0] * seeds}
+    scratch = rows("scratch", [20] * seeds, "all", train_seconds=[30.0] * seeds)
+    return statistics.published_claim(
+        statistics.summarize(pd.concat([scratch, rows(strategy, errors, "all", **seconds)]))
+    )
+
+
+@pytest.mark.parametrize(
+    ("errors", "holds"),
+    [
+        ([20, 20, 21], True),  # as good: -0.03 points, give or take 0.14
+        ([10, 11, 10], True),  # better
+        ([30, 31, 30], False),  # worse by a point
+        ([5, 20, 35], "not shown: no detectable difference, but an interval wider than the margin"),
+        ([20, 20, 20], "cannot tell: the same difference with every seed gives no interval"),
+        ([20], "cannot tell: one seed gives no interval"),
+    ],
+)
+def test_the_published_claim_holds_where_transfer_is_as_good_or_better(errors: list[int], holds: bool | str):
+    assert claim(errors)["same accuracy"] == holds
+
+
+def test_the_published_claim_of_speed_is_30_s_over_5_s_on_the_target_task_and_over_25_s_in_all():
+    checked = claim([20, 21])
+    assert checked["on the target task, times faster"] == 6.0
+    assert checked["with pretraining, times faster"] == 1.2
+
+
+def test_the_published_claim_is_checked_for_the_published_variant():
+    assert claim([20, 21])["checked for"] == "frozen"
+    assert claim([20, 21], "reused-head")["checked for"] == "reused-head"
+    both = [rows("scratch", [20, 20], "all"), rows("frozen", [10, 11], "all"), rows("reused-head", [30, 31], "all")]
+    with np.errstate(invalid="ignore"):  # no seconds in this table
+        checked = statistics.published_claim(statistics.summarize(pd.concat(both)))
+    assert (checked["checked for"], checked["same accuracy"]) == ("reused-head", False)
+
+
+@pytest.mark.parametrize("few_first", [True, False])
+@pytest.mark.parametrize("largest", [50, "all"])
+def test_the_published_claim_is_checked_at_the_largest_budget_in_whatever_order(few_first: bool, largest: int | str):
+    few = pd.concat([rows("scratch", [100, 100], 10), rows("frozen", [200, 201], 10)])
+    many = pd.concat([rows("scratch", [20, 20], largest), rows("frozen", [10, 11], largest)])
+    results = pd.concat([few, many] if few_first else [many, few])
+    with np.errstate(invalid="ignore"):  # no seconds in this table
+        checked = statistics.published_claim(statistics.summarize(results))
+    assert checked["same accuracy"] is True
+
+
+def test_the_published_claim_takes_scratch_and_a_transfer():
+    summary = statistics.summarize(rows("frozen", [1, 2, 3]))
+    assert statistics.published_claim(summary) == {
+        "same accuracy": "cannot tell: it takes the strategies scratch, and reused-head or frozen"
+    }
+
+
+# Rankings
+
+
+def test_rankings_are_by_mean_accuracy_over_the_first_seeds():
+    results = pd.concat([rows("scratch", [10, 20, 60]), rows("frozen", [20, 5, 0]), rows("frozen", [999] * 3, "all")])
+    assert statistics.rankings(results, 10).values.tolist() == [
+        [1, "scratch > frozen"],  # 10 errors and 20
+        [2, "frozen > scratch"],  # 30 and 25
+        [3, "frozen > scratch"],  # 90 and 25
+    ]
+
+
+def test_strategies_of_equal_accuracy_rank_in_the_order_of_their_appearance():
+    results = pd.concat([rows("frozen", [7]), rows("scratch", [7])])
+    assert statistics.rankings(results, 10)["ranking"].tolist() == ["frozen > scratch"]

@@ -1,0 +1,281 @@
+"""Tasks: how a dataset is split by label, what is held out, and how a label budget is drawn."""
+
+import math
+import re
+from itertools import chain, pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_datasets import refused
+
+from helpers.datasets import Dataset, Split, fingerprint
+from helpers.tasks import Task, split_tasks, subsample
+
+PARTS = ("train", "validation", "test")
+
+
+def numbered(labels: np.ndarray, first: int = 0) -> Split:
+    """Make images of 2x2 pixels that are their own number, four bytes of it, so that each can be recognized."""
+    numbers = np.arange(first, first + len(labels), dtype="<u4")
+    return Split(numbers.view(np.uint8).reshape(-1, 2, 2, 1), np.asarray(labels, np.int32))
+
+
+def numbers(split: Split) -> list[int]:
+    """Read the numbers back."""
+    return np.ascontiguousarray(split.images).reshape(len(split), 4).view("<u4")[:, 0].tolist()
+
+
+def original_labels(task: Task, split: Split) -> np.ndarray:
+    return np.array(task.classes)[split.labels]
+
+
+# Splitting by label
+
+
+def test_mnist_by_label_has_the_published_numbers_of_images(mnist: Dataset):
+    source, target = split_tasks(mnist, [5, 6, 7, 8, 9], [0, 1, 2, 3, 4])
+    assert (len(source.train) + len(source.validation), len(source.test)) == (29_404, 4_861)
+    assert (len(target.train) + len(target.validation), len(target.test)) == (30_596, 5_139)
+    assert source.image_shape == target.image_shape == (28, 28, 1)
+
+
+def test_images_are_uint8_and_labels_int32(digits: Dataset, tasks: tuple[Task, Task]):
+    splits = [digits.train, digits.test, *(getattr(task, part) for task in tasks for part in PARTS)]
+    assert {split.images.dtype for split in splits} == {np.dtype("uint8")}
+    assert {split.labels.dtype for split in splits} == {np.dtype("int32")}
+
+
+def test_label_i_of_a_task_means_the_original_label_classes_i():
+    dataset = Dataset("mine", numbered(np.tile([3, 9, 4, 7], 10)), numbered(np.tile([3, 9, 4, 7], 3), first=100), "")
+    source, target = split_tasks(dataset, [9, 3], [7, 4], validation_fraction=0.3)
+    assert (source.classes, target.classes) == ((9, 3), (7, 4))
+    for task in (source, target):
+        for part in (task.train, task.validation):
+            drawn = [dataset.train.labels[number] for number in numbers(part)]
+            assert drawn == original_labels(task, part).tolist()
+    assert target.test.labels.tolist() == [1, 0, 1, 0, 1, 0]  # 4 and 7 in turn; 7 is label 0, 4 is label 1
+
+
+def test_the_tasks_know_their_names_and_original_labels(tasks: tuple[Task, Task]):
+    source, target = tasks
+    assert (source.name, source.classes) == ("source", (5, 6, 7, 8, 9))
+    assert (target.name, target.classes) == ("target", (0, 1, 2, 3, 4))
+    assert {tuple(np.unique(getattr(task, part).labels)) for task in tasks for part in PARTS} == {(0, 1, 2, 3, 4)}
+
+
+def test_a_tenth_is_held_out_unless_asked_otherwise(digits: Dataset, tasks: tuple[Task, Task]):
+    for task in tasks:
+        images = int(np.isin(digits.train.labels, task.classes).sum())
+        assert len(task.validation) == math.ceil(images / 10)
+
+
+def test_the_seed_decides_which_images_are_held_out(digits: Dataset):
+    def prints(seed: int) -> list[str]:
+        return [task.fingerprint for task in split_tasks(digits, [5, 6], [0, 1], seed=seed)]
+
+    assert prints(1) == prints(1)
+    assert not set(prints(1)) & set(prints(2))
+
+
+def test_the_seed_leaves_the_test_split_alone(digits: Dataset):
+    first, second = (split_tasks(digits, [5, 6], [0, 1], seed=seed)[1] for seed in (1, 2))
+    assert np.array_equal(first.test.images, second.test.images)
+
+
+def test_a_tasks_fingerprint_covers_each_of_its_splits(tasks: tuple[Task, Task]):
+    source, _ = tasks
+    short = {part: Split(getattr(source, part).images[1:], getattr(source, part).labels[1:]) for part in PARTS}
+    others = [Task(source.name, source.classes, **{**vars_of(source), part: short[part]}) for part in PARTS]
+    assert len({source.fingerprint, *(task.fingerprint for task in others)}) == 4
+
+
+def vars_of(task: Task) -> dict[str, Split]:
+    return {part: getattr(task, part) for part in PARTS}
+
+
+@st.composite
+def a_dataset(draw: st.DrawFn, fewest: int = 1) -> tuple[Dataset, list[int], list[int]]:
+    """Draw a dataset of any labels and class sizes, in any order, with two disjoint sets of two or more labels."""
+    labels = draw(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=4, max_size=9, unique=True))
+    cut = draw(st.integers(2, len(labels) - 2))
+    end = draw(st.integers(cut + 2, len(labels)))  # labels beyond the end belong to no task
+    sizes = draw(st.lists(st.integers(fewest, 40), min_size=len(labels), max_size=len(labels)))
+    order = np.random.default_rng(draw(st.integers(0, 99)))
+    train = order.permutation(np.repeat(labels, sizes))
+    test = order.permutation(np.repeat(labels, 2))
+    return Dataset("drawn", numbered(train), numbered(test, first=1000), ""), labels[:cut], labels[cut:end]
+
+
+@given(a_dataset(fewest=10), st.floats(0.1, 0.5), st.integers(0, 2**32 - 1))
+def test_splitting_loses_no_image_and_puts_none_in_two_splits(drawn, fraction: float, seed: int):
+    dataset, *class_sets = drawn
+    for task, classes in zip(split_tasks(dataset, *class_sets, fraction, seed), class_sets, strict=True):
+        expected = np.flatnonzero(np.isin(dataset.train.labels, classes)).tolist()
+        assert sorted(numbers(task.train) + numbers(task.validation)) == expected
+        assert numbers(task.test) == (1000 + np.flatnonzero(np.isin(dataset.test.labels, classes))).tolist()
+        for part, of in ((task.train, dataset.train), (task.validation, dataset.train), (task.test, dataset.test)):
+            places = [number % 1000 for number in numbers(part)]
+            assert original_labels(task, part).tolist() == of.labels[places].tolist()
+
+
+@given(a_dataset(fewest=10), st.floats(0.1, 0.5), st.integers(0, 2**32 - 1))
+def test_each_class_is_held_out_in_proportion_to_within_one_image(drawn, fraction: float, seed: int):
+    dataset, *class_sets = drawn
+    for task in split_tasks(dataset, *class_sets, fraction, seed):
+        images = len(task.train) + len(task.validation)
+        assert 0 <= len(task.validation) - fraction * images < 1 + 1e-9
+        held_out = np.bincount(task.validation.labels, minlength=len(task.classes))
+        each = held_out + np.bincount(task.train.labels, minlength=len(task.classes))
+        assert np.abs(held_out - each * len(task.validation) / images).max() < 1
+
+
+@given(a_dataset(), st.floats(0.01, 0.99), st.integers(0, 99))
+def test_a_split_is_refused_only_where_a_class_would_be_left_without_an_image(drawn, fraction: float, seed: int):
+    dataset, *class_sets = drawn
+    try:
+        tasks = split_tasks(dataset, *class_sets, fraction, seed)
+    except ValueError as error:
+        fewest = min(int((dataset.train.labels == label).sum()) for label in chain(*class_sets))
+        if fewest == 1:
+            assert "a single training image of label" in str(error)
+        else:
+            assert str(error).startswith("validation_fraction: ")
+            assert fraction * fewest < 1 or (1 - fraction) * fewest < 2
+    else:
+        for task in tasks:
+            for part in PARTS:
+                assert set(getattr(task, part).labels) == set(range(len(task.classes)))
+
+
+@given(a_dataset(fewest=10), st.floats(0.1, 0.5), st.integers(0, 2**32 - 1))
+def test_the_same_seed_splits_into_the_same_images_in_the_same_order(drawn, fraction: float, seed: int):
+    first, second = (split_tasks(*drawn, fraction, seed) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert [numbers(getattr(one, part)) for part in PARTS] == [numbers(getattr(other, part)) for part in PARTS]
+
+
+# Label budgets
+
+
+@st.composite
+def labelled(draw: st.DrawFn) -> Split:
+    """Draw images of two or more classes, numbered from 0, of any sizes and in any order."""
+    sizes = draw(st.lists(st.integers(1, 30), min_size=2, max_size=10))
+    order = np.random.default_rng(draw(st.integers(0, 99)))
+    return numbered(order.permutation(np.repeat(np.arange(len(sizes)), sizes)))
+
+
+@given(labelled(), st.data(), st.integers(0, 2**32 - 1))
+def test_a_budget_takes_so_many_images_of_each_class_each_once_and_in_their_order(split: Split, draw, seed: int):
+    budget = draw.draw(st.integers(1, int(np.bincount(split.labels).min())))
+    kept = subsample(split, budget, seed)
+    assert np.bincount(kept.labels).tolist() == [budget] * len(set(split.labels.tolist()))
+    assert numbers(kept) == sorted(set(numbers(kept)))  # the split's images are in the order of their numbers
+    assert kept.labels.tolist() == split.labels[numbers(kept)].tolist()
+
+
+@given(labelled(), st.integers(0, 2**32 - 1))
+def test_budgets_are_nested(split: Split, seed: int):
+    smallest = int(np.bincount(split.labels).min())
+    drawn = [set(numbers(subsample(split, budget, seed))) for budget in [*range(1, smallest + 1), "all"]]
+    assert all(smaller <= larger for smaller, larger in pairwise(drawn))
+
+
+@given(labelled(), st.integers(0, 2**32 - 1))
+def test_the_same_seed_draws_the_same_images_in_the_same_order(split: Split, seed: int):
+    assert numbers(subsample(split, 1, seed)) == numbers(subsample(split, 1, seed))
+
+
+def test_another_seed_draws_other_images():
+    split = numbered(np.repeat([0, 1], 100))
+    drawn = {tuple(numbers(subsample(split, 5, seed))) for seed in range(20)}
+    assert len(drawn) == 20
+
+
+def test_classes_are_drawn_independently_of_each_other():
+    split = numbered(np.repeat([0, 1], 100))
+    first, second = np.array(numbers(subsample(split, 10))).reshape(2, 10)
+    assert (first + 100).tolist() != second.tolist()
+
+
+def test_the_budget_all_takes_every_image(tasks: tuple[Task, Task]):
+    assert fingerprint(subsample(tasks[1].train, "all", seed=3)) == fingerprint(tasks[1].train)
+
+
+def test_a_budget_may_be_as_large_as_the_smallest_class():
+    split = numbered(np.array([0, 0, 0, 1, 1]))
+    assert subsample(split, 2).labels.tolist() == [0, 0, 1, 1]
+    with pytest.raises(ValueError, match=r"labels_per_class: 3 is more .* at most 2 are there"):
+        subsample(split, 3)
+
+
+@pytest.mark.parametrize("budget", [0, -1, 2.5, 10.0, "ten", "10", True, None, math.nan])
+def test_what_is_not_a_budget_is_refused(tasks: tuple[Task, Task], budget: object):
+    with pytest.raises(ValueError, match=re.escape(f"labels_per_class: {budget!r} is not")) as raised:
+        subsample(tasks[1].train, budget)
+    assert "at least 1" in str(raised.value) and '"all"' in str(raised.value)
+
+
+# Bad input: each gets one sentence that names the parameter, the value and what is allowed
+
+
+@pytest.mark.parametrize("parameter", ["source_classes", "target_classes"])
+@pytest.mark.parametrize(
+    ("classes", "why"),
+    [
+        ([], "[] is not allowed; give two or more labels"),
+        ([2], "[2] is not allowed; give two or more labels"),
+        ([2, 2], "[2, 2] is not allowed; give two or more labels, each once"),
+        ([2, 3, 3], "[2, 3, 3] is not allowed; give two or more labels, each once"),
+        ([2, 10], "digits has no label 10; its labels are [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"),
+        ([2, 11, -1], "digits has no label -1, 11"),
+        ("23", "'23' is not a list of labels"),
+        (23, "23 is not a list of labels"),
+        (None, "None is not a list of labels"),
+        ([2.0, 3.5], "[2.0, 3.5] holds something else than whole numbers"),
+        (["2", "3"], "['2', '3'] holds something else than whole numbers"),
+        ([False, True], "[False, True] holds something else than whole numbers"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) and " " in value else repr(value),
+)
+def test_a_class_set_that_is_none_is_refused(digits: Dataset, parameter: str, classes: object, why: str):
+    given = {"source_classes": [5, 6], "target_classes": [8, 9], parameter: classes}
+    with refused(ValueError, f"{parameter}: {why}"):
+        split_tasks(digits, **given)
+
+
+def test_class_sets_that_overlap_are_refused(digits: Dataset):
+    with refused(ValueError, "source_classes and target_classes both hold 1, 2 ([0, 1, 2] and [2, 1, 5])"):
+        split_tasks(digits, [0, 1, 2], [2, 1, 5])
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5, 10, math.nan, math.inf, "0.1", None, True])
+def test_a_validation_fraction_outside_0_to_1_is_refused(digits: Dataset, fraction: object):
+    with refused(ValueError, f"validation_fraction: {fraction!r} is not allowed", "between 0 and 1"):
+        split_tasks(digits, [5, 6], [0, 1], fraction)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5, 1.0, "0", None, True])
+def test_a_seed_that_is_none_is_refused(digits: Dataset, seed: object):
+    with refused(ValueError, f"seed: {seed!r} is not a seed", "0 to 4294967295"):
+        split_tasks(digits, [5, 6], [0, 1], seed=seed)
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
+def test_a_validation_fraction_that_leaves_a_class_without_an_image_is_refused(digits: Dataset, fraction: float):
+    with refused(ValueError, f"validation_fraction: {fraction} of ", "without a training or a validation image"):
+        split_tasks(digits, [5, 6], [0, 1], fraction)
+
+
+def test_a_class_of_one_image_cannot_be_split():
+    train, test = numbered(np.repeat([5, 6, 7, 8], [20, 1, 20, 20])), numbered(np.arange(5, 9))
+    with refused(ValueError, "dataset: mine has a single training image of label 6", "two or more"):
+        split_tasks(Dataset("mine", train, test, ""), [5, 6], [7, 8], 0.5)
+
+
+def test_three_classes_are_too_few_for_two_tasks():
+    split = numbered(np.repeat([0, 1, 2], 20))
+    with refused(ValueError, "dataset: mine has the labels [0, 1, 2] only", "four or more"):
+        split_tasks(Dataset("mine", split, split, ""), [0, 1], [1, 2])
