@@ -14,7 +14,8 @@ from helpers.runner import notebooks, parameters
 from helpers.runner.batch import _make_folder
 
 
-def test_help_imports_nothing_heavy():
+def test_help_imports_nothing_heavy(monkeypatch):
+    monkeypatch.setenv("MNIST_NPZ", "mnist.npz")
     code = (
         "import sys; from click.testing import CliRunner; from helpers.runner.cli import main; "
         "print(CliRunner().invoke(main, ['run', '--help']).output); "

@@ -49,7 +49,7 @@ def new(dataset: str | None, values: dict[str, Any], only: Sequence[str] | None,
     if dataset is not None and values.setdefault("dataset", dataset) != dataset:
         raise ValueError(f"dataset: given twice, as {dataset!r} and {values['dataset']!r}")
     if isinstance(values.get("dataset"), str) and values["dataset"].endswith(".npz"):
-        values["dataset"] = absolute(values["dataset"])
+        values["dataset"] = os.path.abspath(os.path.expanduser(values["dataset"]))  # for kernels and `--resume`
     artefacts.check_folder("--out", str(out or "runs"), (out or Path("runs")).absolute())
     if out is not None and out.is_dir() and any(out.iterdir()):
         raise ValueError(f"--out: {str(out)!r} exists and is not an empty folder; give a new one")
@@ -193,11 +193,6 @@ def signals_as_exit(kill_children: bool = True) -> Iterator[list[int]]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-
-
-def absolute(path: str) -> str:
-    """Return the absolute path of a file: kernels and `--resume` may start in another folder."""
-    return os.path.abspath(os.path.expanduser(path))  # unlike Path's, it leaves the name of an unknown user as it is
 
 
 def _save(run: Run) -> None:

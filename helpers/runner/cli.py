@@ -30,10 +30,8 @@ class BadInput(click.ClickException):
 @click.version_option(__version__, prog_name="transfer-tutorial")
 def main() -> None:
     """Transfer learning by running the experiment properly: five notebooks, run as lessons or headless."""
-    if os.environ.get("MNIST_NPZ"):
-        from helpers.runner import batch
-
-        os.environ["MNIST_NPZ"] = batch.absolute(os.environ["MNIST_NPZ"])
+    if os.environ.get("MNIST_NPZ"):  # kernels start in other folders
+        os.environ["MNIST_NPZ"] = os.path.abspath(os.path.expanduser(os.environ["MNIST_NPZ"]))
 
 
 @main.command()
