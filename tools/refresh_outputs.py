@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 REFERENCE = ROOT / "tests" / "reference"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-UNWANTED = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|usr|opt|Users)/|oneDNN|absl::|0x[0-9a-f]{6,}")
+UNWANTED = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|usr|opt|Users)/|oneDNN|absl::|0x[0-9a-f]{6,}|\bdtype: ")
 
 
 def execute(path: Path, parameters: dict) -> NotebookNode:
