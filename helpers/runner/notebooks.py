@@ -175,7 +175,8 @@ def _kernel_manager(sockets: str, folder: Path | None, environment: Mapping[str,
 
             What it says beside the notebook, such as that it was asked to stop, would get in between other bars.
             """
-            settings |= {"cwd": folder and str(folder), "env": {**os.environ, **environment}}
+            quiet_debugger = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # else older kernels warn on the terminal
+            settings |= {"cwd": folder and str(folder), "env": {**quiet_debugger, **os.environ, **environment}}
             if quiet:
                 settings["stderr"] = subprocess.DEVNULL
             await super().start_kernel(**settings)
