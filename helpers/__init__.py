@@ -1,4 +1,4 @@
-"""The science: images, networks, trainings and statistics. No module here knows what a notebook is; `runner` does.
+"""The science: images, networks, trainings and statistics. No module here finds or runs a notebook; `runner` does.
 
 A module imports only from those before it: `backend`, `datasets`, `tasks`, `artefacts`, `cnn`, `training`, `transfer`,
 `experiment`, `statistics`, `plots`, `checks`. TensorFlow takes seconds to import, so Keras is imported, through

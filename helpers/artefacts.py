@@ -14,9 +14,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 PACKAGE = Path(__file__).resolve().parent
 REPOSITORY = PACKAGE.parent
@@ -24,6 +25,7 @@ MAKERS = ("artefacts", "backend", "cnn", "datasets", "tasks", "training", "trans
 CODE = {  # SHA-256 by module, taken at import: a kernel goes on with the code that it has loaded, whatever is edited
     path.relative_to(PACKAGE).with_suffix("").as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
     for path in sorted(PACKAGE.rglob("*.py"))
+    if path.parent.name != ".ipynb_checkpoints"  # JupyterLab's copies of what was opened in it
 }
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn")
 
@@ -137,7 +139,7 @@ def save(
     return content
 
 
-def save_results(folder: Path, lesson: str, rows: pd.DataFrame) -> Path:
+def save_results(folder: Path, lesson: str, rows: "pd.DataFrame") -> Path:
     """Save a lesson's result rows, one per training, as `results-<lesson>.csv` in the run folder; return the path.
 
     The command line sets `$TRANSFER_TUTORIAL_RESULTS` to another folder: runs that share a run folder keep their own

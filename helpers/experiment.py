@@ -92,7 +92,7 @@ def compare(
     target_cnn = replace(architecture, classes=len(plan.target_classes))
     networks = Networks(target_cnn, recipe, plan.frozen_convs)
     lent = networks if source_cnn == target_cnn else Networks(source_cnn, recipe)
-    needs_source = any(strategy.extractor == "pretrained" for strategy in strategies)
+    needs_source = any(strategy.start == "pretrained" for strategy in strategies)
     trainings = len(plan.seeds) * (needs_source + len(plan.labels_per_class) * len(strategies))
     rows, probabilities = [], {}
     with tqdm(total=trainings, desc="trainings", disable=not progress) as bar:
@@ -126,17 +126,19 @@ def _with_seed(
     Strategies with the same frozen features share their extraction; all budgets share that of the test images.
     """
     for kind in ("random", "pretrained"):  # one kind at a time, so that only one set of features is in memory
-        alike = [strategy for strategy in strategies if strategy.extractor == kind]
+        alike = [strategy for strategy in strategies if strategy.start == kind]
         cached = test = None
         for budget in budgets:
             images, cached = subsample(task.train, budget, seed), None  # the last set is gone before the next is made
             for strategy in alike:
-                frozen = strategy.freezes and networks.caches_features
-                if frozen and cached is None:
+                uses_cache = strategy.freezes and networks.caches_features
+                if uses_cache and cached is None:
                     cached = networks.extract(strategy, task, images, seed, source, test)
                     test = cached[1]
-                training, predicted = networks.train(strategy, task, images, seed, source, cached if frozen else None)
+                training, predicted = networks.train(
+                    strategy, task, images, seed, source, cached if uses_cache else None
+                )
                 row = result_row(task, strategy.name, budget, seed, networks.recipe, training, predicted)
                 row["pretrain_seconds"] = source.row["train_seconds"] if kind == "pretrained" else 0.0
-                row["extract_seconds"] = cached[0].seconds if frozen else 0.0
+                row["extract_seconds"] = cached[0].seconds if uses_cache else 0.0
                 yield row, predicted

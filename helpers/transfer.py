@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Strategy:
-    """Where the extractor and the head of a target network start from, and whether the extractor is frozen."""
+    """Where the features and the head of a target network start from, and whether the features are frozen."""
 
     name: str
-    extractor: str  # "random" or "pretrained"
+    start: str  # of the features: "random" or "pretrained"
     freezes: bool
     head: str  # "fresh" or "reused"
     meaning: str
@@ -204,7 +204,7 @@ def pretraining_provenance(task: Task, architecture: Architecture, recipe: Recip
 class Networks:
     """The compiled networks of one comparison, each built when first needed, then reset for every training.
 
-    `whole` trains all layers; `unfrozen` trains what `frozen_convs` leaves: with 2 the head alone, on cached features.
+    `whole` trains all layers, `partly_frozen` what `frozen_convs` leaves: with 2 the head alone, on cached features.
     """
 
     def __init__(self, architecture: Architecture, recipe: Recipe, frozen_convs: int = 2) -> None:
@@ -222,8 +222,8 @@ class Networks:
         return cnn.cut(cnn.build_cnn(self.architecture))[0]
 
     @cached_property
-    def unfrozen(self) -> Trainer:
-        """What is left to train: with both convolutions frozen the head alone, with fewer the network around them."""
+    def partly_frozen(self) -> Trainer:
+        """What freezing leaves to train: with both convolutions frozen the head alone, with fewer the network."""
         model = cnn.build_cnn(self.architecture)
         freeze(model, self.frozen_convs)
         return Trainer(cnn.cut(model)[1] if self.caches_features else model, self.recipe)
@@ -264,7 +264,7 @@ class Networks:
         `cached` is what `extract` returned for these images; it is called where features are needed and not given.
         What is drawn follows from `target_seed(seed)`.
         """
-        trainer, draws = self.unfrozen if strategy.freezes else self.whole, target_seed(seed)
+        trainer, draws = self.partly_frozen if strategy.freezes else self.whole, target_seed(seed)
         start_weights(trainer.model, strategy, draws, source)
         train, test = images, task.test
         if strategy.freezes and self.caches_features:
@@ -287,10 +287,10 @@ def target_seed(seed: int) -> int:
 
 def start_weights(model: "keras.Model", strategy: Strategy, seed: int, source: Pretrained | None) -> None:
     """Give a network, or a part of one, the weights that a strategy starts from; `seed` draws the fresh ones."""
-    if strategy.extractor == "pretrained" and source is None:
+    if strategy.start == "pretrained" and source is None:
         raise ValueError(f"strategy {strategy.name!r} needs pretrained features; pass the pretrained source network")
     cnn.initialize(model, seed)
-    if strategy.extractor == "pretrained":
+    if strategy.start == "pretrained":
         copy_weights(source.model, model, head=strategy.head == "reused")
 
 

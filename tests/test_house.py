@@ -1,6 +1,7 @@
 """The house: which module may import which, whose code decides a result, and what a wheel holds."""
 
 import ast
+import re
 import subprocess
 import sys
 import zipfile
@@ -11,15 +12,20 @@ from shutil import copytree
 
 import pytest
 
+import helpers.runner
 from helpers.artefacts import CODE, MAKERS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "helpers"
-SCIENCE = [
-    *("backend", "datasets", "tasks", "artefacts", "cnn", "training", "transfer"),
-    *("experiment", "statistics", "plots", "checks"),
-]
-RUNNER = ["notebooks", "parameters", "batch", "worker", "sweep", "report", "cli"]
+MODULES = [path for path in PACKAGE.rglob("*.py") if path.parent.name != ".ipynb_checkpoints"]
+
+
+def table(docstring: str) -> list[str]:
+    """Read the modules of a table, in their order, from the sentence that names them."""
+    return re.findall(r"`(\w+)`", docstring.split("only from those before it: ")[1].split(".")[0])
+
+
+SCIENCE, RUNNER = table(helpers.__doc__), table(helpers.runner.__doc__)
 KNOW_NETWORKS = {"backend", "cnn", "training", "transfer", "experiment"}
 
 
@@ -30,7 +36,7 @@ def name_of(path: Path) -> str:
 
 def imported(path: Path) -> Iterator[str]:
     """Yield the modules below `helpers` that a file imports, wherever in it: runner.notebooks, plots.figures, cnn."""
-    known = {name_of(each) for each in PACKAGE.rglob("*.py")}
+    known = {name_of(each) for each in MODULES}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -45,7 +51,7 @@ def imported(path: Path) -> Iterator[str]:
                 yield below if below in known else below.rpartition(".")[0]
 
 
-IMPORTS = {name_of(path): set(imported(path)) - {""} for path in PACKAGE.rglob("*.py")}
+IMPORTS = {name_of(path): set(imported(path)) - {""} for path in MODULES}
 
 
 def room(module: str) -> str:
@@ -57,6 +63,7 @@ def test_the_tables_name_each_module_once():
     found = {module for module in IMPORTS if module not in ("", "runner")}
     assert {room(module) for module in found if not module.startswith("runner.")} == set(SCIENCE)
     assert {room(module) for module in found if module.startswith("runner.")} == set(RUNNER)
+    assert len(SCIENCE + RUNNER) == len({*SCIENCE, *RUNNER})
 
 
 def test_the_imports_are_read():
@@ -94,9 +101,18 @@ def test_an_artefact_is_made_by_the_strategies_module_and_all_that_it_imports():
 
 
 def test_every_module_counts_as_code_of_a_sweep():
-    files = {path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py")}
+    files = {path.relative_to(PACKAGE).with_suffix("").as_posix() for path in MODULES}
     assert set(CODE) == files
     assert {"runner/worker", "plots/comparisons", "tasks"} <= files
+
+
+def test_jupyterlabs_copies_of_opened_files_count_for_nothing(tmp_path: Path):
+    code = "from helpers.artefacts import CODE; print(len(CODE))"
+    copytree(PACKAGE, tmp_path / "helpers")
+    (tmp_path / "helpers" / ".ipynb_checkpoints").mkdir(exist_ok=True)
+    (tmp_path / "helpers" / ".ipynb_checkpoints" / "cnn-checkpoint.py").write_text("")
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert int(ran.stdout) == len(CODE) == len(MODULES)
 
 
 def test_what_was_made_before_a_line_changed_counts_as_missing(tmp_path: Path):
@@ -145,6 +161,6 @@ def test_a_wheel_holds_every_module_and_template(clone: Path, tmp_path: Path):
     assert built.returncode == 0, built.stdout + built.stderr
     (wheel,) = tmp_path.glob("transfer_learning_tutorial-*.whl")
     held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("helpers/")}
-    wanted = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("templates/*")]
+    wanted = [*MODULES, *PACKAGE.rglob("templates/*")]
     assert held == {path.relative_to(ROOT).as_posix() for path in wanted}
     assert {"helpers/runner/cli.py", "helpers/runner/templates/style.css"} <= held

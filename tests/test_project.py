@@ -1,4 +1,4 @@
-"""Promises of the repository itself: what it installs, how it is formatted, what importing it costs."""
+"""Promises of the repository itself: what it installs, how it is formatted."""
 
 import itertools
 import re

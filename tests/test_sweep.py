@@ -329,12 +329,12 @@ def test_a_record_of_other_code_or_without_what_it_must_have_counts_as_missing(o
     names, outcome = list(planned.runs), {"notebook": "{}", "results": [], "seconds": 1.0}
     for name in names:
         sweep._write(planned, name, dict(outcome))
-    assert sweep.missing(planned) == []
+    assert sweep.missing(planned, sweep.records(planned)) == []
     for name, changes in zip(names[1:], ({"version": "1.0.0+other"}, {"results": None}, {"status": []}), strict=True):
         path = Path("out/runs", f"{name}.json")
         record = {**json.loads(path.read_text()), **changes}
         path.write_text(json.dumps({key: value for key, value in record.items() if value is not None}))
-    assert sweep.missing(planned) == names[1:]
+    assert sweep.missing(planned, sweep.records(planned)) == names[1:]
     assert [record["name"] for record in sweep.records(planned)] == names[:1]
 
 

@@ -95,16 +95,20 @@ def test_the_depth_of_the_cut_decides_how_many_parameters_are_trained(frozen_con
 
 
 def test_with_both_convolutions_frozen_the_head_is_trained_alone(networks: Networks):
-    assert networks.unfrozen.model.input_shape == (None, 2, 2, 4)
-    assert transfer.trainable_parameters(networks.unfrozen.model) == networks.unfrozen.model.count_params() == 357
+    assert networks.partly_frozen.model.input_shape == (None, 2, 2, 4)
+    assert (
+        transfer.trainable_parameters(networks.partly_frozen.model)
+        == networks.partly_frozen.model.count_params()
+        == 357
+    )
 
 
 def test_training_moves_the_trainable_weights_and_no_others(source: Pretrained, tasks: tuple[Task, Task], images):
     networks, start = Networks(SMALL, ADAM, frozen_convs=1), cnn.build_cnn(SMALL)
     transfer.start_weights(start, STRATEGIES["frozen"], FRESH, source)
     networks.train(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
-    before, after = transfer.weight_fingerprints(start), transfer.weight_fingerprints(networks.unfrozen.model)
-    assert transfer.trainable_parameters(networks.unfrozen.model) == 505
+    before, after = transfer.weight_fingerprints(start), transfer.weight_fingerprints(networks.partly_frozen.model)
+    assert transfer.trainable_parameters(networks.partly_frozen.model) == 505
     assert list(before) == ["conv1", "conv2", "dense1", "scores"]
     assert [name for name in before if after[name] != before[name]] == ["conv2", "dense1", "scores"]
 
@@ -148,9 +152,9 @@ def test_the_features_of_frozen_random_frozen_and_reused_head_are_not_trained():
 
 def test_the_head_on_its_own_starts_from_the_same_weights_as_in_the_whole_network(networks, source: Pretrained):
     for name, giver in (("frozen", cnn.build_cnn(SMALL, FRESH)), ("reused-head", source.model)):
-        transfer.start_weights(networks.unfrozen.model, STRATEGIES[name], FRESH, source)
+        transfer.start_weights(networks.partly_frozen.model, STRATEGIES[name], FRESH, source)
         for layer in ("dense1", "scores"):
-            assert same_weights(networks.unfrozen.model.get_layer(layer), giver.get_layer(layer))
+            assert same_weights(networks.partly_frozen.model.get_layer(layer), giver.get_layer(layer))
 
 
 def test_pretraining_moves_every_layer(source: Pretrained):
@@ -199,8 +203,8 @@ def test_with_dropout_too_because_the_same_seed_drops_the_same_units(networks: N
     features = transfer.extract_features(cnn.cut(network)[0], images, dtype="float32")
     through = training.train(network, images, ADAM, seed=3).losses
 
-    cnn.initialize(networks.unfrozen.model, FRESH)
-    assert networks.unfrozen.train(features, seed=3).losses == pytest.approx(through, abs=1e-5)
+    cnn.initialize(networks.partly_frozen.model, FRESH)
+    assert networks.partly_frozen.train(features, seed=3).losses == pytest.approx(through, abs=1e-5)
 
 
 def test_features_are_kept_in_half_precision_and_cost_half_the_memory(networks: Networks, images: Split):
@@ -214,8 +218,8 @@ def test_features_are_kept_in_half_precision_and_cost_half_the_memory(networks: 
 
 def test_half_precision_moves_the_losses_far_less_than_another_seed_does(networks: Networks, images: Split):
     def losses(dtype: str, seed: int) -> np.ndarray:
-        cnn.initialize(networks.unfrozen.model, FRESH)
-        return networks.unfrozen.train(transfer.extract_features(networks.extractor, images, dtype), seed).losses
+        cnn.initialize(networks.partly_frozen.model, FRESH)
+        return networks.partly_frozen.train(transfer.extract_features(networks.extractor, images, dtype), seed).losses
 
     single = losses("float32", 3)
     by_precision = np.abs(losses("float16", 3) - single).max()
@@ -358,7 +362,7 @@ def test_a_fresh_head_is_not_the_one_that_pretraining_began_with(tasks, images, 
     # with this learning rate nothing moves, so that after the training a network still is what it started from
     still = Networks(SMALL, Recipe(optimizer="sgd", learning_rate=1e-30, batch_size=32, epochs=1, min_updates=1))
     pretraining, heads = cnn.build_cnn(SMALL, seed=0), {}
-    for name, model in (("scratch", still.whole.model), ("frozen", still.unfrozen.model)):
+    for name, model in (("scratch", still.whole.model), ("frozen", still.partly_frozen.model)):
         still.train(STRATEGIES[name], tasks[1], images, 0, source)
         heads[name] = [model.get_layer(layer).kernel.numpy() for layer in ("dense1", "scores")]
     for fresh, shared, earlier in zip(heads["frozen"], heads["scratch"], ("dense1", "scores"), strict=True):

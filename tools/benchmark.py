@@ -115,7 +115,7 @@ def small(target: Task, repeats: int) -> pd.Series:
     networks = Networks(ARCHITECTURE, recipe)
     features = extract_features(networks.extractor, few)
     rows = [
-        {"head": networks.unfrozen.train(features).seconds, "whole network": networks.whole.train(few).seconds}
+        {"head": networks.partly_frozen.train(features).seconds, "whole network": networks.whole.train(few).seconds}
         for _ in range(repeats)
     ]
     return pd.DataFrame(rows).median()

@@ -174,7 +174,7 @@ def try_fault(fault: Fault) -> tuple[bool, bool]:
         module = copy / "helpers" / f"{fault.module}.py"
         source = module.read_text(encoding="utf-8")
         if source.count(fault.old) != 1:
-            raise ValueError(f"{fault.name}: {fault.old!r} occurs {source.count(fault.old)} times in {module.name}")
+            raise ValueError(f"{fault.name}: {fault.old!r} occurs {source.count(fault.old)} times in {fault.module}")
         module.write_text(source.replace(fault.old, fault.new), encoding="utf-8")
         references = [next((copy / "tests/reference").glob(f"{number}_*.ipynb")) for number in fault.lessons.split()]
         return notices(copy, *UNITS), notices(copy, *map(str, references))

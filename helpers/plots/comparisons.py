@@ -47,7 +47,9 @@ def accuracy_by_labels(summary: pd.DataFrame) -> Figure:
         _accuracies(enlarged, [place], at_largest.iloc[[place]], strategy)
     enlarged.set_xlim(-0.8, len(at_largest) - 0.2)
     enlarged.set_xticks([(len(at_largest) - 1) / 2], [str(largest)])
-    axis.set(xlabel="labels per class", ylabel="test accuracy [%]", title=f"Target task, {_seeds(summary)}")
+    seeds = summary["seeds"].max()
+    over = "one seed, no interval" if seeds == 1 else f"mean of {seeds} seeds with 95 % interval"
+    axis.set(xlabel="labels per class", ylabel="test accuracy [%]", title=f"Target task, {over}")
     for panel in {axis, enlarged}:
         panel.set_ylim(top=min(panel.get_ylim()[1], 100.5))  # an interval may reach beyond 100 %, an accuracy does not
         panel.grid(alpha=0.3)
@@ -162,11 +164,6 @@ def _spread(heights: Sequence[float], gap: float) -> np.ndarray:
     spread = np.empty(len(heights))
     spread[order] = np.concatenate([middle + gap * (np.arange(n) - (n - 1) / 2) for middle, n in groups])
     return spread
-
-
-def _seeds(summary: pd.DataFrame) -> str:
-    count = int(summary["seeds"].max())
-    return "one seed, no interval" if count == 1 else f"mean of {count} seeds with 95 % interval"
 
 
 def _by_budget(summary: pd.DataFrame, budgets: list) -> str:

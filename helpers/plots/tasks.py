@@ -46,19 +46,21 @@ def class_counts(tasks: Sequence[Task]) -> Figure:
         "validation": {"color": "#56B4E9"},
         "test": {"facecolor": "#DDDDDD", "edgecolor": "#666666", "hatch": "//"},  # to stand apart in grey
     }
+    totals = []
     for axis, task in zip(axes, tasks, strict=True):
-        bottom = np.zeros(len(task.classes))
+        bottom = np.zeros(len(task.classes), int)
         for (name, style), part in zip(styles.items(), (task.train, task.validation, task.test), strict=True):
             counts = np.bincount(part.labels, minlength=len(task.classes))
             axis.bar([str(label) for label in task.classes], counts, bottom=bottom, label=name, width=0.7, **style)
             bottom += counts
         axis.set(title=f"{task.name} task", xlabel="original label")
+        totals.extend(bottom)
     axes[0].set_ylabel("images")
     axes[-1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    fewest, most = _extremes(tasks)
     return described(
         figure,
-        f"Images per original label, stacked by split; the classes have between {fewest} and {most} images each.",
+        "Images per original label, stacked by split; "
+        f"the classes have between {min(totals)} and {max(totals)} images each.",
     )
 
 
@@ -108,12 +110,3 @@ def mistakes_by_strategy(task: Task, probabilities: Mapping[str, np.ndarray], la
     figure.suptitle(f"Test images of {label}, taken for something else", fontsize=10)
     errors = "; ".join(f"{strategy}: {count}" for strategy, count in counts.items())
     return described(figure, f"Wrong test images of {label}, of {len(of_label):,}, by strategy: {errors}.")
-
-
-def _extremes(tasks: Sequence[Task]) -> tuple[int, int]:
-    """Return the images of the smallest and of the largest class, over all splits."""
-    counts = [
-        np.bincount(np.concatenate([part.labels for part in (task.train, task.validation, task.test)]))
-        for task in tasks
-    ]
-    return min(int(c.min()) for c in counts), max(int(c.max()) for c in counts)

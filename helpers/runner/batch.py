@@ -5,13 +5,11 @@ import json
 import os
 import platform
 import re
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -34,22 +32,22 @@ class Run:
 
     folder: Path
     record: dict[str, Any]
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
 
 
-def new(dataset: str | None, values: dict[str, Any], only: Sequence[str] | None, out: Path | None) -> Run:
-    """Check the dataset, the other parameters' values, the lessons wanted and the folder; then make that folder.
+def new(dataset: str | None, given: Sequence[tuple[str, str]], only: Sequence[str] | None, out: Path | None) -> Run:
+    """Check the lessons wanted, the folder, and the parameters given as text, with the data; then make the folder.
 
     Without `only` all lessons are wanted. Without `out` the folder is made below `runs/`. Raises ValueError,
     DownloadError or OSError for what cannot be.
     """
     wanted = notebooks.lessons() if only is None else {notebooks.lesson(number) for number in only}
     chosen = sorted(wanted, key=lambda lesson: lesson.number)
-    values = dict(values)
+    values = {name: parameters.read(name, text) for name, text in given}
     if dataset is not None and values.setdefault("dataset", dataset) != dataset:
         raise ValueError(f"dataset: given twice, as {dataset!r} and {values['dataset']!r}")
     if isinstance(values.get("dataset"), str) and values["dataset"].endswith(".npz"):
-        values["dataset"] = os.path.abspath(os.path.expanduser(values["dataset"]))  # for kernels and `--resume`
+        values["dataset"] = notebooks.absolute(values["dataset"])
     artefacts.check_folder("--out", str(out or "runs"), (out or Path("runs")).absolute())
     if out is not None and out.is_dir() and any(out.iterdir()):
         raise ValueError(f"--out: {str(out)!r} exists and is not an empty folder; give a new one")
@@ -107,7 +105,7 @@ def resume(folder: Path) -> Run:
 def execute(run: Run, received: list[int]) -> str | None:
     """Execute the lessons that are not done, up to the first that fails; return what is to be said of that one.
 
-    `received` are the signals of `signals_as_exit`.
+    `received` are the signals of `notebooks.signals_as_exit`.
     """
     artefact_folder = str(run.folder / "artefacts")
     values, lessons = {"run_dir": artefact_folder, **run.record["parameters"]}, run.record["lessons"]
@@ -118,7 +116,8 @@ def execute(run: Run, received: list[int]) -> str | None:
         output.parent.mkdir(exist_ok=True)
         entry["status"] = "running"
         _save(run)
-        passed = {name: value for name, value in values.items() if name in notebooks.defaults(lesson.path)}
+        known = notebooks.defaults(lesson.path)
+        passed = {name: value for name, value in values.items() if name in known}
         try:
             label = f"{lesson.name} ({position} of {len(lessons)})"
             results = {"TRANSFER_TUTORIAL_RESULTS": artefact_folder}
@@ -163,36 +162,6 @@ def recorded(run: Run) -> Iterator[None]:
         with suppress(OSError):
             _save(run)
         raise
-
-
-@contextmanager
-def signals_as_exit(kill_children: bool = True) -> Iterator[list[int]]:
-    """Turn Ctrl-C and SIGTERM into SystemExit with the exit code that shells expect, 130 or 143, and kill the kernel.
-
-    SystemExit passes through asyncio, nbclient and papermill, which saves the notebook on its way. Yields the list of
-    signals received.
-    """
-    import psutil
-
-    def stop(number: int, frame: object) -> None:
-        received.append(number)
-        for each in signals:  # a second Ctrl-C shall not break what saves the work
-            signal.signal(each, signal.SIG_IGN)
-        children = psutil.Process().children(recursive=True) if kill_children else []
-        for child in children:
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
-        psutil.wait_procs(children, timeout=3)
-        sys.exit(128 + number)
-
-    received: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {each: signal.signal(each, stop) for each in signals}
-    try:
-        yield received
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 def _save(run: Run) -> None:

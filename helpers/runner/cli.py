@@ -30,8 +30,10 @@ class BadInput(click.ClickException):
 @click.version_option(__version__, prog_name="transfer-tutorial")
 def main() -> None:
     """Transfer learning by running the experiment properly: five notebooks, run as lessons or headless."""
-    if os.environ.get("MNIST_NPZ"):  # kernels start in other folders
-        os.environ["MNIST_NPZ"] = os.path.abspath(os.path.expanduser(os.environ["MNIST_NPZ"]))
+    if os.environ.get("MNIST_NPZ"):
+        from helpers.runner.notebooks import absolute
+
+        os.environ["MNIST_NPZ"] = absolute(os.environ["MNIST_NPZ"])
 
 
 @main.command()
@@ -47,15 +49,16 @@ def run(
 
     It holds the executed notebooks, an index.html to look at, results.csv with one row per training, and run.json.
     """
-    from helpers import artefacts
-    from helpers.runner import batch, parameters, report
+    from helpers.runner.notebooks import signals_as_exit
 
-    with batch.signals_as_exit() as received, ExitStack() as held:
+    with signals_as_exit() as received, ExitStack() as held:
+        from helpers import artefacts
+        from helpers.runner import batch, report
+
         with _bad_input_in_one_line():
             if resume is None:
                 lessons = None if only is None else [number.strip() for number in only.split(",")]
-                values = {name: parameters.read(name, text) for name, text in given}
-                started = batch.new(dataset, values, lessons, out)
+                started = batch.new(dataset, given, lessons, out)
                 held.enter_context(artefacts.lock("--out", started.folder))
             elif dataset or only or given or out:
                 raise ValueError("--resume: takes everything from the run that it goes on with; give no other option")
@@ -115,16 +118,19 @@ def sweep(
     DIR gets the executed notebooks, results.csv with the parameters as columns, and sweep.html to look at. The same
     command again runs what is missing or failed.
     """
-    from helpers import artefacts
-    from helpers.runner import batch, notebooks, parameters, sweep
+    from helpers.runner import notebooks
 
-    with batch.signals_as_exit(kill_children=False):  # Dask stops its own
+    with notebooks.signals_as_exit(kill_children=False):  # Dask stops its own
+        from helpers import artefacts
+        from helpers.runner import parameters, sweep
+
         with _bad_input_in_one_line():
             sweep.check_options(scheduler, workers)
-            grid, values = parameters.read_grid(swept), {name: parameters.read(name, text) for name, text in given}
-            planned = sweep.plan(notebooks.find(notebook), grid, values, out.absolute(), yes)
+            values, found = {name: parameters.read(name, text) for name, text in given}, notebooks.find(notebook)
+            planned = sweep.plan(found, parameters.read_grid(swept), values, out.absolute(), yes)
             artefacts.check_folder("--out", str(out), planned.out)
-        before, missing = sweep.records(planned), len(sweep.missing(planned))
+        before = sweep.records(planned)
+        missing = len(sweep.missing(planned, before))
         click.echo(f"{planned.notebook.name}: {len(planned.runs)} runs, {len(planned.runs) - missing} of them done")
         if missing:
             click.echo(sweep.estimate(before, missing))
@@ -171,7 +177,7 @@ def _run_sweep(planned: "Sweep", scheduler: str | None, workers: int | None, ret
     with sweep.connect(scheduler, workers) as client:
         planned.out.mkdir(parents=True, exist_ok=True)
         with artefacts.lock("--out", planned.out):
-            missing, failed = sweep.missing(planned), 0  # known for sure only now
+            missing, failed = sweep.missing(planned, sweep.records(planned)), 0  # known for sure only now
             places = sum(client.nthreads().values())
             click.echo(f"{len(missing)} to run, {places} at a time; Dask's dashboard: {client.dashboard_link}")
             with tqdm(total=len(missing), unit="run") as bar:

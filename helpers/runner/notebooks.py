@@ -1,22 +1,22 @@
-"""Notebooks: find a lesson or a notebook of one's own, read its parameters, execute it in a kernel of its own."""
+"""Notebooks: find a lesson or one's own, read its parameters, execute it in a kernel of its own, stop on a signal."""
 
 import ast
 import hashlib
 import json
 import os
+import signal
 import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from helpers.artefacts import REPOSITORY, write_text
-from helpers.datasets import listed
 
 LESSONS = REPOSITORY / "notebooks"
-KERNEL = "python3"
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # a kernel's
 LONGEST_SOCKET_FOLDER = 90  # bytes; the whole path of a socket has 103 at most on macOS, 107 on Linux
 
@@ -59,7 +59,7 @@ def lesson(number: str) -> Notebook:
     for candidate in known:
         if number in (candidate.name, candidate.number, candidate.number.lstrip("0")):
             return candidate
-    raise ValueError(f"lesson: {number!r} is not known; allowed are {listed(each.name for each in known)}")
+    raise ValueError(f"lesson: {number!r} is not known; allowed are {', '.join(each.name for each in known)}")
 
 
 def find(name: str) -> Notebook:
@@ -126,7 +126,7 @@ def execute(
                 _unformatted(notebook.path),
                 _unformatted(output),
                 parameters=values,
-                kernel_name=KERNEL,
+                kernel_name="python3",
                 language="python",
                 kernel_manager_class=_kernel_manager(sockets, folder, environment or {}, quiet=not description),
                 progress_bar={"desc": description} if description else False,
@@ -140,6 +140,41 @@ def execute(
         if isinstance(error, DeadKernelError):
             message += "; most often memory ran out, so shut other kernels down before you go on"
         raise CellError(started, message) from error
+
+
+@contextmanager
+def signals_as_exit(kill_children: bool = True) -> Iterator[list[int]]:
+    """Turn Ctrl-C and SIGTERM into SystemExit with the exit code that shells expect, 130 or 143, and kill the kernel.
+
+    SystemExit passes through asyncio, nbclient and papermill, which saves the notebook on its way. Yields the list of
+    signals received.
+    """
+    import psutil
+
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        for each in signals:  # a second Ctrl-C shall not break what saves the work
+            signal.signal(each, signal.SIG_IGN)
+        children = psutil.Process().children(recursive=True) if kill_children else []
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(children, timeout=3)
+        sys.exit(128 + number)
+
+    received: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {each: signal.signal(each, stop) for each in signals}
+    try:
+        yield received
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def absolute(path: str) -> str:
+    """Return the absolute path of a file: kernels and `--resume` may start in another folder."""
+    return os.path.abspath(os.path.expanduser(path))  # unlike Path's, it leaves the name of an unknown user as it is
 
 
 def code_cells(notebook: Path) -> list[dict[str, Any]]:
@@ -171,13 +206,10 @@ def _kernel_manager(sockets: str, folder: Path | None, environment: Mapping[str,
                 self.transport, self.ip = "ipc", f"{sockets}/kernel"
 
         async def start_kernel(self, **settings: Any) -> None:
-            """Start the kernel where it shall work; papermill's own way moves the whole process there.
-
-            What it says beside the notebook, such as that it was asked to stop, would get in between other bars.
-            """
+            """Start the kernel where it shall work; papermill's own way moves the whole process there."""
             quiet_debugger = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # else older kernels warn on the terminal
             settings |= {"cwd": folder and str(folder), "env": {**quiet_debugger, **os.environ, **environment}}
-            if quiet:
+            if quiet:  # what it says, such as that it was asked to stop, would get in between other bars
                 settings["stderr"] = subprocess.DEVNULL
             await super().start_kernel(**settings)
 

@@ -1,6 +1,6 @@
-"""Parameters: read them as text, and check them before anything runs. The one place where notebooks meet the science.
+"""Parameters: read them as text, and check them before anything runs.
 
-Nothing here imports TensorFlow.
+Of the runner, this module alone knows networks, recipes and plans. Nothing here imports TensorFlow.
 """
 
 import json

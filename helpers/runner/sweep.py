@@ -93,13 +93,13 @@ def records(sweep: Sweep) -> list[dict[str, Any]]:
     return sorted(found, key=lambda record: order.get(record["name"], len(order)))
 
 
-def missing(sweep: Sweep) -> list[str]:
-    """Return the names of the runs of the grid that have not finished."""
-    done = {record["name"] for record in records(sweep) if record["status"] == "done"}
+def missing(sweep: Sweep, known: list[dict[str, Any]]) -> list[str]:
+    """Return the names of the runs of the grid that have not finished, by the `records` known."""
+    done = {record["name"] for record in known if record["status"] == "done"}
     return [name for name in sweep.runs if name not in done]
 
 
-def write_results(sweep: Sweep, records: list[dict[str, Any]]) -> "pd.DataFrame":
+def write_results(sweep: Sweep, known: list[dict[str, Any]]) -> "pd.DataFrame":
     """Write `results.csv`, the result rows of all finished runs as text; return them. A run without any gets one row.
 
     Before a run's own columns come its name, its parameters and its seconds. A parameter whose name is also a column of
@@ -108,7 +108,7 @@ def write_results(sweep: Sweep, records: list[dict[str, Any]]) -> "pd.DataFrame"
     """
     import pandas as pd
 
-    done = [record for record in records if record["status"] == "done"]
+    done = [record for record in known if record["status"] == "done"]
     names = dict.fromkeys(name for record in done for name in record["parameters"])
     tables = [_table(record["results"]) for record in done]
     taken = {"run", "run_seconds"}.union(*tables)
@@ -123,11 +123,11 @@ def write_results(sweep: Sweep, records: list[dict[str, Any]]) -> "pd.DataFrame"
     return rows
 
 
-def table(sweep: Sweep, records: list[dict[str, Any]]) -> "pd.DataFrame":
+def table(sweep: Sweep, known: list[dict[str, Any]]) -> "pd.DataFrame":
     """Return a row per run: its parameters, and whether it is done or has failed."""
     import pandas as pd
 
-    status = {record["name"]: record["status"] for record in records}
+    status = {record["name"]: record["status"] for record in known}
     rows = [
         {**{key: as_text(value) for key, value in given.items()}, "status": status.get(name, "")}
         for name, given in sweep.runs.items()
@@ -135,13 +135,13 @@ def table(sweep: Sweep, records: list[dict[str, Any]]) -> "pd.DataFrame":
     return pd.DataFrame(rows)
 
 
-def estimate(records: list[dict[str, Any]], missing: int) -> str:
+def estimate(known: list[dict[str, Any]], to_run: int) -> str:
     """Say how long the missing runs will take, as far as it is known."""
-    seconds = [record["seconds"] for record in records if record["status"] == "done"]
+    seconds = [record["seconds"] for record in known if record["status"] == "done"]
     if not seconds:
         return "Estimate: none before the first run has finished; the bar shows it then"
     mean = sum(seconds) / len(seconds)
-    return f"Estimate: {missing * mean / 60:.1f} minutes, {mean:.1f} s a run, divided by the runs at a time"
+    return f"Estimate: {to_run * mean / 60:.1f} minutes, {mean:.1f} s a run, divided by the runs at a time"
 
 
 def check_options(scheduler: str | None, workers: int | None) -> None:
@@ -169,7 +169,7 @@ def settings_for(scheduler: str | None, workers: int | None) -> tuple[int | None
 
 
 @contextmanager
-def connect(scheduler: str | None, workers: int) -> "Iterator[Client]":
+def connect(scheduler: str | None, workers: int | None) -> "Iterator[Client]":
     """Connect to a scheduler's address; without one, start worker processes of one run each, and stop them at the end.
 
     Those can be reached from this machine alone, and only with the certificate that is made for them.
