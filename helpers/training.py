@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 OPTIMIZERS = {"adadelta": "Adadelta", "adam": "Adam", "rmsprop": "RMSprop", "sgd": "SGD"}
 SCHEDULES = ("constant", "cosine")
-VALIDATION_POINTS = 10
+VALIDATION_POINTS = 5
 IMAGES_PER_CALL = 512  # of the compiled graph, several batches at once: each call costs 2 ms, each image memory
 WARM_UP = 0.1  # share of the updates over which a cosine schedule first rises from zero
 
@@ -110,7 +110,7 @@ class Trainer:
 
         self.model, self.recipe = model, recipe
         self.optimizer = getattr(keras.optimizers, OPTIMIZERS[recipe.optimizer])(recipe.learning_rate)
-        model.compile(self.optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        model.compile(self.optimizer, loss="sparse_categorical_crossentropy")
         self.optimizer.build(model.trainable_variables)  # else the update is traced twice: it would make variables
         self._trained = [variable.path for variable in model.trainable_variables]
         self._update = self._compiled()
@@ -158,7 +158,7 @@ class Trainer:
         """Train the model from its present weights; the seed fixes the order of the images and the units that dropout
         drops.
 
-        With `validation`, the model is evaluated on it at ten points at most, outside the timed part. With
+        With `validation`, the model is evaluated on it at five points at most, outside the timed part. With
         `description`, a progress bar shows under that name.
         """
         if [variable.path for variable in self.model.trainable_variables] != self._trained:
@@ -182,8 +182,9 @@ class Trainer:
                 if validation is not None and done in looks:
                     recent = logs[rows[-1][0] if rows else 0 :].mean(axis=0)
                     epoch = done * indices.shape[1] / len(split)
-                    held_out = self.model.evaluate(validation.images, validation.labels, 128, verbose=0)
-                    rows.append((done, epoch, *recent, *held_out))
+                    accuracy, probabilities = evaluate(self.model, validation)
+                    loss = float(self.model.compute_loss(y=validation.labels, y_pred=probabilities))
+                    rows.append((done, epoch, *recent, loss, accuracy))
         columns = ["update", "epoch", "loss", "accuracy", "validation_loss", "validation_accuracy"]
         return Training(pd.DataFrame(rows, columns=columns), logs[:, 0], updates, seconds)
 

@@ -149,7 +149,7 @@ def extract_features(extractor: "keras.Model", split: Split, dtype: str = "float
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A network trained on the source task, with its result row and its learning curve."""
+    """A network trained on the source task, with its result row and its learning curve, empty if nobody watched."""
 
     model: "keras.Model"
     row: dict
@@ -165,22 +165,27 @@ def pretrained(
     seed: int,
     networks: "Networks | None" = None,
     description: str | None = None,
+    watch: bool = False,
 ) -> Pretrained:
     """Return the network pretrained on a task: from the run folder if its provenance is the same, else trained now and
     kept there.
 
+    `watch` asks for the learning curve on the validation split, which takes a while and changes nothing else.
     `networks` of the same architecture and recipe may be lent, so that nothing is compiled twice. Their weights are
     overwritten.
     """
     origin = pretraining_provenance(task, architecture, recipe, seed)
     found = artefacts.load(folder, "pretrained", origin)
+    if found and watch and not found[1]["history"]["update"]:
+        found = None
     model = cnn.build_cnn(architecture, seed)
     if found:
         model.load_weights(found[0])
     else:
         trainer = (networks or Networks(architecture, recipe)).whole
         cnn.initialize(trainer.model, seed)
-        training = trainer.train(task.train, seed, task.validation, description)
+        watched = task.validation if watch else None
+        training = trainer.train(task.train, seed, watched, description)
         model.set_weights(trainer.model.get_weights())
         probabilities = predict(model, task.test.images)
         row = result_row(task, "scratch", "all", seed, recipe, training, probabilities)

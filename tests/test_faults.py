@@ -239,7 +239,7 @@ an output folder that cannot be written to | --out LONG | --out: 'aaa ... cannot
 nothing to resume | --resume absent | --resume: ... absent' holds no run.json of a run that could go on
 nothing to resume | --resume full | --resume: ... full' holds no run.json of a run that could go on
 other options beside --resume | --resume . --only 01 | --resume: takes everything from the run ... no other option
-a value of another type | -p epochs 2.5 | epochs: 2.5 is not a whole number like the default, 5
+a value of another type | -p epochs 2.5 | epochs: 2.5 is not a whole number like the default, 1
 a value of another type | -p epochs true | epochs: True is not a whole number
 a value of another type | -p learning_rate fast | learning_rate: 'fast' is not a number like the default, 1.0
 a value of another type | -p target_classes 5 | target_classes: 5 is not a list like the default

@@ -341,6 +341,7 @@ def test_learning_curves_show_both_accuracies_in_percent_by_epoch_and_name_them(
     assert training.get_ydata().tolist() == pytest.approx([80, 90])
     assert validation.get_ydata().tolist() == pytest.approx([85, 95.3])
     named = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
+    assert len({axis.get_xlim() for axis in figure.axes}) == 1  # so that what stopped earlier looks shorter
     assert named == {"training batches (solid)": training.get_color(), "validation (dashed)": validation.get_color()}
     assert (training.get_linestyle(), validation.get_linestyle()) == ("-", "--")  # as the names say
     assert "rate 1.0: 95.3%; rate 0.001: 64.3%" in figure.alternative_text

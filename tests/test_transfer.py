@@ -37,7 +37,7 @@ def source_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def source(tasks: tuple[Task, Task], networks: Networks, source_folder: Path) -> Pretrained:
     """Pretrain on the digits 5-9."""
-    return transfer.pretrained(source_folder, tasks[0], SMALL, ADAM, 0, networks)
+    return transfer.pretrained(source_folder, tasks[0], SMALL, ADAM, 0, networks, watch=True)
 
 
 @pytest.fixture(scope="module")
@@ -303,6 +303,18 @@ def test_a_pretrained_network_is_read_back_and_not_trained_again(tasks, networks
     assert again.file == source.file
     assert (again.row, again.history.to_dict()) == (source.row, source.history.to_dict())
     assert transfer.weight_fingerprints(again.model) == transfer.weight_fingerprints(source.model)
+
+
+def test_a_network_pretrained_unwatched_is_the_same_and_trained_again_where_its_curve_is_asked_for(
+    tasks, networks: Networks, source: Pretrained, run_folder: Path
+):
+    unwatched = transfer.pretrained(run_folder, tasks[0], SMALL, ADAM, 0, networks)
+    assert unwatched.history.empty
+    watched = transfer.pretrained(run_folder, tasks[0], SMALL, ADAM, 0, networks, watch=True)
+    assert len(watched.history) == 5
+    assert unwatched.file == watched.file == source.file
+    again = transfer.pretrained(run_folder, tasks[0], SMALL, ADAM, 0, networks)
+    assert again.history.equals(watched.history)
 
 
 def test_a_pretrained_network_is_trained_again_for_another_seed(

@@ -33,6 +33,7 @@ PARAMETERS = {
     "filters": 4,
     "dense_units": 16,
     "epochs": 1,
+    "published_epochs": 1,
     "min_updates": 30,
 }
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)

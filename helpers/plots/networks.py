@@ -75,7 +75,7 @@ def feature_maps(image: np.ndarray, maps: np.ndarray, shown: int = 8) -> Figure:
 def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """Show training and validation accuracy by epoch, one panel per training; histories as `Training.history`."""
     figure = new_figure(height=3.0)
-    axes = figure.subplots(1, len(histories), sharey=True, squeeze=False)[0]
+    axes = figure.subplots(1, len(histories), sharex=True, sharey=True, squeeze=False)[0]
     names = ("training batches (solid)", TRAINING), ("validation (dashed)", VALIDATION)
     for axis, (title, history) in zip(axes, histories.items(), strict=True):
         axis.plot(history["epoch"], 100 * history["accuracy"], color=TRAINING, marker="o", markersize=3)
