@@ -225,6 +225,29 @@ def test_importing_keras_through_the_backend_and_training_write_nothing(python):
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
 
 
+RETRACE = """
+from helpers.backend import keras
+import tensorflow as tf
+
+@tf.function
+def add(x, y):
+    return x + y
+
+for y in range(8):
+    add(tf.zeros(2), y)
+"""
+
+
+def test_a_process_started_by_one_with_keras_writes_nothing_either(python):
+    started = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {RETRACE!r}], check=True)"
+    finished = python(f"import helpers.backend; {started}", TF_CPP_MIN_LOG_LEVEL=None)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
+
+
+def test_tensorflow_writes_what_its_user_asks_for(python):
+    assert "retracing" in python(RETRACE, TF_CPP_MIN_LOG_LEVEL="1").stderr
+
+
 def test_an_error_while_keras_is_imported_still_arrives(python, tmp_path: Path):
     (tmp_path / "keras.py").write_text("raise ImportError('keras is broken here')")
     finished = python("import sys; sys.path.insert(0, sys.argv[1]); import helpers.backend", tmp_path)
