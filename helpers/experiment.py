@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from helpers.cnn import Architecture
-from helpers.datasets import Dataset
+from helpers.images import Dataset
 from helpers.tasks import Task, check_seed, split_tasks, subsample
 from helpers.training import Recipe
 from helpers.transfer import (
@@ -52,7 +52,13 @@ class Plan:
         for seed in self.seeds:
             check_seed("seeds", seed)
             _, target = self.tasks(dataset, seed)
+            counts = np.bincount(target.train.labels)
             for budget in self.labels_per_class:
+                if type(budget) is int and budget > counts.min():
+                    raise ValueError(
+                        f"labels_per_class: {budget} is more than class {target.classes[counts.argmin()]} has; "
+                        f'at most {counts.min()} are there to train on, and "all" takes every image'
+                    )
                 subsample(target.train, budget, seed)
         check_frozen_convs(self.frozen_convs)
         strategies, left_out = strategies_for(self.strategies, len(self.source_classes), len(self.target_classes))
@@ -60,8 +66,9 @@ class Plan:
             raise ValueError(f"strategies: {list(self.strategies)} leaves nothing to compare: {left_out}")
 
     def tasks(self, dataset: Dataset, seed: int) -> tuple[Task, Task]:
-        """Return the source and the target task as this seed splits them."""
-        return split_tasks(dataset, self.source_classes, self.target_classes, self.validation_fraction, seed)
+        """Return the source and the target task as this seed splits them, without a copy of the images."""
+        classes = self.source_classes, self.target_classes
+        return split_tasks(dataset, *classes, self.validation_fraction, seed, copy=False)
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,6 @@ def compare(
         for seed in plan.seeds:
             source, target = plan.tasks(dataset, seed)
             network = pretrained(folder, source, source_cnn, recipe, seed, lent) if needs_source else None
-            del source  # its images are done with
             if network:
                 rows.append(network.row)
                 bar.update()

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from helpers.tasks import Task
+
 CONFIDENCE = 0.95
 MARGIN = 0.2  # percentage points of accuracy within which two strategies count as equally good
 
@@ -23,6 +25,16 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
         return mean, np.nan, np.nan
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
     return mean, mean - half, mean + half
+
+
+def accuracy_by_class(task: Task, probabilities: Sequence[np.ndarray], split: str = "test") -> pd.Series:
+    """Return the share of each class's images that are answered right, of the test or another split, by class.
+
+    It is the mean over several networks, each with probabilities `(n, classes)`.
+    """
+    labels = getattr(task, split).labels
+    right = np.mean([scores.argmax(axis=1) == labels for scores in probabilities], axis=0)
+    return pd.Series([right[labels == label].mean() for label in range(len(task.classes))], pd.Index(task.classes))
 
 
 def summarize(results: pd.DataFrame) -> pd.DataFrame:

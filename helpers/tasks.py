@@ -1,15 +1,16 @@
 """Two tasks from one dataset: split by class, a part held out for validation, a label budget drawn.
 
-Labels are int32 `(n,)` and count from 0 within a task; the original labels stay on the task as `task.classes`.
+Labels are int32 `(n,)` and count from 0 within a task; the original numbers or names stay on it as `task.classes`.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import numpy as np
 
-from helpers.datasets import Dataset, Split, fingerprint, listed
+from helpers.images import Classes, Dataset, Picked, Split, fingerprint, listed
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Task:
     """The images of some classes, in three splits; label `i` of a split means the original label `classes[i]`."""
 
     name: str
-    classes: tuple[int, ...]
+    classes: Classes
     train: Split
     validation: Split
     test: Split
@@ -35,35 +36,37 @@ class Task:
 
 def split_tasks(
     dataset: Dataset,
-    source_classes: Sequence[int],
-    target_classes: Sequence[int],
+    source_classes: Sequence[int | str],
+    target_classes: Sequence[int | str],
     validation_fraction: float = 0.1,
     seed: int = 0,
+    copy: bool = True,
 ) -> tuple[Task, Task]:
-    """Split a dataset by label into a source task and a target task.
+    """Split a dataset by class into a source task and a target task; classes are given by number or by name.
 
-    `validation_fraction` of each task's training images is held out, stratified by label and drawn by `seed`. Raises
-    ValueError for class sets that overlap, hold fewer than two labels or name one that the data lacks. Also for a
+    `validation_fraction` of each task's training images is held out, stratified by class and drawn by `seed`. Without
+    `copy` the images of the tasks are `Picked` from the dataset's. Raises
+    ValueError for class sets that overlap, hold fewer than two classes or name one that the data lacks. Also for a
     fraction that leaves a class without a validation or a training image, as any does to a class of a single image.
     """
     if len(dataset.classes) < 4:
         raise ValueError(
-            f"dataset: {dataset.name} has the labels {list(dataset.classes)} only; two tasks need two labels each, so "
-            "give data with four or more"
+            f"dataset: {dataset.name} has the classes {listed(dataset.classes)} only; two tasks need two classes each, "
+            "so give data with four or more"
         )
     source = _checked_classes("source_classes", source_classes, dataset)
     target = _checked_classes("target_classes", target_classes, dataset)
     if shared := sorted(set(source) & set(target)):
         raise ValueError(
             f"source_classes and target_classes both hold {listed(shared)} ({list(source)} and {list(target)}); "
-            "a label belongs to one task only"
+            "a class belongs to one task only"
         )
     check_seed("seed", seed)
     if not (isinstance(validation_fraction, float) and 0 < validation_fraction < 1):
         raise ValueError(f"validation_fraction: {validation_fraction!r} is not allowed; give a number between 0 and 1")
     return (
-        _task("source", dataset, source, validation_fraction, seed),
-        _task("target", dataset, target, validation_fraction, seed),
+        _task("source", dataset, source, validation_fraction, seed, copy),
+        _task("target", dataset, target, validation_fraction, seed, copy),
     )
 
 
@@ -99,57 +102,73 @@ def check_seed(parameter: str, seed: int) -> None:
         raise ValueError(f"{parameter}: {seed!r} is not a seed; give a whole number from 0 to {2**32 - 1}")
 
 
-def _checked_classes(parameter: str, classes: Sequence[int], dataset: Dataset) -> tuple[int, ...]:
-    """Return the classes as a tuple of int, or say which parameter is wrong and why."""
+def _checked_classes(parameter: str, classes: Sequence[int | str], dataset: Dataset) -> Classes:
+    """Return the classes as the dataset has them, or say which parameter is wrong and why."""
     if isinstance(classes, str) or not isinstance(classes, Sequence):
-        raise ValueError(f"{parameter}: {classes!r} is not a list of labels, such as [0, 1, 2]")
-    if any(isinstance(label, bool) or not isinstance(label, int | np.integer) for label in classes):
-        raise ValueError(f"{parameter}: {list(classes)} holds something else than whole numbers")
+        raise ValueError(f"{parameter}: {classes!r} is not a list of classes, such as [0, 1, 2] or [cat, dog]")
+    numbers = [entry for entry in classes if isinstance(entry, int | np.integer) and not isinstance(entry, bool)]
+    if len(numbers) < len(classes) and (numbers or not all(isinstance(entry, str) for entry in classes)):
+        raise ValueError(f"{parameter}: {list(classes)} holds something else than whole numbers, or than names")
     if len(set(classes)) < 2 or len(set(classes)) < len(classes):
-        raise ValueError(f"{parameter}: {list(classes)} is not allowed; give two or more labels, each once")
-    if missing := sorted(set(classes) - set(dataset.classes)):
+        raise ValueError(f"{parameter}: {list(classes)} is not allowed; give two or more classes, each once")
+    named = isinstance(dataset.classes[0], str)
+    chosen = [str(entry) if named else int(entry) for entry in classes] if numbers or named else list(classes)
+    if missing := [entry for entry in chosen if entry not in dataset.classes]:
+        near = get_close_matches(str(missing[0]), map(str, dataset.classes), n=1)
+        meant = f"{near[0]} is meant perhaps; " if near and named else ""
         raise ValueError(
-            f"{parameter}: {dataset.name} has no label {listed(missing)}; its labels are {list(dataset.classes)}"
+            f"{parameter}: {dataset.name} has no class {listed(missing)}; {meant}its classes are "
+            f"{listed(dataset.classes)}"
         )
-    return tuple(int(label) for label in classes)
+    return tuple(chosen)
 
 
-def _task(name: str, dataset: Dataset, classes: tuple[int, ...], validation_fraction: float, seed: int) -> Task:
+def _task(name: str, dataset: Dataset, classes: Classes, validation_fraction: float, seed: int, copy: bool) -> Task:
     """Pick one task's images, shift its labels to 0, 1, 2, ... and hold out a stratified validation split."""
     from sklearn.model_selection import train_test_split
 
-    known = _of_classes(dataset.train, classes)
+    positions = [dataset.classes.index(label) for label in classes]
+    known, labels = _of_classes(dataset.train, positions)
+    tested, test_labels = _of_classes(dataset.test, positions)
+    for found, kind in ((labels, "training"), (test_labels, "test")):
+        if without := [classes[label] for label in range(len(classes)) if label not in found]:
+            raise ValueError(
+                f"dataset: {dataset.name} has no {kind} image of class {listed(without)}; give each class some, or "
+                "choose other classes"
+            )
     held_out = math.ceil(validation_fraction * len(known))
     error = ValueError(
         f"validation_fraction: {validation_fraction} of {len(known)} images in {len(classes)} classes leaves a class "
         f"of {dataset.name} without a training or a validation image; give a share that leaves each class one of both"
     )
-    if single := [classes[label] for label, images in enumerate(np.bincount(known.labels)) if images == 1]:
+    if single := [classes[label] for label, images in enumerate(np.bincount(labels)) if images == 1]:
         raise ValueError(
-            f"dataset: {dataset.name} has a single training image of label {listed(single)}; give each class two or "
+            f"dataset: {dataset.name} has a single training image of class {listed(single)}; give each class two or "
             "more, one to train on and one to validate with"
         )
     if held_out < len(classes) or len(known) - held_out < len(classes):
         raise error
-    train, validation = train_test_split(
-        np.arange(len(known)), test_size=held_out, stratify=known.labels, random_state=seed
-    )
+    train, validation = train_test_split(np.arange(len(known)), test_size=held_out, stratify=labels, random_state=seed)
     for part in (train, validation):
-        if len(np.unique(known.labels[part])) < len(classes):
+        if len(np.unique(labels[part])) < len(classes):
             raise error
+
+    def split(images: np.ndarray, chosen: np.ndarray, labels: np.ndarray) -> Split:
+        return Split(images[chosen] if copy else Picked(images, chosen), labels)
+
     return Task(
         name=name,
         classes=classes,
-        train=Split(known.images[train], known.labels[train]),
-        validation=Split(known.images[validation], known.labels[validation]),
-        test=_of_classes(dataset.test, classes),
+        train=split(dataset.train.images, known[train], labels[train]),
+        validation=split(dataset.train.images, known[validation], labels[validation]),
+        test=split(dataset.test.images, tested, test_labels),
     )
 
 
-def _of_classes(split: Split, classes: tuple[int, ...]) -> Split:
-    """Keep the images of some classes; label `classes[i]` becomes `i`."""
+def _of_classes(split: Split, positions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the images of some classes are, and their labels: the class at `positions[i]` becomes `i`."""
     shifted = np.full(len(split), -1, dtype=np.int32)
-    for new, original in enumerate(classes):
-        shifted[split.labels == original] = new
-    kept = shifted >= 0
-    return Split(split.images[kept], shifted[kept])
+    for new, position in enumerate(positions):
+        shifted[split.labels == position] = new
+    kept = np.flatnonzero(shifted >= 0)
+    return kept, shifted[kept]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from helpers.datasets import Split, listed
+from helpers.images import Split, listed
 
 if TYPE_CHECKING:
     import keras
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 OPTIMIZERS = {"adadelta": "Adadelta", "adam": "Adam", "rmsprop": "RMSprop", "sgd": "SGD"}
 SCHEDULES = ("constant", "cosine")
 VALIDATION_POINTS = 5
-IMAGES_PER_CALL = 512  # of the compiled graph, several batches at once: each call costs 2 ms, each image memory
+IMAGES_PER_CALL, BYTES_PER_CALL = 512, 10**7  # of the compiled graph: each call costs 2 ms, each image memory
 WARM_UP = 0.1  # share of the updates over which a cosine schedule first rises from zero
 
 
@@ -167,7 +167,8 @@ class Trainer:
         updates = self.recipe.updates(len(split))
         rates = np.array([self.recipe.rate(update, updates) for update in range(updates)], np.float32)
         looks = np.linspace(0, updates, VALIDATION_POINTS + 1).round().astype(int)[1:]
-        per_call = max(1, IMAGES_PER_CALL // self.recipe.batch_size)
+        image = math.prod(self.model.input_shape[1:]) * np.dtype(self.model.inputs[0].dtype).itemsize
+        per_call = max(1, min(IMAGES_PER_CALL, BYTES_PER_CALL // image) // self.recipe.batch_size)
         stops = sorted({*looks, *range(0, updates, per_call)} - {0})
         batches, rows, logs, seconds, done = batch_indices(len(split), self.recipe, seed), [], np.empty((0, 2)), 0.0, 0
         with tqdm(total=updates, desc=description, disable=description is None, leave=False) as bar:
@@ -224,21 +225,23 @@ def batch_indices(images: int, recipe: Recipe, seed: int) -> Iterator[np.ndarray
         waiting = waiting[size:]
 
 
-def evaluate(model: "keras.Model", split: Split, batch_size: int = 256) -> tuple[float, np.ndarray]:
+def evaluate(model: "keras.Model", split: Split) -> tuple[float, np.ndarray]:
     """Return the accuracy on a split and the predicted probabilities, float32 `(n, classes)`."""
-    probabilities = predict(model, split.images, batch_size)
+    probabilities = predict(model, split.images)
     return float(np.mean(probabilities.argmax(axis=1) == split.labels)), probabilities
 
 
-def predict(model: "keras.Model", images: np.ndarray, batch_size: int = 256, dtype: str = "float32") -> np.ndarray:
-    """Run a model over images or features batch by batch, `(n, ...)` to `(n, *output_shape)`, without a copy of
-    either.
+def predict(model: "keras.Model", images: np.ndarray, dtype: str = "float32") -> np.ndarray:
+    """Run a model over images or features batch by batch, `(n, height, width, channels)` to `(n, *output_shape)`,
+    without a copy of either.
 
-    `dtype` is the type that the results are kept in; float16 halves the memory of feature maps.
+    A batch has as many pixels as 256 images of MNIST at most, as its feature maps take memory. `dtype` is the type that
+    the results are kept in; float16 halves the memory of feature maps.
     """
     from helpers.backend import keras
 
     outputs = np.empty((len(images), *model.output_shape[1:]), dtype)
+    batch_size = min(256, 256 * 28 * 28 // math.prod(images.shape[1:3]))
     model.make_predict_function()  # what predict_on_batch calls, but it copies each output to NumPy before the cast
     for start in range(0, len(images), batch_size):
         batch = slice(start, start + batch_size)

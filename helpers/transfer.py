@@ -6,6 +6,7 @@ frozen features.
 """
 
 import hashlib
+import math
 import time
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -17,12 +18,15 @@ import pandas as pd
 
 from helpers import artefacts, cnn
 from helpers.cnn import Architecture
-from helpers.datasets import Split, fingerprint, listed
+from helpers.images import Split, fingerprint, listed
 from helpers.tasks import Task
 from helpers.training import Recipe, Trainer, Training, predict
 
 if TYPE_CHECKING:
     import keras
+
+CACHED_TYPE = "float16"  # of features; the head computes in single precision anyway
+MOST_CACHED = 300 * 10**6  # bytes of the features of one split: a Binder machine has 2 GB in all
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ class Features(Split):
     by_extractor: str
     seconds: float
 
-    def check(self, split: Split, extractor: "keras.Model", dtype: str = "float16") -> None:
+    def check(self, split: Split, extractor: "keras.Model", dtype: str = CACHED_TYPE) -> None:
         """Raise ValueError unless these are the features of these images, by this extractor, in this data type."""
         if self.of_images != fingerprint(split):
             raise ValueError(
@@ -136,14 +140,33 @@ class Features(Split):
             raise ValueError(f"features: these are {self.images.dtype} and {dtype} was asked for; extract them again")
 
 
-def extract_features(extractor: "keras.Model", split: Split, dtype: str = "float16") -> Features:
+class FeaturesOnDemand:
+    """An array of feature maps that are computed each time when some of them are asked for."""
+
+    def __init__(self, extractor: "keras.Model", images: np.ndarray, dtype: str) -> None:
+        self.extractor, self.of, self.dtype = extractor, images, dtype
+        self.shape = (len(images), *extractor.output_shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def __getitem__(self, chosen: np.ndarray | slice) -> np.ndarray:
+        """Return the maps of the images that an index array of any shape, or a slice, chooses."""
+        images = self.of[chosen]
+        maps = predict(self.extractor, images.reshape(-1, *self.of.shape[1:]), self.dtype)
+        return maps.reshape(*images.shape[:-3], *self.shape[1:])
+
+
+def extract_features(extractor: "keras.Model", split: Split, dtype: str = CACHED_TYPE) -> Features:
     """Run the frozen extractor over each image once; `(n, height, width, filters)` in half precision by default.
 
-    Half precision takes 282 MB for MNIST's digits 0-4, single precision twice that; the head computes in single
-    precision anyway.
+    Half precision takes 254 MB for the training images of MNIST's digits 0-4, single precision twice that. Features
+    that would take more than 300 MB are not kept, but computed whenever they are asked for.
     """
     start = time.perf_counter()
-    maps = predict(extractor, split.images, dtype=dtype)
+    maps = FeaturesOnDemand(extractor, split.images, dtype)
+    if math.prod(maps.shape) * np.dtype(dtype).itemsize <= MOST_CACHED:
+        maps = predict(extractor, split.images, dtype)
     return Features(maps, split.labels, fingerprint(split), _fingerprint(extractor), time.perf_counter() - start)
 
 
@@ -312,7 +335,7 @@ def result_row(
     errors = int(np.sum(probabilities.argmax(axis=1) != task.test.labels))
     return {
         "task": task.name,
-        "classes": " ".join(map(str, task.classes)),
+        "classes": (", " if isinstance(task.classes[0], str) else " ").join(map(str, task.classes)),
         "strategy": strategy,
         "labels_per_class": labels_per_class,
         "seed": seed,

@@ -13,7 +13,7 @@ import pytest
 from tiny_course import write_course
 
 from helpers import datasets
-from helpers.datasets import Dataset
+from helpers.images import Dataset
 from helpers.runner import notebooks
 from helpers.tasks import Task, split_tasks
 

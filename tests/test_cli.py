@@ -97,18 +97,18 @@ def test_values_are_yaml_and_reach_the_lessons_that_have_them(course):
     assert {(row.split(",")[3], row.split(",")[5]) for row in rows} == {("frozen", "7")}
 
 
-def test_without_mnist_the_digits_are_taken_and_that_is_said(course, tmp_path, monkeypatch):
+def test_without_mnist_5000_of_its_digits_are_taken_and_that_is_said(course, tmp_path, monkeypatch):
     write_lesson(course, "01_data", DATA.replace('"digits"', '"mnist"'), "print(dataset)")
     (tmp_path / "file").touch()
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))  # nothing can be downloaded into a file
     monkeypatch.delenv("MNIST_NPZ", raising=False)
     done = run("--only", "01", "--out", "run")
     assert done.exit_code == 0, done.output
-    assert "running on the embedded digits" in done.output
-    assert outputs("run", "01_data") == "digits\n"
+    assert "running on 5,000 of its digits" in done.output
+    assert outputs("run", "01_data") == "mnist_5k\n"
     refused = run("--only", "01", "--dataset", "mnist")
     assert refused.exit_code == 2
-    assert all(word in refused.output for word in ("MNIST_NPZ", 'dataset="digits"'))
+    assert all(word in refused.output for word in ("MNIST_NPZ", 'dataset="mnist_5k"'))
 
 
 def test_a_cell_that_fails_ends_the_run_and_resume_goes_on_there(course):

@@ -9,7 +9,7 @@ import pytest
 from helpers import cnn
 from helpers.backend import keras
 from helpers.cnn import Architecture
-from helpers.datasets import Dataset
+from helpers.images import Dataset
 
 SMALL = Architecture(image_shape=(8, 8, 1), filters=4, dense_units=16)
 LEARNT = ("conv1", "conv2", "dense1", "scores")  # the layers that have weights

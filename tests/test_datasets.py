@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import datasets
-from helpers.datasets import Dataset
+from helpers.images import Dataset
 from helpers.tasks import split_tasks
 
 
@@ -160,7 +160,9 @@ def refused(error: type[Exception], *parts: str):
 
 @pytest.mark.parametrize("name", ["", 5, None, ["digits"]])
 def test_what_names_no_dataset_is_refused(name: object):
-    with refused(ValueError, f"dataset: {name!r}", '"mnist"', '"fashion_mnist"', '"digits"', ".npz"):
+    with refused(
+        ValueError, f"dataset: {name!r}", "mnist, mnist_5k, fashion_mnist, digits", ".npz file", "folder of images"
+    ):
         datasets.load_dataset(name)
 
 
@@ -201,7 +203,7 @@ def test_a_class_in_only_one_of_training_and_test_is_refused(npz, name: str):
 
 
 def test_fashion_mnist_that_cannot_be_downloaded_says_what_to_do_instead(offline: Path):
-    with refused(datasets.DownloadError, 'dataset: "fashion_mnist"', "could not be", 'dataset="digits"') as raised:
+    with refused(datasets.DownloadError, 'dataset: "fashion_mnist"', "could not be", 'dataset="mnist_5k"') as raised:
         datasets.load_dataset("fashion_mnist")
     assert "MNIST_NPZ" not in str(raised.value)  # it would not help
 
@@ -232,3 +234,56 @@ def test_mnist_npz_is_known_by_its_content_not_by_its_file(
     write_mnist(tmp_path / "rewritten.npz", mnist)
     monkeypatch.setenv("MNIST_NPZ", str(tmp_path / "rewritten.npz"))
     assert datasets.load_dataset("mnist").fingerprint == mnist.fingerprint
+
+
+# Files that would be downloaded, found in a folder
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: Path) -> Path:
+    """Publish another Fashion-MNIST, and put its four files into a folder."""
+    hashes = {}
+    for name, (file, _) in datasets.FASHION_MNIST_HASHES.items():
+        kind = "images" if name.startswith("x") else "labels"
+        content = b"header, 8 or 16 "[: 16 if kind == "images" else 8]
+        content += bytes(40 * 28 * 28) if kind == "images" else bytes([*range(10)] * 4)
+        (tmp_path / file).write_bytes(gzip.compress(content, mtime=0))
+        hashes[name] = file, "md5:" + hashlib.md5((tmp_path / file).read_bytes()).hexdigest()
+    monkeypatch.setattr(datasets, "FASHION_MNIST_HASHES", hashes)
+    monkeypatch.setenv("TRANSFER_TUTORIAL_DATA", str(tmp_path))
+    return tmp_path
+
+
+def test_published_files_are_found_in_the_folder_that_a_variable_names(published: Path):
+    found = datasets.load_dataset("fashion_mnist")
+    assert (len(found.train), len(found.test), found.classes) == (40, 40, tuple(range(10)))
+
+
+def test_a_damaged_file_in_that_folder_is_refused_by_name(published: Path):
+    (published / "t10k-labels-idx1-ubyte.gz").write_bytes(b"half of it")
+    with refused(ValueError, "TRANSFER_TUTORIAL_DATA: 't10k-labels-idx1-ubyte.gz' in this folder is not whole"):
+        datasets.load_dataset("fashion_mnist")
+
+
+def test_what_that_folder_lacks_is_looked_for_elsewhere(published: Path):
+    (published / "t10k-labels-idx1-ubyte.gz").unlink()
+    with refused(datasets.DownloadError, 'dataset: "fashion_mnist"', "TRANSFER_TUTORIAL_DATA"):
+        datasets.load_dataset("fashion_mnist")
+
+
+# 5,000 of MNIST's images
+
+
+def test_mnist_5k_has_400_training_and_100_test_images_of_each_digit():
+    found = datasets.load_dataset("mnist_5k")
+    assert np.bincount(found.train.labels).tolist() == [400] * 10
+    assert np.bincount(found.test.labels).tolist() == [100] * 10
+    assert found.train.images.shape == (4000, 28, 28, 1)
+    assert datasets.duplicated_images(found) == 0
+
+
+def test_mnist_5k_is_a_part_of_mnists_training_images(mnist: Dataset):
+    part = datasets.load_dataset("mnist_5k")
+    known = {(image.tobytes(), label) for image, label in zip(mnist.train.images, mnist.train.labels, strict=True)}
+    for split in (part.train, part.test):
+        assert {(image.tobytes(), label) for image, label in zip(split.images, split.labels, strict=True)} <= known

@@ -16,12 +16,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
+from PIL import Image
 from tiny_course import outputs, record, run, save_npz, start, status, wait_until
 
 from helpers import artefacts, datasets, plots
@@ -74,14 +77,28 @@ ROWS = {
         "a damaged file of one's own",
         "pickled objects",
         "images of another size",
-        "colour images",
-        "float images",
+        "images with two channels",
+        "float images that are no brightness",
         "float labels",
         "one-hot labels",
         "letters as labels",
         "three classes in all",
         "a class with one image",
         "duplicates between training and test",
+    ],
+    "images of one's own": [
+        "an empty folder",
+        "a folder without class folders",
+        "a folder without readable images",
+        "training and test folders with different classes",
+        "folders that differ only in letter case",
+        "a folder that may not be read",
+        "a class name that does not exist",
+        "names and numbers mixed",
+        "an image size below 8 or above 64",
+        "a .csv file without labels",
+        "a .csv file with 783 pixels",
+        "text in a pixel",
     ],
     "artefacts": [
         "an artefact of another configuration",
@@ -132,7 +149,7 @@ ROWS = {
 }
 
 ELSEWHERE = {
-    "MNIST that cannot be downloaded": "test_cli.test_without_mnist_the_digits_are_taken_and_that_is_said",
+    "MNIST that cannot be downloaded": "test_cli.test_without_mnist_5000_of_its_digits_are_taken_and_that_is_said",
     "pretrained features missing": (
         "test_transfer.test_a_strategy_that_needs_pretrained_features_is_refused_without_them"
     ),
@@ -142,6 +159,7 @@ ELSEWHERE = {
     "a lesson opened from another folder": "test_course.test_every_lesson_runs_and_leaves_its_pages",
     "a damaged file of one's own": "test_datasets.test_a_file_with_one_altered_byte_is_refused_or_means_the_same",
     "letters as labels": "test_datasets.test_letters_may_be_labelled_10_to_35",
+    "a folder that may not be read": "test_files.test_a_folder_that_may_not_be_read_is_refused",
     "an artefact of another configuration": "test_artefacts.test_an_artefact_made_from_something_else_is_not_found",
     "an artefact of other code": "test_artefacts.test_an_artefact_made_by_other_code_is_not_found",
     "an altered artefact": "test_artefacts.test_damaged_content_is_reported_by_name_and_not_used",
@@ -183,21 +201,23 @@ ELSEWHERE = {
 
 # Row | command, on the digits if it names no data | what the sentence says, "..." for parts left out
 COMMANDS = """
-an unknown dataset | --dataset letters | dataset: 'letters' is not known; allowed are "mnist", "fashion_mnist", "digits"
+an unknown dataset | --dataset letters | dataset: 'letters' is not known; allowed are mnist, mnist_5k,
 an unknown dataset | --dataset MNIST | dataset: 'MNIST' is not known; ... and the path of an .npz file
-an unknown dataset | --dataset letters.csv | dataset: 'letters.csv' is not known
+an unknown dataset | --dataset letters.txt | dataset: there is no file ... letters.txt'; give the path of an .npz file
+an unknown dataset | --dataset file.txt | dataset: 'file.txt' is not allowed; give the path of an .npz file
 an unknown dataset | --dataset digits -p dataset mnist | dataset: given twice, as 'digits' and 'mnist'
 a missing file | --dataset absent.npz | dataset: there is no file ... absent.npz'; give the path of an .npz file
 a missing file | --dataset ~nosuchuser/absent.npz | dataset: there is no file ... absent.npz'
-a missing file | --dataset folder.npz | dataset: there is no file ... folder.npz'
+an empty folder | --dataset empty | dataset: 'empty' is empty; give one folder of images per class
+a folder without readable images | --dataset folder.npz | dataset: 'folder.npz' has no readable image; give
 MNIST that cannot be downloaded | --dataset mnist | dataset: "mnist" is not on this machine ... not be downloaded \
-... set MNIST_NPZ to a mnist.npz that you have ... pass dataset="digits", which needs no download
+... set MNIST_NPZ to a mnist.npz that you have ... pass dataset="mnist_5k", which needs no download
 label sets that overlap | -p source_classes '[4, 5]' | source_classes and target_classes both hold 4 ([4, 5] and
-label sets that overlap | -p target_classes '[5, 6, 0]' | both hold 5, 6 ... a label belongs to one task only
-an empty label set | -p target_classes [] | target_classes: [] is not allowed; give two or more labels
-a label set of one | -p source_classes [7] | source_classes: [7] is not allowed; give two or more labels
+label sets that overlap | -p target_classes '[5, 6, 0]' | both hold 5, 6 ... a class belongs to one task only
+an empty label set | -p target_classes [] | target_classes: [] is not allowed; give two or more classes
+a label set of one | -p source_classes [7] | source_classes: [7] is not allowed; give two or more classes
 a label set of one | -p source_classes '[7, 7]' | source_classes: [7, 7] is not allowed; ... each once
-a label that the data lacks | -p target_classes '[1, 11]' | target_classes: digits has no label 11; its labels are [0, 1
+a label that the data lacks | -p target_classes '[1, 11]' | target_classes: digits has no class 11; its classes are 0, 1
 a validation fraction outside 0 to 1 | -p validation_fraction 0 | validation_fraction: 0 is not allowed
 a validation fraction outside 0 to 1 | -p validation_fraction 1.0 | validation_fraction: 1.0 ... between 0 and 1
 a validation fraction outside 0 to 1 | -p validation_fraction -0.1 | validation_fraction: -0.1 ... between 0 and 1
@@ -211,7 +231,7 @@ epochs below 1 | -p epochs 0 | epochs: 0 is not allowed; give a whole number of 
 epochs below 1 | -p epochs -1 | epochs: -1 is not allowed; give a whole number of at least 1
 batch_size below 1 | -p batch_size 0 | batch_size: 0 is not allowed; give a whole number of at least 1
 min_updates below 1 | -p min_updates 0 | min_updates: 0 is not allowed; give a whole number of at least 1
-more labels per class than there are | -p labels_per_class '[10, 1000]' | labels_per_class: 1000 is more ... at most 128
+more labels per class than there are | -p labels_per_class '[10, 1000]' | labels_per_class: 1000 is more than class 0
 an unknown strategy | -p strategies '[scratch, magic]' | strategies: 'magic' is not known; allowed are scratch, frozen,
 an unknown strategy | -p strategies '[frozen, frozen]' | strategies: ['frozen', 'frozen'] names one twice; give each
 an unknown strategy | -p strategies [] | strategies: [] is not a list of strategies; allowed are scratch, frozen,
@@ -292,6 +312,54 @@ def foreign(row: str, write: Callable[[Path], object]) -> Case:
     return Case(row, "--only 01 --dataset mine.npz", says, lambda: write(Path("mine.npz")))
 
 
+def write_images(*names: str) -> None:
+    """Write small images, each of another grey, below the folder `mine`."""
+    for grey, name in enumerate(names):
+        path = Path("mine", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), grey).save(path)
+
+
+def write_table(columns: int, label: str = "label", pixel: object = 0) -> None:
+    """Write a .csv file with so many columns of pixels, and two rows of each of four classes."""
+    table = pd.DataFrame(np.zeros((8, columns), int)).astype(object)
+    table.iloc[3, 2] = pixel
+    table.insert(0, label, np.resize(np.arange(4), 8))
+    table.to_csv("mine.csv", index=False)
+
+
+def pictures() -> Iterator[Case]:
+    """Return the cases of folders and tables of one's own images."""
+    four = [f"{name}/{number}.png" for name in ("ants", "bees", "cats", "dogs") for number in range(4)]
+    folders = {
+        "a folder without class folders": ("holds no class folders; give one folder of images per class", ["1.png"]),
+        "training and test folders with different classes": (
+            "has class dogs in only one of train/ and test/; give it images in both",
+            [f"train/{name}" for name in four] + [f"test/{name}" for name in four[:12]],
+        ),
+        "folders that differ only in letter case": ("has the folders Ants, ants, which", [*four, "Ants/1.png"]),
+        "three classes in all": ("has the classes ants, bees, cats only; two tasks need two classes each", four[:12]),
+    }
+    for row, (says, names) in folders.items():
+        yield Case(row, "--dataset mine", (says,), partial(write_images, *names))
+    chosen = "--dataset mine -p source_classes '[ants, bees]' -p target_classes "
+    for row, target, says in (
+        ("a class name that does not exist", "'[cat, dogs]'", "has no class cat; cats is meant perhaps; its classes"),
+        ("a class name that does not exist", "'[3, 4]'", "has no class 3, 4; its classes are ants, bees, cats, dogs"),
+        ("names and numbers mixed", "'[cats, 4]'", "has no class 4; its classes are ants, bees, cats, dogs"),
+    ):
+        yield Case(row, chosen + target, ("target_classes: mine " + says,), partial(write_images, *four))
+    for size in ("7", "65", "-1"):
+        says = f"image_size: {size} is neither 0 nor a whole number from 8 to 64"
+        yield Case("an image size below 8 or above 64", f"--dataset mine -p image_size {size}", (says,))
+    for row, says, content in (
+        ("a .csv file without labels", "has no column 'label'", {"columns": 784, "label": "digit"}),
+        ("a .csv file with 783 pixels", "has 783 columns of pixels; give n*n", {"columns": 783}),
+        ("text in a pixel", "cannot be read as a .csv file with a header", {"columns": 64, "pixel": "white"}),
+    ):
+        yield Case(row, "--dataset mine.csv", ("dataset: 'mine.csv' " + says,), partial(write_table, **content))
+
+
 def resumed(content: bytes) -> Case:
     """Return the case of a run.json with this content."""
     says = ("--resume: ", "holds no run.json of a run that could go on")
@@ -330,7 +398,7 @@ def blank(*shape: int) -> np.ndarray:
 
 LABELS = np.repeat(np.arange(10), 20)
 PICKLED = np.array([{"image": 1}] * 200, dtype=object)
-LAYOUT = "; accepted are uint8 images (n, size, size), size 8 to 64, and integer labels (n,)"
+LAYOUT = "; accepted are images (n, height, width), or with 1 or 3 channels last, of 8 to 64 pixels if not resized"
 UNEVEN = "images and labels of different length"
 
 REFUSED = [
@@ -349,24 +417,28 @@ REFUSED = [
     own(UNEVEN, "x_test holds 200 images and y_test 0 labels" + LAYOUT, y_test=LABELS[:0]),
     own("images of another size", "x_train is uint8 (200, 7, 7)" + LAYOUT, x_train=blank(7, 7)),
     own("images of another size", "x_train is uint8 (200, 65, 65)" + LAYOUT, x_train=blank(65, 65)),
-    own("images of another size", "x_train is uint8 (200, 8, 9)" + LAYOUT, x_train=blank(8, 9)),
     own("images of another size", "x_test is uint8 (200, 64)" + LAYOUT, x_test=blank(64)),
     own("images of another size", "x_train holds images of 8x8 and x_test of 28x28; give", x_test=blank(28, 28)),
-    own("colour images", "x_train is uint8 (200, 8, 8, 3)" + LAYOUT, x_train=blank(8, 8, 3)),
-    own("float images", "x_train is float32 (200, 8, 8)" + LAYOUT, x_train=blank(8, 8) / np.float32(255)),
+    own("images with two channels", "x_train is uint8 (200, 8, 8, 2)" + LAYOUT, x_train=blank(8, 8, 2)),
+    own(
+        "float images that are no brightness",
+        "x_train holds 0.3; accepted are whole numbers from 0 to 255, and in an .npz file also those divided by 255",
+        x_train=blank(8, 8) + 0.3,
+    ),
     own("float labels", "y_test is float64 (200,)" + LAYOUT, y_test=LABELS / 1.0),
     own("one-hot labels", "y_train is uint8 (200, 10)" + LAYOUT, y_train=np.eye(10, dtype=np.uint8)[LABELS]),
     own("one-hot labels", "y_train is bool (200, 10)" + LAYOUT, y_train=np.eye(10, dtype=bool)[LABELS]),
     own("letters as labels", "y_train is <U1 (200,)" + LAYOUT, y_train=np.resize(["a", "b"], 200)),
     own(
-        "three classes in all", "dataset: mine.npz has the labels [0, 1, 2] only", y_train=LABELS % 3, y_test=LABELS % 3
+        "three classes in all", "dataset: mine.npz has the classes 0, 1, 2 only", y_train=LABELS % 3, y_test=LABELS % 3
     ),
     Case(
         "a class with one image",
         "--only 05 --dataset mine.npz -p source_classes '[0, 9]' -p target_classes '[1, 2]' -p labels_per_class [1]",
-        ("dataset: mine.npz has a single training image of label 9; give each class two or more",),
+        ("dataset: mine.npz has a single training image of class 9; give each class two or more",),
         lambda: save_npz("mine.npz", y_train=np.append(np.resize(np.arange(9), 199), 9)),
     ),
+    *pictures(),
     Case(
         "a damaged file in the cache",
         "--dataset mnist",
@@ -382,8 +454,9 @@ REFUSED = [
 @pytest.fixture
 def working_folder(tmp_path: Path, offline: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder with a few names taken, offline, and fail at once if a lesson is started."""
-    for taken in ("home/file", "work/file", "work/full/mine", "work/folder.npz/mine"):
+    for taken in ("home/file", "work/file", "work/file.txt", "work/full/mine", "work/folder.npz/class/mine"):
         artefacts.write_text(tmp_path / taken, "")
+    (tmp_path / "work" / "empty").mkdir()
     monkeypatch.setenv("TRANSFER_TUTORIAL_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(notebooks, "execute", lambda *given: pytest.fail("a lesson was started"))
     monkeypatch.chdir(tmp_path / "work")
@@ -444,7 +517,7 @@ def test_mnist_of_other_content_is_refused_by_its_variable(working_folder: Path,
         ("MNIST_NPZ: 'mine.npz' cannot be read", "without pickled objects"), working_folder, "--dataset", "mnist"
     )
     save_npz("mine.npz", y_test=np.array(["five"] * 200))
-    check_refusal(says, working_folder, "--dataset", "mnist")
+    check_refusal(("MNIST_NPZ: 'mine.npz' cannot be used: y_test is <U4",), working_folder, "--dataset", "mnist")
 
 
 @pytest.fixture
@@ -478,7 +551,7 @@ def test_a_download_that_is_not_what_was_published_is_not_kept(
     working_folder: Path, served, dataset: str, length: int, why: str
 ):
     served(b"PK" * 50, length)
-    says = (f'dataset: "{dataset}" is not on this machine', why, 'pass dataset="digits"')
+    says = (f'dataset: "{dataset}" is not on this machine', why, 'pass dataset="mnist_5k"')
     check_refusal(says, working_folder, "--only", "01", "--dataset", dataset)
 
 

@@ -68,7 +68,7 @@ def test_the_tables_name_each_module_once():
 
 def test_the_imports_are_read():
     assert {"notebooks", "parameters"} <= {room(module) for module in IMPORTS["runner.batch"]}
-    assert {"artefacts", "cnn", "datasets", "tasks", "training"} == IMPORTS["transfer"]
+    assert {"artefacts", "cnn", "images", "tasks", "training"} == IMPORTS["transfer"]
 
 
 @pytest.mark.parametrize("module", sorted(IMPORTS))

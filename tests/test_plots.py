@@ -3,12 +3,13 @@
 import math
 import warnings
 from io import BytesIO
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -16,7 +17,7 @@ from matplotlib.text import Text
 
 from helpers import cnn, plots
 from helpers.backend import keras
-from helpers.datasets import Dataset, Split
+from helpers.images import Dataset, Split
 from helpers.plots.comparisons import _spread
 from helpers.plots.figures import STYLES, TRAINING, VALIDATION, DescribedFigure
 from helpers.tasks import Task, split_tasks
@@ -186,13 +187,13 @@ def test_sample_images_stand_beside_their_original_labels(task: Task):
     assert [texts(row[0]) for row in rows] == [["9"], ["5"], ["7"]]
     first_of_each = [11, 13, 14], [12, 15, 17], [10, 16]  # grey values of labels 0, 1 and 2, in the task's order
     for row, expected in zip(rows, first_of_each, strict=True):
-        assert [int(image[0, 0]) for axis in row for image in images(axis)] == expected
+        assert [int(image[0, 0, 0]) for axis in row for image in images(axis)] == expected
 
 
 def test_sample_images_give_each_task_a_block_under_its_name(tasks: tuple[Task, Task]):
     figure = rendered(plots.sample_images(tasks, per_class=2))
     titles = [panel.get_suptitle() for panel in figure.subfigs]
-    assert titles == ["source task: labels 5, 6, 7, 8, 9", "target task: labels 0, 1, 2, 3, 4"]
+    assert titles == ["source task", "target task"]
     assert len(figure.axes) == 2 * 5 * 2
     assert figure.alternative_text == (
         "Training images, one row per class. Source task: 5, 6, 7, 8, 9. Target task: 0, 1, 2, 3, 4."
@@ -217,7 +218,7 @@ def test_class_counts_are_stacked_bars_of_training_validation_and_test(task: Tas
     assert [bar.get_y() for bar in bars["test"]] == [5, 4, 3]  # on top of the others
     assert tick_labels(axis.xaxis) == ["9", "5", "7"]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["training", "validation", "test"]
-    assert (axis.get_title(), axis.get_xlabel(), axis.get_ylabel()) == ("target task", "original label", "images")
+    assert (axis.get_title(), axis.get_xlabel(), axis.get_ylabel()) == ("target task", "class", "images")
     assert "between 5 and 7 images each" in figure.alternative_text
 
 
@@ -234,6 +235,53 @@ def test_class_counts_have_a_panel_per_task(tasks: tuple[Task, Task]):
     figure = rendered(plots.class_counts(tasks))
     assert [axis.get_title() for axis in figure.axes] == ["source task", "target task"]
     assert [tick_labels(axis.xaxis) for axis in figure.axes] == [list("56789"), list("01234")]
+
+
+def of_classes(classes: tuple, channels: int = 1) -> Task:
+    """Make a task of these classes, with two images of each in each split."""
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), 2)
+    split = Split(np.zeros((len(labels), 8, 8, channels), np.uint8), labels)
+    return Task("target", classes, split, split, split)
+
+
+@pytest.mark.parametrize("letters", [3, 30])
+@pytest.mark.parametrize("number", [2, 5, 50])
+def test_classes_can_be_read_however_many_and_however_long(number: int, letters: int):
+    task = of_classes(tuple(f"{place:02}{'e' * (letters - 2)}" for place in range(number)))
+    scores = np.eye(number)[(task.test.labels + 1) % number]
+    for figure in (plots.class_counts([task, task]), plots.confusion(task, scores)):
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        renderer = canvas.get_renderer()
+        for axis in (axis for each in figure.axes[:2] for axis in (each.xaxis, each.yaxis)):
+            names = [label for label in axis.get_ticklabels() if "e" in label.get_text()]
+            assert len(names) in (0, number)
+            boxes = [label.get_window_extent(renderer) for label in names]
+            assert not any(a.overlaps(b) for a, b in pairwise(boxes))
+            assert all(min(box.x0, box.y0) >= 0 for box in boxes)
+        plot = figure.axes[0].get_window_extent(renderer)
+        assert min(plot.width, plot.height) > 1.2 * figure.dpi  # there is a plot beside the names
+
+
+def test_sample_images_are_in_colour_if_the_data_is():
+    task = of_classes((0, 1), channels=3)
+    task.train.images[:] = (255, 0, 128)
+    shown = images(rendered(plots.sample_images([task], per_class=1)).axes[0])[0]
+    assert shown[0, 0].tolist() == [255, 0, 128]
+
+
+def test_sample_images_of_many_classes_are_of_the_first_twelve():
+    figure = rendered(plots.sample_images([of_classes(tuple(range(50))), of_classes((0, 1))], per_class=1))
+    assert [panel.get_suptitle() for panel in figure.subfigs] == ["target task, 12 of 50 classes", "target task"]
+    assert len([axis for axis in figure.axes if axis.texts]) == 14
+
+
+def test_the_confusion_matrix_of_many_classes_is_colour_on_a_scale():
+    task = of_classes(tuple(range(16)))
+    axis, scale = rendered(plots.confusion(task, np.eye(16)[task.test.labels])).axes
+    assert texts(axis) == []
+    assert np.array_equal(images(axis)[0], 2 * np.eye(16))
+    assert scale.get_ylabel() == "images"
 
 
 # Lesson 02
@@ -294,10 +342,9 @@ def test_filters_of_all_networks_share_one_scale():
         assert len(panel.axes) == 32
         for index, axis in enumerate(panel.axes):
             (image,) = axis.get_images()
-            assert np.array_equal(image.get_array(), model.get_layer("conv1").get_weights()[0][:, :, 0, index])
-            assert image.get_clim() == (-2.0, 2.0)
-            shades = image.get_cmap()(np.linspace(0, 1, 5))[:, :3]
-            assert (np.diff([lightness(shade) for shade in shades]) > 0).all()  # no two alike in grey
+            kernel = model.get_layer("conv1").get_weights()[0][:, :, 0, index]
+            grey = np.repeat(0.5 + kernel[..., None] / 4, 3, axis=2)  # from -2, black, to 2, white
+            assert np.allclose(image.get_array(), grey)
     assert "untrained beside trained: dark is negative, bright positive" in figure.alternative_text
 
 
@@ -307,13 +354,20 @@ def test_filters_may_be_fewer_or_more_than_the_block_holds(filters: int, shown: 
     assert sum(len(axis.get_images()) for axis in figure.axes) == shown
 
 
+def test_filters_over_colours_are_in_colour():
+    model = cnn.build_cnn(cnn.Architecture((8, 8, 3), filters=2, dense_units=2))
+    kernel = model.get_layer("conv1").get_weights()[0]
+    shown = rendered(plots.filters({"network": model})).axes[1].get_images()[0].get_array()
+    assert np.allclose(shown, 0.5 + kernel[..., 1] / (2 * np.abs(kernel).max()))
+
+
 def test_feature_maps_stand_beside_their_image():
     image = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
     maps = np.arange(4 * 32, dtype=np.float32).reshape(2, 2, 32)
     figure = rendered(plots.feature_maps(image, maps, shown=3))
     assert [axis.get_title() for axis in figure.axes] == ["image", "map 0", "map 1", "map 2"]
     (shown,) = images(figure.axes[0])
-    assert np.array_equal(shown, image[..., 0])
+    assert np.array_equal(shown, np.repeat(image, 3, axis=2))  # grey as it is
     for index, axis in enumerate(figure.axes[1:]):
         assert np.array_equal(images(axis)[0], maps[:, :, index])
         assert axis.get_images()[0].get_clim() == (0, 127)  # one scale for all maps
@@ -355,15 +409,15 @@ def test_the_confusion_matrix_counts_true_labels_by_row_and_predicted_ones_by_co
     assert written == {(column, row): str(expected[row][column]) for row in range(3) for column in range(3)}
     assert np.array_equal(images(axis)[0], [[0, 1, 0], [0, 0, 1], [1, 0, 0]])  # colour marks errors alone
     assert tick_labels(axis.xaxis) == tick_labels(axis.yaxis) == ["9", "5", "7"]
-    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted label", "true label")
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted class", "true class")
     assert axis.get_title() == "target task, test images"
-    assert figure.alternative_text == "Confusion matrix of labels 9, 5, 7: 3 of 6 test images are wrong."
+    assert figure.alternative_text == "Confusion matrix of classes 9, 5, 7: 3 of 6 test images are wrong."
 
 
 def test_the_confusion_matrix_may_be_of_the_validation_images(task: Task):
     figure = rendered(plots.confusion(task, np.eye(3)[[0, 1, 1]], split="validation"))
     assert figure.axes[0].get_title() == "target task, validation images"
-    assert figure.alternative_text == "Confusion matrix of labels 9, 5, 7: 1 of 3 validation images are wrong."
+    assert figure.alternative_text == "Confusion matrix of classes 9, 5, 7: 1 of 3 validation images are wrong."
 
 
 # Lesson 04
@@ -385,13 +439,13 @@ def test_seconds_per_epoch_are_bars_with_their_values():
 def test_mistakes_by_strategy_show_one_labels_errors_the_most_confident_first(task: Task, scores: np.ndarray):
     worse = scores.copy()
     worse[0] = [0.1, 0.2, 0.7]  # 9 taken for 7, and more surely than the other for 5
-    figure = rendered(plots.mistakes_by_strategy(task, {"frozen": scores, "scratch": worse}, label=9, shown=3))
+    figure = rendered(plots.mistakes_by_strategy(task, {"frozen": scores, "scratch": worse}, of_class=9, shown=3))
     frozen, scratch = np.array(figure.axes).reshape(2, 3)
     assert (texts(frozen[0]), texts(scratch[0])) == (["frozen\n1 wrong"], ["scratch\n2 wrong"])
     assert [axis.get_title() for axis in frozen] == ["as 5, 60 %", "", ""]
     assert [axis.get_title() for axis in scratch] == ["as 7, 70 %", "as 5, 60 %", ""]
-    assert [int(image[0, 0]) for axis in frozen for image in images(axis)] == [201]
-    assert [int(image[0, 0]) for axis in scratch for image in images(axis)] == [200, 201]
+    assert [int(image[0, 0, 0]) for axis in frozen for image in images(axis)] == [201]
+    assert [int(image[0, 0, 0]) for axis in scratch for image in images(axis)] == [200, 201]
     assert figure.get_suptitle() == "Test images of 9, taken for something else"
     assert figure.alternative_text == "Wrong test images of 9, of 2, by strategy: frozen: 1; scratch: 2."
 

@@ -82,7 +82,7 @@ def test_every_locked_file_has_a_hash_and_none_a_place_to_fetch_it_from():
 def test_every_imported_package_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = names(project["dependencies"]) | names(project["optional-dependencies"]["sweep"])
-    distributions = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
+    distributions = {"yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}
     for module in (ROOT / "helpers").rglob("*.py"):
         imported = re.findall(r"^\s*(?:from|import) (\w+)", module.read_text(), flags=re.M)
         outside = set(imported) - set(sys.stdlib_module_names) - {"helpers"}

@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from helpers import statistics
+from helpers.images import Split
+from helpers.tasks import Task
 
 # Intervals
 
@@ -268,3 +270,22 @@ def test_rankings_are_by_mean_accuracy_over_the_first_seeds():
 def test_strategies_of_equal_accuracy_rank_in_the_order_of_their_appearance():
     results = pd.concat([rows("frozen", [7]), rows("scratch", [7])])
     assert statistics.rankings(results, 10)["ranking"].tolist() == ["frozen > scratch"]
+
+
+# By class
+
+
+def test_accuracy_by_class_is_the_share_of_each_classs_own_images():
+    labels = np.array([0, 0, 0, 0, 1, 1, 2], np.int32)
+    split = Split(np.zeros((7, 8, 8, 1), np.uint8), labels)
+    task = Task("target", ("cat", "dog", "frog"), split, split, split)
+    scores = np.eye(3)[[0, 0, 0, 1, 0, 1, 0]]
+    assert statistics.accuracy_by_class(task, [scores]).to_dict() == {"cat": 0.75, "dog": 0.5, "frog": 0.0}
+    of_two = statistics.accuracy_by_class(task, [scores, np.eye(3)[labels]])
+    assert of_two.to_dict() == {"cat": 0.875, "dog": 0.75, "frog": 0.5}
+
+
+def test_accuracy_by_class_may_be_of_the_validation_images(tasks: tuple[Task, Task]):
+    task = tasks[0]
+    right = np.eye(5)[task.validation.labels]
+    assert statistics.accuracy_by_class(task, [right], "validation").to_dict() == dict.fromkeys((5, 6, 7, 8, 9), 1.0)

@@ -19,9 +19,11 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from PIL import Image
 from tiny_course import wait_until
 
 from helpers.artefacts import REPOSITORY
+from helpers.datasets import load_dataset
 from helpers.runner import notebooks, sweep
 from helpers.runner.cli import main
 
@@ -443,6 +445,44 @@ def test_a_cluster_started_by_hand_needs_only_the_package(own, tmp_path):
     assert set(rows["process"]) == {str(worker.pid) for worker in workers}
     assert set(rows["data"]) == {"data.npz"}
     assert {path.name for path in (tmp_path / "elsewhere").iterdir()} <= {"scheduler.json", "dask-scratch-space"}
+
+
+def write_images(folder: Path) -> Path:
+    """Write four images of each of four classes, each of another grey."""
+    for place in range(16):
+        (folder / "abcd"[place % 4]).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 10 * place).save(folder / "abcd"[place % 4] / f"{place}.png")
+    return folder
+
+
+def test_a_folder_is_read_where_it_is_and_its_content_counts(own, tmp_path):
+    images = write_images(tmp_path / "images")
+    code = "from helpers.artefacts import save_results, run_folder\nfrom helpers.datasets import load_dataset\n"
+    code += "import pandas as pd\nimages = load_dataset(dataset, 8).train\n"
+    code += "save_results(run_folder(), 'own', pd.DataFrame([{'brightness': images.images.mean()}]))"
+    parameters = "dataset: str = 'digits'  # data\nseed: int = 0  # draws"
+    notebook = write_notebook(tmp_path / "other.ipynb", code, parameters)
+    command = [notebook, "--grid", "seed=0,1", "-p", "dataset", "images/", "--workers", "1", "--out", "out"]
+    done = run(*command)
+    assert done.exit_code == 0, done.output
+    rows = results("out")
+    assert [float(brightness) for brightness in rows["brightness"]] == [load_dataset(images, 8).train.images.mean()] * 2
+    assert "2 of them done" in run(*command).output
+    Image.new("L", (8, 8)).save(images / "a" / "another.png")
+    refused = run(*command)
+    assert refused.exit_code == 2
+    assert "holds runs with another content of" in refused.output
+
+
+def test_a_folder_cannot_travel_to_a_cluster(own, tmp_path):
+    write_images(tmp_path / "images")
+    notebook = write_notebook(tmp_path / "other.ipynb", "pass", "dataset: str = 'digits'  # data\nseed: int = 0  # s")
+    refused = run(
+        notebook, "--grid", "dataset=images,digits", "--scheduler", "tcp://127.0.0.1:1", "--out", tmp_path / "out"
+    )
+    assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
+    assert "dataset: 'images' is a folder, which the machines of a cluster do not have" in refused.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_workers_without_this_version_are_refused(own, tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_datasets import refused
 
-from helpers.datasets import Dataset, Split, fingerprint
+from helpers.images import Dataset, Split, fingerprint
 from helpers.tasks import Task, split_tasks, subsample
 
 PARTS = ("train", "validation", "test")
@@ -31,6 +31,17 @@ def original_labels(task: Task, split: Split) -> np.ndarray:
     return np.array(task.classes)[split.labels]
 
 
+def dataset_of(name: str, train: Split, test: Split) -> Dataset:
+    """Make a dataset of splits whose labels are the original ones."""
+    classes = np.unique(train.labels)
+    train, test = (Split(split.images, np.searchsorted(classes, split.labels)) for split in (train, test))
+    return Dataset(name, train, test, tuple(classes.tolist()))
+
+
+def original(dataset: Dataset, split: Split) -> np.ndarray:
+    return np.array(dataset.classes)[split.labels]
+
+
 # Splitting by label
 
 
@@ -48,12 +59,12 @@ def test_images_are_uint8_and_labels_int32(digits: Dataset, tasks: tuple[Task, T
 
 
 def test_label_i_of_a_task_means_the_original_label_classes_i():
-    dataset = Dataset("mine", numbered(np.tile([3, 9, 4, 7], 10)), numbered(np.tile([3, 9, 4, 7], 3), first=100), "")
+    dataset = dataset_of("mine", numbered(np.tile([3, 9, 4, 7], 10)), numbered(np.tile([3, 9, 4, 7], 3), first=100))
     source, target = split_tasks(dataset, [9, 3], [7, 4], validation_fraction=0.3)
     assert (source.classes, target.classes) == ((9, 3), (7, 4))
     for task in (source, target):
         for part in (task.train, task.validation):
-            drawn = [dataset.train.labels[number] for number in numbers(part)]
+            drawn = [original(dataset, dataset.train)[number] for number in numbers(part)]
             assert drawn == original_labels(task, part).tolist()
     assert target.test.labels.tolist() == [1, 0, 1, 0, 1, 0]  # 4 and 7 in turn; 7 is label 0, 4 is label 1
 
@@ -105,19 +116,19 @@ def a_dataset(draw: st.DrawFn, fewest: int = 1) -> tuple[Dataset, list[int], lis
     order = np.random.default_rng(draw(st.integers(0, 99)))
     train = order.permutation(np.repeat(labels, sizes))
     test = order.permutation(np.repeat(labels, 2))
-    return Dataset("drawn", numbered(train), numbered(test, first=1000), ""), labels[:cut], labels[cut:end]
+    return dataset_of("drawn", numbered(train), numbered(test, first=1000)), labels[:cut], labels[cut:end]
 
 
 @given(a_dataset(fewest=10), st.floats(0.1, 0.5), st.integers(0, 2**32 - 1))
 def test_splitting_loses_no_image_and_puts_none_in_two_splits(drawn, fraction: float, seed: int):
     dataset, *class_sets = drawn
     for task, classes in zip(split_tasks(dataset, *class_sets, fraction, seed), class_sets, strict=True):
-        expected = np.flatnonzero(np.isin(dataset.train.labels, classes)).tolist()
+        expected = np.flatnonzero(np.isin(original(dataset, dataset.train), classes)).tolist()
         assert sorted(numbers(task.train) + numbers(task.validation)) == expected
-        assert numbers(task.test) == (1000 + np.flatnonzero(np.isin(dataset.test.labels, classes))).tolist()
+        assert numbers(task.test) == (1000 + np.flatnonzero(np.isin(original(dataset, dataset.test), classes))).tolist()
         for part, of in ((task.train, dataset.train), (task.validation, dataset.train), (task.test, dataset.test)):
             places = [number % 1000 for number in numbers(part)]
-            assert original_labels(task, part).tolist() == of.labels[places].tolist()
+            assert original_labels(task, part).tolist() == original(dataset, of)[places].tolist()
 
 
 @given(a_dataset(fewest=10), st.floats(0.1, 0.5), st.integers(0, 2**32 - 1))
@@ -137,8 +148,10 @@ def test_a_split_is_refused_only_where_a_class_would_be_left_without_an_image(dr
     try:
         tasks = split_tasks(dataset, *class_sets, fraction, seed)
     except ValueError as error:  # the first task that cannot be split says why
-        fewest = [min(int((dataset.train.labels == label).sum()) for label in classes) for classes in class_sets]
-        if "a single training image of label" in str(error):
+        fewest = [
+            min(int((original(dataset, dataset.train) == label).sum()) for label in classes) for classes in class_sets
+        ]
+        if "a single training image of class" in str(error):
             assert 1 in fewest
         else:
             assert str(error).startswith("validation_fraction: ")
@@ -225,17 +238,17 @@ def test_what_is_not_a_budget_is_refused(tasks: tuple[Task, Task], budget: objec
 @pytest.mark.parametrize(
     ("classes", "why"),
     [
-        ([], "[] is not allowed; give two or more labels"),
-        ([2], "[2] is not allowed; give two or more labels"),
-        ([2, 2], "[2, 2] is not allowed; give two or more labels, each once"),
-        ([2, 3, 3], "[2, 3, 3] is not allowed; give two or more labels, each once"),
-        ([2, 10], "digits has no label 10; its labels are [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"),
-        ([2, 11, -1], "digits has no label -1, 11"),
-        ("23", "'23' is not a list of labels"),
-        (23, "23 is not a list of labels"),
-        (None, "None is not a list of labels"),
+        ([], "[] is not allowed; give two or more classes"),
+        ([2], "[2] is not allowed; give two or more classes"),
+        ([2, 2], "[2, 2] is not allowed; give two or more classes, each once"),
+        ([2, 3, 3], "[2, 3, 3] is not allowed; give two or more classes, each once"),
+        ([2, 10], "digits has no class 10; its classes are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
+        ([2, 11, -1], "digits has no class 11, -1"),
+        ("23", "'23' is not a list of classes"),
+        (23, "23 is not a list of classes"),
+        (None, "None is not a list of classes"),
         ([2.0, 3.5], "[2.0, 3.5] holds something else than whole numbers"),
-        (["2", "3"], "['2', '3'] holds something else than whole numbers"),
+        (["2", "3"], "digits has no class 2, 3"),
         ([False, True], "[False, True] holds something else than whole numbers"),
     ],
     ids=lambda value: "" if isinstance(value, str) and " " in value else repr(value),
@@ -271,11 +284,21 @@ def test_a_validation_fraction_that_leaves_a_class_without_an_image_is_refused(d
 
 def test_a_class_of_one_image_cannot_be_split():
     train, test = numbered(np.repeat([5, 6, 7, 8], [20, 1, 20, 20])), numbered(np.arange(5, 9))
-    with refused(ValueError, "dataset: mine has a single training image of label 6", "two or more"):
-        split_tasks(Dataset("mine", train, test, ""), [5, 6], [7, 8], 0.5)
+    with refused(ValueError, "dataset: mine has a single training image of class 6", "two or more"):
+        split_tasks(dataset_of("mine", train, test), [5, 6], [7, 8], 0.5)
 
 
 def test_three_classes_are_too_few_for_two_tasks():
     split = numbered(np.repeat([0, 1, 2], 20))
-    with refused(ValueError, "dataset: mine has the labels [0, 1, 2] only", "four or more"):
-        split_tasks(Dataset("mine", split, split, ""), [0, 1], [1, 2])
+    with refused(ValueError, "dataset: mine has the classes 0, 1, 2 only", "four or more"):
+        split_tasks(dataset_of("mine", split, split), [0, 1], [1, 2])
+
+
+def test_tasks_without_a_copy_hold_the_same_images(digits: Dataset):
+    classes = [5, 6, 7, 8, 9], [0, 1, 2, 3, 4]
+    for copied, picked in zip(split_tasks(digits, *classes), split_tasks(digits, *classes, copy=False), strict=True):
+        assert copied.fingerprint == picked.fingerprint
+        assert np.array_equal(picked.test.images[:], copied.test.images)
+        assert np.array_equal(picked.train.images[[[3, 1], [0, 2]]], copied.train.images[[[3, 1], [0, 2]]])
+        assert picked.image_shape == copied.image_shape
+        assert not isinstance(picked.train.images, np.ndarray)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from helpers import cnn, training
 from helpers.backend import keras
 from helpers.cnn import Architecture
-from helpers.datasets import Split
+from helpers.images import Split
 from helpers.tasks import Task, subsample
 from helpers.training import Recipe, Trainer
 
@@ -308,10 +308,19 @@ def test_accuracy_is_the_share_of_images_whose_most_probable_class_is_the_right_
     assert probabilities[:, 2] == pytest.approx(math.exp(5) / (math.exp(5) + 4))
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 100, 512])
-def test_predictions_do_not_depend_on_the_batch_size(trainer: Trainer, images: Split, batch_size: int):
-    expected = np.asarray(trainer.model(images.images))
-    assert np.abs(training.predict(trainer.model, images.images, batch_size) - expected).max() < 1e-6
+@pytest.mark.parametrize("number", [1, 7, 100])
+def test_predictions_do_not_depend_on_what_else_is_predicted(trainer: Trainer, images: Split, number: int):
+    expected = np.asarray(trainer.model(images.images))[:number]
+    assert np.abs(training.predict(trainer.model, images.images[:number]) - expected).max() < 1e-6
+
+
+def test_large_images_are_predicted_in_batches_of_as_many_pixels():
+    model, sizes = cnn.build_cnn(cnn.Architecture((64, 64, 3), filters=1, dense_units=1)), []
+    model.make_predict_function()
+    inner = model.predict_function
+    model.predict_function = lambda batches: sizes.append(len(batches[0][0])) or inner(batches)
+    assert len(training.predict(model, np.zeros((100, 64, 64, 3), np.uint8))) == 100
+    assert sizes == [49, 49, 2]  # 49 * 64 * 64 are just below 256 * 28 * 28
 
 
 def test_predictions_may_be_kept_in_half_precision(trainer: Trainer, images: Split):

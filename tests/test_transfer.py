@@ -1,6 +1,7 @@
 """Transfer: what freezing leaves, what each strategy starts from, and that cached features change nothing."""
 
 import hashlib
+import math
 import shutil
 import warnings
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 from helpers import artefacts, cnn, training, transfer
 from helpers.backend import keras
 from helpers.cnn import Architecture
-from helpers.datasets import Dataset, Split
+from helpers.images import Dataset, Split
 from helpers.tasks import Task, split_tasks, subsample
 from helpers.training import Recipe, Training
 from helpers.transfer import STRATEGIES, Networks, Pretrained
@@ -205,6 +206,28 @@ def test_with_dropout_too_because_the_same_seed_drops_the_same_units(networks: N
 
     cnn.initialize(networks.partly_frozen.model, FRESH)
     assert networks.partly_frozen.train(features, seed=3).losses == pytest.approx(through, abs=1e-5)
+
+
+def test_features_of_mnist_are_cached_and_larger_ones_are_computed_on_demand():
+    extractor = Networks(cnn.Architecture(), ADAM).extractor
+    shapes = transfer.FeaturesOnDemand(extractor, np.zeros((27_536, 28, 28, 1), np.uint8), "float16").shape
+    assert math.prod(shapes) * 2 == 253_771_776 < transfer.MOST_CACHED  # the training images of the digits 0 to 4
+    large = Split(np.zeros((33_000, 28, 28, 1), np.uint8), np.zeros(33_000, np.int32))
+    features = transfer.extract_features(extractor, large)
+    assert isinstance(features.images, transfer.FeaturesOnDemand)
+    assert features.images[[[0, 1, 2], [3, 4, 5]]].shape == (2, 3, 12, 12, 32)
+
+
+def test_features_on_demand_give_the_same_losses_and_probabilities(
+    networks: Networks, source: Pretrained, tasks, images, monkeypatch: pytest.MonkeyPatch
+):
+    cached, probabilities = networks.train(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
+    monkeypatch.setattr(transfer, "MOST_CACHED", 0)
+    features = networks.extract(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
+    assert all(isinstance(each.images, transfer.FeaturesOnDemand) for each in features)
+    on_demand, probabilities_again = networks.train(STRATEGIES["frozen"], tasks[1], images, FRESH, source, features)
+    assert on_demand.losses == pytest.approx(cached.losses, abs=1e-5)
+    assert probabilities_again == pytest.approx(probabilities, abs=1e-5)
 
 
 def test_features_are_kept_in_half_precision_and_cost_half_the_memory(networks: Networks, images: Split):

@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from helpers import cnn
 from helpers.backend import keras
-from helpers.datasets import Dataset, Split, load_dataset
+from helpers.datasets import load_dataset
 from helpers.experiment import Plan, compare
+from helpers.images import Dataset, Split
 from helpers.tasks import Task, split_tasks, subsample
 from helpers.training import RECIPES, Recipe, Trainer, evaluate, predict
 from helpers.transfer import STRATEGIES, Networks, extract_features, freeze, target_seed

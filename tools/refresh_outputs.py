@@ -1,6 +1,6 @@
-"""Run the lessons and store what they show: on MNIST in notebooks/, on the embedded digits in tests/reference/.
+"""Run the lessons and store what they show: on MNIST in notebooks/, on a part of it, made smaller, in tests/reference/.
 
-The result rows on the digits are stored too, without their seconds, and README.md gets lesson 05's table and figure.
+The result rows on that part are stored too, without their seconds, and README.md gets lesson 05's table and figure.
 
     MNIST_NPZ=.../mnist.npz python tools/refresh_outputs.py [--only 03,05] [--anew]
 
@@ -27,6 +27,7 @@ from helpers.runner import notebooks
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 REFERENCE = ROOT / "tests" / "reference"
+REFERENCE_PARAMETERS = {"dataset": "mnist_5k", "image_size": 14, "seeds": [0, 1]}  # offline everywhere, and quick
 WIDGET = "application/vnd.jupyter.widget-view+json"
 UNWANTED = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|usr|opt|Users)/|oneDNN|absl::|0x[0-9a-f]{6,}|\bdtype: ")
 
@@ -118,7 +119,7 @@ def number_cells(notebook: NotebookNode) -> None:
 
 
 def store_results(home: Path, number: str) -> None:
-    """Store the rows that a lesson left on the digits, if it left any, without the columns that hold seconds."""
+    """Store the rows that a reference lesson left, if it left any, without the columns that hold seconds."""
     path = home / "runs" / "lessons" / f"results-{number}.csv"
     if path.is_file():
         rows = pd.read_csv(path, dtype=str)
@@ -156,11 +157,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="01,02,03,04,05", help="lessons to run, such as 03,05")
     parser.add_argument("--anew", action="store_true", help="take every output from this run")
-    parser.add_argument("--digits-only", action="store_true", help="refresh tests/reference/ alone, without MNIST")
+    parser.add_argument("--reference-only", action="store_true", help="refresh tests/reference/ alone, without MNIST")
     chosen = parser.parse_args()
-    if not chosen.digits_only:
+    if not chosen.reference_only:
         if "MNIST_NPZ" not in os.environ:
-            parser.error("set MNIST_NPZ to the path of mnist.npz, or give --digits-only")
+            parser.error("set MNIST_NPZ to the path of mnist.npz, or give --reference-only")
         os.environ["MNIST_NPZ"] = str(Path(os.environ["MNIST_NPZ"]).resolve())
     REFERENCE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as home:
@@ -168,9 +169,11 @@ def main() -> None:
         for number in chosen.only.split(","):
             (path,) = NOTEBOOKS.glob(f"{number}_*.ipynb")
             unchanged = set() if chosen.anew else sources(REFERENCE / path.name)  # the lesson itself has been edited
-            refresh(path, REFERENCE / path.name, {"dataset": "digits"}, images=False, unchanged=unchanged)
+            known = notebooks.defaults(path)
+            given = {name: value for name, value in REFERENCE_PARAMETERS.items() if name in known}
+            refresh(path, REFERENCE / path.name, given, images=False, unchanged=unchanged)
             store_results(Path(home), number)
-            if not chosen.digits_only:
+            if not chosen.reference_only:
                 refresh(path, path, {}, images=True, unchanged=unchanged)
                 if number == "05":
                     refresh_readme(path)

@@ -4,6 +4,7 @@ A figure carries a sentence of alternative text that says what it shows. IPython
 and nbconvert into the HTML.
 """
 
+import textwrap
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from IPython import get_ipython
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
@@ -62,9 +64,23 @@ def described(figure: DescribedFigure, text: str) -> DescribedFigure:
 
 
 def show_image(axis: Axes, image: np.ndarray) -> None:
-    """Draw one image `(height, width, 1)`, ink dark on a white ground."""
+    """Draw one image `(height, width, channels)`, in grey or in colour."""
     axis.set_axis_off()
-    axis.imshow(image[..., 0], cmap="gray_r", vmin=0, vmax=255)
+    axis.imshow(np.broadcast_to(image, (*image.shape[:2], 3)))
+
+
+def wrapped(name: object) -> str:
+    """Break a class's name into lines that leave room for an image."""
+    return textwrap.fill(str(name), 14)
+
+
+def name_classes(axis: Axis, classes: Sequence) -> float:
+    """Write a class beside each tick, along the axis if it is short; return the inches that the names take up."""
+    names = [str(name) for name in classes]
+    longest, size = max(map(len, names)), 10 if len(names) <= 15 else 7
+    upright = axis.axis_name == "x" and (longest + 1) * len(names) > 36
+    axis.set_ticks(range(len(names)), labels=names, fontsize=size, rotation=90 if upright else 0)
+    return longest * size / 120 if upright or axis.axis_name == "y" else 0.2
 
 
 def browse(draw: Callable[..., DescribedFigure], **choices: Sequence) -> "ipywidgets.VBox":

@@ -39,10 +39,14 @@ def network(costs: pd.DataFrame) -> Figure:
 
 
 def filters(models: Mapping[str, "keras.Model"], layer: str = "conv1") -> Figure:
-    """Show the first 32 kernels of a convolution over their first channel, a block per network; zero is middle grey."""
+    """Show the first 32 kernels of a convolution, a block per network; zero is middle grey.
+
+    Those over three channels are in colour; of more channels the first is shown.
+    """
     figure = new_figure(height=2.6)
-    kernels = {title: model.get_layer(layer).kernel.numpy()[:, :, 0, :32] for title, model in models.items()}
-    limit = max(np.abs(kernel).max() for kernel in kernels.values())
+    kernels = {title: model.get_layer(layer).kernel.numpy()[..., :32] for title, model in models.items()}
+    channels = slice(3 if all(kernel.shape[2] == 3 for kernel in kernels.values()) else 1)
+    limit = max(np.abs(kernel[:, :, channels]).max() for kernel in kernels.values())
     for panel, (title, kernel) in zip(
         figure.subfigures(1, len(models), squeeze=False)[0], kernels.items(), strict=True
     ):
@@ -50,14 +54,15 @@ def filters(models: Mapping[str, "keras.Model"], layer: str = "conv1") -> Figure
         for index, axis in enumerate(panel.subplots(4, 8).flat):
             axis.set_axis_off()
             if index < kernel.shape[-1]:
-                axis.imshow(kernel[:, :, index], cmap="gray", vmin=-limit, vmax=limit)
+                shades = 0.5 + kernel[:, :, channels, index] / (2 * limit)
+                axis.imshow(np.broadcast_to(shades, (*shades.shape[:2], 3)))
     return described(
         figure, f"The first convolution's kernels, {' beside '.join(models)}: dark is negative, bright positive."
     )
 
 
 def feature_maps(image: np.ndarray, maps: np.ndarray, shown: int = 8) -> Figure:
-    """Show one image `(height, width, 1)` and the first `shown` of its feature maps `(height, width, filters)`."""
+    """Show an image `(height, width, channels)` and the first `shown` of its maps `(height, width, filters)`."""
     shown = min(shown, maps.shape[-1])
     figure = new_figure(height=1.4)
     axes = figure.subplots(1, shown + 1)

@@ -1,6 +1,6 @@
 """Figures of tasks: their images, their classes, and the images that are taken for something else.
 
-Images are named by the original labels, never by the shifted ones.
+Images are named by their classes, never by the shifted labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,28 +8,31 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from helpers.datasets import listed
-from helpers.plots.figures import described, new_figure, show_image
+from helpers.images import listed
+from helpers.plots.figures import described, name_classes, new_figure, show_image, wrapped
 from helpers.tasks import Task
+
+MOST_ROWS = 12  # of classes in a figure of images
+MANY = 15  # classes; of more, names are small, a matrix cannot have its numbers, and panels stand one above the other
 
 
 def sample_images(tasks: Sequence[Task], per_class: int = 8) -> Figure:
-    """Show the first `per_class` training images of each class, a block per task, rows named by the original label."""
-    columns = max(len(task.classes) for task in tasks)
-    figure = new_figure(height=0.55 * columns + 0.6)
+    """Show the first `per_class` training images of a class, a block per task, a row per class, 12 rows at most."""
+    rows = min(MOST_ROWS, max(len(task.classes) for task in tasks))
+    figure = new_figure(height=0.55 * rows + 0.6)
     for panel, task in zip(figure.subfigures(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        panel.suptitle(f"{task.name} task: labels {listed(task.classes)}")
-        axes = panel.subplots(columns, per_class, squeeze=False)
-        for row in range(columns):
+        more = f", {rows} of {len(task.classes)} classes" if len(task.classes) > rows else ""
+        panel.suptitle(f"{task.name} task{more}")
+        axes = panel.subplots(rows, per_class, squeeze=False)
+        for row in range(rows):
             shown = np.flatnonzero(task.train.labels == row)[:per_class] if row < len(task.classes) else []
             for column in range(per_class):
                 axes[row, column].set_axis_off()
                 if column < len(shown):
                     show_image(axes[row, column], task.train.images[shown[column]])
             if row < len(task.classes):
-                axes[row, 0].text(
-                    -0.3, 0.5, str(task.classes[row]), transform=axes[row, 0].transAxes, ha="right", va="center"
-                )
+                where = {"transform": axes[row, 0].transAxes, "ha": "right", "va": "center"}
+                axes[row, 0].text(-0.3, 0.5, wrapped(task.classes[row]), **where)
     return described(
         figure,
         "Training images, one row per class. "
@@ -38,67 +41,78 @@ def sample_images(tasks: Sequence[Task], per_class: int = 8) -> Figure:
 
 
 def class_counts(tasks: Sequence[Task]) -> Figure:
-    """Show how many training, validation and test images each original label has, one panel per task."""
-    figure = new_figure(height=2.8)
-    axes = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    """Show how many training, validation and test images each class has, one panel per task."""
+    figure = new_figure(height=2.6)
+    across = all(len(task.classes) <= MANY for task in tasks)
+    shape = (1, len(tasks)) if across else (len(tasks), 1)
+    axes = figure.subplots(*shape, sharey=True, squeeze=False).flat
     styles = {
         "training": {"color": "#0072B2"},
         "validation": {"color": "#56B4E9"},
         "test": {"facecolor": "#DDDDDD", "edgecolor": "#666666", "hatch": "//"},  # to stand apart in grey
     }
-    totals = []
+    totals, height = [], 0.0
     for axis, task in zip(axes, tasks, strict=True):
         bottom = np.zeros(len(task.classes), int)
         for (name, style), part in zip(styles.items(), (task.train, task.validation, task.test), strict=True):
             counts = np.bincount(part.labels, minlength=len(task.classes))
-            axis.bar([str(label) for label in task.classes], counts, bottom=bottom, label=name, width=0.7, **style)
+            axis.bar(range(len(counts)), counts, bottom=bottom, label=name, width=0.7, **style)
             bottom += counts
-        axis.set(title=f"{task.name} task", xlabel="original label")
+        height = max(height, name_classes(axis.xaxis, task.classes))
+        axis.set(title=f"{task.name} task", xlabel="class")
         totals.extend(bottom)
     axes[0].set_ylabel("images")
     axes[-1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.set_figheight((2.6 + height) * shape[0])
     return described(
         figure,
-        "Images per original label, stacked by split; "
-        f"the classes have between {min(totals)} and {max(totals)} images each.",
+        f"Images per class, stacked by split; the classes have between {min(totals)} and {max(totals)} images each.",
     )
 
 
 def confusion(task: Task, probabilities: np.ndarray, split: str = "test") -> Figure:
-    """Show how many images of each original label, of the test or another split, are taken for which."""
+    """Show how many images of each class, of the test or another split, are taken for which.
+
+    Of more than 15 classes colour alone shows it, on the diagonal too.
+    """
     from sklearn.metrics import confusion_matrix
 
     labels = getattr(task, split).labels
     counts = confusion_matrix(labels, probabilities.argmax(axis=1), labels=range(len(task.classes)))
-    figure = new_figure(height=3.4, width=4.2)
+    numbered, side = len(counts) <= MANY, max(2.7, 0.45 * min(len(counts), MANY))
+    figure = new_figure(height=side)
     axis = figure.subplots()
     wrong = np.where(np.eye(len(counts)), 0, counts)
-    axis.imshow(wrong, cmap="Oranges", vmax=1.5 * max(1, wrong.max()))  # not so dark that a number is hard to read
-    for row, column in np.ndindex(counts.shape):
-        axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=9)
-    ticks = {"ticks": range(len(task.classes)), "labels": [str(label) for label in task.classes]}
-    axis.set_xticks(**ticks)
-    axis.set_yticks(**ticks)
-    axis.set(title=f"{task.name} task, {split} images", xlabel="predicted label", ylabel="true label")
+    if numbered:
+        axis.imshow(wrong, cmap="Oranges", vmax=1.5 * max(1, wrong.max()))  # not so dark that a number is hard to read
+        for row, column in np.ndindex(counts.shape):
+            axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=9)
+    else:
+        figure.colorbar(axis.imshow(counts, cmap="Oranges"), label="images")
+    below, beside = name_classes(axis.xaxis, task.classes), name_classes(axis.yaxis, task.classes)
+    figure.set_size_inches(side + beside + 1.4, side + below + 0.6)
+    axis.set(title=f"{task.name} task, {split} images", xlabel="predicted class", ylabel="true class")
     return described(
         figure,
-        f"Confusion matrix of labels {listed(task.classes)}: "
+        f"Confusion matrix of classes {listed(task.classes)}: "
         f"{wrong.sum()} of {counts.sum():,} {split} images are wrong.",
     )
 
 
-def mistakes_by_strategy(task: Task, probabilities: Mapping[str, np.ndarray], label: int, shown: int = 8) -> Figure:
-    """Show the first `shown` test images of one original label that each strategy gets wrong, a row per strategy.
+def mistakes_by_strategy(
+    task: Task, probabilities: Mapping[str, np.ndarray], of_class: int | str, shown: int = 8
+) -> Figure:
+    """Show the first `shown` test images of one class that each strategy gets wrong, a row per strategy.
 
     The most confident mistakes come first, with what they are taken for and the probability given to that.
     """
     figure = new_figure(height=1.15 * len(probabilities) + 0.3)
     axes = figure.subplots(len(probabilities), shown, squeeze=False)
-    of_label = np.flatnonzero(task.test.labels == task.classes.index(label))
+    members = np.flatnonzero(task.test.labels == task.classes.index(of_class))
     counts = {}
     for row, (strategy, scores) in zip(axes, probabilities.items(), strict=True):
         taken = scores.argmax(axis=1)
-        wrong = of_label[taken[of_label] != task.test.labels[of_label]]
+        wrong = members[taken[members] != task.test.labels[members]]
         wrong = wrong[np.argsort(-scores[wrong, taken[wrong]], kind="stable")]
         counts[strategy] = len(wrong)
         for axis in row:
@@ -106,7 +120,8 @@ def mistakes_by_strategy(task: Task, probabilities: Mapping[str, np.ndarray], la
         row[0].text(-0.2, 0.5, f"{strategy}\n{len(wrong)} wrong", transform=row[0].transAxes, ha="right", va="center")
         for axis, image in zip(row, wrong, strict=False):
             show_image(axis, task.test.images[image])
-            axis.set_title(f"as {task.classes[taken[image]]}, {100 * scores[image, taken[image]]:.0f} %", fontsize=8)
-    figure.suptitle(f"Test images of {label}, taken for something else", fontsize=10)
+            as_class = wrapped(f"as {task.classes[taken[image]]}, {100 * scores[image, taken[image]]:.0f} %")
+            axis.set_title(as_class, fontsize=8)
+    figure.suptitle(f"Test images of {of_class}, taken for something else", fontsize=10)
     errors = "; ".join(f"{strategy}: {count}" for strategy, count in counts.items())
-    return described(figure, f"Wrong test images of {label}, of {len(of_label):,}, by strategy: {errors}.")
+    return described(figure, f"Wrong test images of {of_class}, of {len(members):,}, by strategy: {errors}.")

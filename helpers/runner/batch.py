@@ -16,13 +16,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers import __version__, artefacts, datasets
+from helpers.images import Dataset
 from helpers.runner import notebooks, parameters
 from helpers.runner.notebooks import THREADS, CellError, Notebook
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "scipy", "matplotlib", "papermill", "nbconvert")
+PACKAGES = (
+    "tensorflow",
+    "keras",
+    "numpy",
+    "pandas",
+    "pillow",
+    "scikit-learn",
+    "scipy",
+    "matplotlib",
+    "papermill",
+    "nbconvert",
+)
 COLUMNS = ("lesson", "task", "classes", "strategy", "labels_per_class", "seed", "updates", "test_accuracy")
 
 
@@ -46,7 +58,7 @@ def new(dataset: str | None, given: Sequence[tuple[str, str]], only: Sequence[st
     values = {name: parameters.read(name, text) for name, text in given}
     if dataset is not None and values.setdefault("dataset", dataset) != dataset:
         raise ValueError(f"dataset: given twice, as {dataset!r} and {values['dataset']!r}")
-    if isinstance(values.get("dataset"), str) and values["dataset"].endswith(".npz"):
+    if datasets.is_path(values.get("dataset")):
         values["dataset"] = notebooks.absolute(values["dataset"])
     artefacts.check_folder("--out", str(out or "runs"), (out or Path("runs")).absolute())
     if out is not None and out.is_dir() and any(out.iterdir()):
@@ -57,9 +69,10 @@ def new(dataset: str | None, given: Sequence[tuple[str, str]], only: Sequence[st
     except datasets.DownloadError:
         if "dataset" in values:
             raise
-        values["dataset"] = "digits"
+        values["dataset"] = "mnist_5k"
         loaded = parameters.check(chosen, values)
-        notes.append("MNIST is not on this machine and cannot be downloaded: running on the embedded digits")
+        notes.append("MNIST is not on this machine and cannot be downloaded: running on 5,000 of its digits")
+    notes += [f"Note: {note}" for note in loaded.notes] if loaded else []
     data = _data(loaded)
     if data and (twice := data["test images also in training"]):
         notes.append(f"Note: {twice} of {len(loaded.test)} test images are training images too; test accuracy flatters")
@@ -205,7 +218,7 @@ def _make_folder(wanted: Path) -> Path:
             return path
 
 
-def _data(dataset: datasets.Dataset | None) -> dict[str, Any] | None:
+def _data(dataset: Dataset | None) -> dict[str, Any] | None:
     """Return what identifies the data of a run, and how far its test set can be trusted."""
     if dataset is None:
         return None

@@ -30,14 +30,15 @@ class BadInput(click.ClickException):
 @click.version_option(__version__, prog_name="transfer-tutorial")
 def main() -> None:
     """Transfer learning by running the experiment properly: five notebooks, run as lessons or headless."""
-    if os.environ.get("MNIST_NPZ"):
-        from helpers.runner.notebooks import absolute
+    for name in ("MNIST_NPZ", "TRANSFER_TUTORIAL_DATA"):
+        if os.environ.get(name):
+            from helpers.runner.notebooks import absolute
 
-        os.environ["MNIST_NPZ"] = absolute(os.environ["MNIST_NPZ"])
+            os.environ[name] = absolute(os.environ[name])
 
 
 @main.command()
-@click.option("--dataset", metavar="NAME-OR-FILE", help="Data.  [default: mnist, or digits without it]")
+@click.option("--dataset", metavar="NAME-OR-PATH", help="Data, or a folder.  [default: mnist, or mnist_5k without]")
 @click.option("--only", metavar="LESSONS", help="Run these lessons only, such as 03,05.")
 @click.option("-p", "given", type=(str, str), multiple=True, metavar="NAME VALUE", help="Set a parameter; YAML.")
 @click.option("--out", type=FOLDER, metavar="DIR", help="New folder.  [default: runs/<dataset>-<date>-<time>]")
@@ -127,7 +128,9 @@ def sweep(
         with _bad_input_in_one_line():
             sweep.check_options(scheduler, workers)
             values, found = {name: parameters.read(name, text) for name, text in given}, notebooks.find(notebook)
-            planned = sweep.plan(found, parameters.read_grid(swept), values, out.absolute(), yes)
+            planned = sweep.plan(
+                found, parameters.read_grid(swept), values, out.absolute(), yes, on_cluster=scheduler is not None
+            )
             artefacts.check_folder("--out", str(out), planned.out)
         before = sweep.records(planned)
         missing = len(sweep.missing(planned, before))

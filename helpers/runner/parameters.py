@@ -12,24 +12,38 @@ from functools import cache
 from typing import Any
 
 from helpers import artefacts, cnn, datasets, experiment, tasks, training, transfer
-from helpers.datasets import Dataset, listed
+from helpers.images import Dataset, listed
 from helpers.runner import notebooks
 from helpers.runner.notebooks import Notebook
 
 TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
+CLASS_LISTS = ("source_classes", "target_classes")  # by number, or by name
 MANY = 10_000  # runs that nobody wants by mistake
 
 
 def read(name: str, text: str) -> Any:
-    """Read a parameter's value: JSON, which knows 1e-3 as a number, else YAML, which knows words without quotes."""
+    """Read a parameter's value: JSON, which knows 1e-3 as a number, else YAML, which knows words without quotes.
+
+    Classes that are not all whole numbers are names, as they are written: no, 01 and 1e3 are names of folders too.
+    """
     import yaml
 
+    if name in CLASS_LISTS:
+        with suppress(ValueError):
+            if _all_whole(value := json.loads(text)):
+                return value
+        with suppress(yaml.YAMLError):
+            return yaml.load(text, yaml.BaseLoader)  # which makes texts only
     with suppress(ValueError):
         return json.loads(text)
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:  # the latter for a date that the calendar lacks
         raise ValueError(f"{name}: {text!r} cannot be read as YAML; values look like 3, adam or [0, 1, 2]") from error
+
+
+def _all_whole(value: Any) -> bool:
+    return all(map(_all_whole, value)) if isinstance(value, list) else type(value) is int
 
 
 def read_grid(swept: Sequence[str]) -> dict[str, list[Any]]:
@@ -93,7 +107,8 @@ def check(
                 f"known are {listed(sorted(defaults)) or 'none, as no cell with some is tagged parameters'}"
             )
         for value in entries:
-            if not _fits(value, defaults[name]):
+            named = name in CLASS_LISTS and _fits(value, [""])
+            if not (named or _fits(value, defaults[name])):
                 wanted = TYPE_NAMES.get(type(defaults[name]), type(defaults[name]).__name__)
                 raise ValueError(f"{name}: {value!r} is not {wanted} like the default, {defaults[name]!r}")
     if not all(each.number for each in chosen):
@@ -107,7 +122,7 @@ def check(
     return dataset
 
 
-def _check_values(given: dict[str, Any], load: Callable[[str], Dataset]) -> Dataset | None:
+def _check_values(given: dict[str, Any], load: Callable[[str, int], Dataset]) -> Dataset | None:
     """Let the functions that the lessons call refuse what they would refuse there, but now."""
     if "run_dir" in given:
         artefacts.run_folder(given["run_dir"])
@@ -121,7 +136,7 @@ def _check_values(given: dict[str, Any], load: Callable[[str], Dataset]) -> Data
         transfer.check_frozen_convs(given["frozen_convs"])
     if "dataset" not in given:
         return None
-    dataset = load(given["dataset"])
+    dataset = load(given["dataset"], given.get("image_size", 0))
     _make(cnn.Architecture, {**given, "image_shape": dataset.train.images.shape[1:]})
     if {"source_classes", "target_classes"} <= given.keys():
         split = {name: given[name] for name in ("validation_fraction", "seed") if name in given}

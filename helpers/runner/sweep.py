@@ -3,6 +3,7 @@
 Dask schedules the runs, repeats them and outlives workers that die; papermill executes each of them. The notebook and
 the data files that its parameters name travel to the workers as bytes, and what comes back is written here, run by
 run: so the workers need this package and no shared folder, and a sweep that was stopped goes on with what is missing.
+A dataset that is a folder stays where it is, so such a sweep runs on this machine alone.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.artefacts import write_text
+from helpers.datasets import is_path
+from helpers.files import folder_sha256
 from helpers.runner import notebooks, parameters
 from helpers.runner.notebooks import THREADS, Notebook
 from helpers.runner.parameters import as_text
@@ -38,42 +41,64 @@ KEYS = {"done": {"name", "parameters", "seconds", "results"}, "failed": {"name",
 @dataclass(frozen=True)
 class Sweep:
     """A notebook, the SHA-256 of its code and its default parameters; data files by the path that parameters name them
-    by; the swept parameters' names; what each run is given, by its name; and the folder for what comes out.
+    by; the SHA-256 of data folders, by path; the swept parameters' names; what each run is given, by its name; and the
+    folder for what comes out.
     """
 
     notebook: Notebook
     content: str
     defaults: dict[str, Any]
     files: dict[str, bytes]
+    folders: dict[str, str]
     swept: tuple[str, ...]
     runs: dict[str, dict[str, Any]]
     out: Path
 
 
 def plan(
-    notebook: Notebook, grid: Mapping[str, Sequence[Any]], given: Mapping[str, Any], out: Path, many: bool
+    notebook: Notebook,
+    grid: Mapping[str, Sequence[Any]],
+    given: Mapping[str, Any],
+    out: Path,
+    many: bool,
+    on_cluster: bool = False,
 ) -> Sweep:
     """Check a grid, and parameters that all runs share, against those of a notebook, and lay out the runs in order.
 
-    Raises ValueError for what `parameters` refuses and for a folder that holds something else; DownloadError for data
-    that cannot be had.
+    Raises ValueError for what `parameters` refuses, for a folder that holds something else, and for data in a folder if
+    the runs are to be `on_cluster`; DownloadError for data that cannot be had.
     """
     defaults = notebooks.defaults(notebook.path)
-    given = {name: parameters.typed(value, defaults.get(name)) for name, value in given.items()}
-    grid = {name: [parameters.typed(value, defaults.get(name)) for value in values] for name, values in grid.items()}
+
+    def settled(name: str, value: Any) -> Any:
+        return (
+            notebooks.absolute(value) if _is_data_folder(name, value) else parameters.typed(value, defaults.get(name))
+        )
+
+    given = {name: settled(name, value) for name, value in given.items()}
+    grid = {name: [settled(name, value) for value in values] for name, values in grid.items()}
     parameters.check_grid(grid, given, many)
+    chosen = [*grid.get("dataset", []), *([given["dataset"]] if "dataset" in given else [])]
+    folders = [value for value in chosen if _is_data_folder("dataset", value)]
+    if on_cluster and folders:
+        raise ValueError(
+            f"dataset: {Path(folders[0]).name!r} is a folder, which the machines of a cluster do not have; make it an "
+            ".npz file, which travels to them"
+        )
     parameters.check([notebook], given, grid)
     shared = {name: value for name, value in defaults.items() if _names_file(value)} | dict(given)
     named = {value for value in itertools.chain(shared.values(), *grid.values()) if _names_file(value)}
     if "MNIST_NPZ" in os.environ and "mnist" in grid.get("dataset", [{**defaults, **given}.get("dataset")]):
         named.add(os.environ["MNIST_NPZ"])
     files = {path: Path(path).expanduser().read_bytes() for path in sorted(named)}
-    content, digests = notebooks.fingerprint(notebook.path), {path: _sha256(data) for path, data in files.items()}
+    of_folders = {folder: folder_sha256(Path(folder)) for folder in folders}
+    digests = {path: _sha256(data) for path, data in files.items()} | of_folders
+    content = notebooks.fingerprint(notebook.path)
     runs = {}
     for values in itertools.product(*grid.values()):
         passed = shared | dict(zip(grid, values, strict=True))
         runs[_name(content, defaults, passed, digests)] = passed
-    sweep = Sweep(notebook, content, defaults, files, tuple(grid), runs, out)
+    sweep = Sweep(notebook, content, defaults, files, of_folders, tuple(grid), runs, out)
     _identity(sweep)
     return sweep
 
@@ -262,7 +287,7 @@ def _name(content: str, defaults: Mapping[str, Any], passed: Mapping[str, Any], 
 
 def _identity(sweep: Sweep) -> dict[str, Any]:
     """Return what `sweep.json` says of a sweep, to be; raise ValueError if its folder holds anything else."""
-    out, files = str(sweep.out), {path: _sha256(data) for path, data in sweep.files.items()}
+    out, files = str(sweep.out), {path: _sha256(data) for path, data in sweep.files.items()} | sweep.folders
     identity = {"notebook": sweep.notebook.name, "content": sweep.content, "files": files}
     if not sweep.out.exists() or (sweep.out.is_dir() and not any(sweep.out.iterdir())):
         return identity
@@ -313,6 +338,11 @@ def _names_file(value: Any) -> bool:
     with suppress(OSError, ValueError):
         return isinstance(value, str) and bool(re.search(r"[./\\]", value)) and Path(value).expanduser().is_file()
     return False
+
+
+def _is_data_folder(name: str, value: Any) -> bool:
+    """Tell whether a parameter names a folder of images."""
+    return name == "dataset" and is_path(value) and Path(value).expanduser().is_dir()
 
 
 def _write(sweep: Sweep, name: str, outcome: dict[str, Any]) -> dict[str, Any]:

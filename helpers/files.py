@@ -1,0 +1,343 @@
+"""Images that a user has: a folder of images, an .npz file or a .csv file.
+
+What is read depends on contents and names, not on the order in which files were written. A file of a folder is left
+out, with a note, if it is broken, claims more than 50 million pixels, or is no image: no PNG, JPEG, GIF, BMP, WebP or
+TIFF by its content, or one whose name says that it stands for a missing image, such as `imageNotFound.gif`.
+"""
+
+import hashlib
+import math
+import os
+import re
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm.auto import tqdm
+
+from helpers.images import Dataset, Split, listed
+
+ALLOWED = "the path of an .npz file, of a .csv file or of a folder of images"
+SIZES = (8, 64)  # smallest and largest height and width that the network and its memory budget are made for
+FOLDER_SIZE = 32  # photos have no size of their own that a small network could use
+MOST_PIXELS = 50_000_000  # a larger image may need more memory than there is
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # Pillow knows more, and starts other programs for some
+STANDS_IN = re.compile(r"(image|photo|picture)[\W_]*(is[\W_]*)?(not[\W_]*(found|available)|unavailable)", re.IGNORECASE)
+FAULTS = {UnidentifiedImageError: "no image", Image.DecompressionBombError: "too large (over 50 million pixels)"}
+LEFT_BEHIND = ("__macosx", "thumbs.db", "desktop.ini")  # by operating systems
+TEST_FOLDERS = ("test", "val", "valid", "validation")  # the first that is there is the test set
+ARRANGE = "give one folder of images per class, or train/ and test/ (or val/) with such folders"
+KERAS = ("x_train", "y_train", "x_test", "y_test")
+MEDMNIST = ("train_images", "train_labels", "test_images", "test_labels")
+SHAPES = f"images (n, height, width), or with 1 or 3 channels last, of {SIZES[0]} to {SIZES[1]} pixels if not resized"
+Parts = tuple[str, ...]  # of a path below the user's folder
+
+
+class _Refused(Exception):
+    """What is wrong with a file or folder, in words that follow its name."""
+
+
+def read(path: Path, image_size: int = 0, parameter: str = "dataset") -> Dataset:
+    """Read a folder of images, an .npz or a .csv file, or raise ValueError with one sentence that says what is wrong.
+
+    All images get `image_size` pixels each way, 8 to 64; with 0 they stay as they are, and those of a folder get 32.
+    Of an image that is no square the central one is kept.
+    """
+    check_size(image_size)
+    path = Path(path)
+    reader = {".npz": _read_npz, ".csv": _read_csv}.get(path.suffix.lower())
+    try:
+        if os.path.isdir(path):
+            return _read_folder(path, image_size or FOLDER_SIZE)
+        if not os.path.isfile(path):
+            raise ValueError(f"{parameter}: there is no file {str(path.absolute())!r}; give {ALLOWED}")
+        if reader is None:
+            raise _Refused(f"is not allowed; give {ALLOWED}")
+        return reader(path, image_size)
+    except _Refused as refused:
+        raise ValueError(f"{parameter}: {path.absolute().name!r} {refused}") from refused.__cause__
+    except OSError as error:
+        what = f"{str(error.filename or path)!r} cannot be read ({error.strerror})"
+        raise ValueError(f"{parameter}: {what}; give {ALLOWED} that you may read") from error
+
+
+def folder_sha256(root: Path) -> str:
+    """SHA-256 of all files of a folder and of their names, hidden ones left out."""
+    digest = hashlib.sha256()
+    for file in _walk(root)[0]:
+        with open(root.joinpath(*file), "rb") as stream:
+            digest.update(f"{'/'.join(file)} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def check_size(image_size: int) -> None:
+    """Raise ValueError unless this is 0 or a size that the network is made for."""
+    if type(image_size) is not int or not (image_size == 0 or SIZES[0] <= image_size <= SIZES[1]):
+        raise ValueError(f"image_size: {image_size!r} is neither 0 nor a whole number from {SIZES[0]} to {SIZES[1]}")
+
+
+def _read_folder(root: Path, size: int) -> Dataset:
+    """Read a training and a test set, or class folders of which a fifth is held out."""
+    files, folders = _walk(root)
+    train, test, notes = _sets(folders)
+    names, level = _inside(train, folders), len(train)
+    if not names:
+        problem = f"holds no class folders{' in train/' * level}" if files or folders else "is empty"
+        raise _Refused(f"{problem}; {ARRANGE}")
+    if test and (single := sorted({*names} ^ {*_inside(test, folders)})):
+        raise _Refused(f"has class {listed(single)} in only one of {train[0]}/ and {test[0]}/; give it images in both")
+    outside = [file for file in files if file[:-1] in ((), train, test)]
+    files = [file for file in files if len(file) > level + 1 and file[:level] in (train, test)]
+    pixels = np.empty((len(files), size, size, 3), np.uint8)
+    results = _read_images([root.joinpath(*file) for file in files], pixels)
+    left_out, digests, coloured = zip(*results, strict=True) if files else ((), (), ())
+    if all(left_out):
+        raise _Refused(f"has no readable image; {ARRANGE}")
+    classes = _numbers_or_names(names)
+    place = {str(name): place for place, name in enumerate(classes)}
+    labels = np.array([-1 if why else place[file[level]] for file, why in zip(files, left_out, strict=True)])
+    notes += _notes(files + outside, [*left_out, *["outside the class folders"] * len(outside)])
+    in_test = np.array([file[:level] == test for file in files]) if test else _held_out(labels, digests)
+    return _dataset(root, pixels if any(coloured) else pixels[..., :1], labels, in_test, classes, notes)
+
+
+def _walk(root: Path) -> tuple[list[Parts], list[Parts]]:
+    """List all files and folders below a folder, by path; links are followed, but to no folder that they are in."""
+    files, folders = [], []
+    real = Path(os.path.realpath(root))
+    waiting = [((), {str(folder) for folder in (real, *real.parents)})]
+    for parts, above in waiting:
+        with os.scandir(root.joinpath(*parts)) as entries:
+            names = [entry.name for entry in entries if entry.name[0] != "."]
+        for below in ((*parts, name) for name in names if name.lower() not in LEFT_BEHIND):
+            if not os.path.isdir(root.joinpath(*below)):
+                files.append(below)
+            elif (real := os.path.realpath(root.joinpath(*below))) not in above:
+                folders.append(below)
+                waiting.append((below, above | {real}))
+    return sorted(files, key="/".join), sorted(folders)
+
+
+def _inside(parent: Parts, folders: list[Parts]) -> list[str]:
+    """Return the names of the folders in a folder, if they can be told apart on every system."""
+    names = [folder[-1] for folder in folders if folder[:-1] == parent]
+    folded = [name.casefold() for name in names]
+    if alike := [name for name in names if folded.count(name.casefold()) > 1]:
+        raise _Refused(f"has the folders {listed(alike)}, which differ only in letter case; rename or join them")
+    return names
+
+
+def _numbers_or_names(names: list[str]) -> list[int] | list[str]:
+    """Return the classes that folders stand for, sorted: 0 and 12 are numbers, if all are; 01 and 1e3 are names."""
+    if all(re.fullmatch("0|[1-9][0-9]{0,8}", name) for name in names):
+        return sorted(map(int, names))
+    return sorted(names)
+
+
+def _sets(folders: list[Parts]) -> tuple[Parts, Parts | None, list[str]]:
+    """Find the folders of the training and test set, () and None if class folders are all there is; note the others."""
+    names = _inside((), folders)
+    roles = {name.lower(): (name,) for name in names}
+    tests = [roles[role] for role in TEST_FOLDERS if role in roles]
+    train = roles.get("train", ())
+    if not train or not (_inside(train, folders) or len(names) == 1 + len(tests)):
+        return (), None, []  # a "train" that holds no folders, beside other classes, is a vehicle
+    test = next((folder for folder in tests if _inside(folder, folders)), None)
+    unused = [f"{name}/" for name in names if (name,) not in (train, test)]
+    role = f"{test[0]}/ is the test set" if test else "a fifth of it is held out as the test set"
+    return train, test, [f"not used: {listed(unused)} ({train[0]}/ is the training set, {role})"] if unused else []
+
+
+def _notes(files: list[Parts], left_out: list[str]) -> list[str]:
+    """Write one sentence for each reason why files were left out."""
+    notes = []
+    for reason in sorted({*left_out} - {""}):
+        names = ["/".join(file) for file, why in zip(files, left_out, strict=True) if why == reason]
+        more = f" and {n - 3} more" if (n := len(names)) > 3 else ""
+        notes.append(f"{n} of {len(files)} files {'is' if n == 1 else 'are'} {reason}: {listed(names[:3])}{more}")
+    return notes
+
+
+def _read_images(paths: list[Path], pixels: np.ndarray) -> list[tuple[str, bytes, bool]]:
+    """Fill an array and return what `_read_image` does. Two threads read photos 1.5 times as fast as one."""
+    done, bar = [], tqdm(total=len(paths), desc="reading images", delay=2, leave=False)
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(2) as pool, bar:  # Pillow warns of odd EXIF data
+        for start in range(0, len(paths), 100):  # so that Ctrl-C need not wait for all of them
+            halves = slice(start, start + 50), slice(start + 50, start + 100)
+            for part in pool.map(lambda half: [*map(_read_image, paths[half], pixels[half])], halves):
+                done += part
+                bar.update(len(part))
+    return done
+
+
+def _read_image(path: Path, place: np.ndarray) -> tuple[str, bytes, bool]:
+    """Write an image into its place; return why it is left out, or "", its file's SHA-256, and if it has colour."""
+    if STANDS_IN.search(path.stem) or not os.path.isfile(path):  # a link to nothing, or a pipe, which would block
+        return "no image", b"", False
+    with open(path, "rb") as stream:  # outside of `try`: a file that its owner may not read is not left out, but told
+        try:
+            with Image.open(stream, formats=FORMATS) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise Image.DecompressionBombError
+                place[...] = _prepared(image, len(place))
+        except Exception as error:  # a damaged file makes Pillow raise a dozen kinds
+            return FAULTS.get(type(error), "broken"), b"", False
+        stream.seek(0)
+        return "", hashlib.file_digest(stream, "sha256").digest(), bool((place != place[..., :1]).any())
+
+
+def _prepared(image: Image.Image, size: int) -> Image.Image:
+    """Return an image upright, cut to its central square, in this size and in RGB, white where it is transparent."""
+    image.draft(None, (2 * size, 2 * size))  # decodes a large JPEG at a half, a fourth or an eighth, which is faster
+    image.load()
+    with suppress(Exception):  # damaged EXIF data says nothing against the pixels
+        ImageOps.exif_transpose(image, in_place=True)
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    image = _in_8_bits(image.crop((left, top, left + side, top + side)))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+    elif image.mode not in ("L", "RGB"):
+        image = image.convert("RGB")  # the numbers of a palette, unlike its colours, have no mean
+    image = image.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """Scale grey values of 16 bits to 8 bits, and those of 32 bits from the smallest scale that holds all of them."""
+    scales = {"F": (1, 255, 65535), "I": (255, 65535)}.get(image.mode, (65535,) if image.mode[0] == "I" else ())
+    if not scales:
+        return image  # the others would be cut off at 255 by Pillow; what goes beyond all scales counts as broken
+    values = np.asarray(image)
+    scale = next(scale for scale in scales if values.min() >= 0 and values.max() <= scale)
+    return Image.fromarray(np.rint(values * np.float32(255 / scale)).astype(np.uint8))
+
+
+def _read_npz(path: Path, size: int) -> Dataset:
+    """Read four arrays, named as by Keras or by MedMNIST; booleans become black and white. Never unpickles."""
+    layout = f"an .npz file with the arrays {listed(KERAS)}, or {listed(MEDMNIST)}"
+    try:
+        with np.load(path, allow_pickle=False) as archive:  # fails for a single array, which np.load reads too
+            names = max(KERAS, MEDMNIST, key=lambda names: len({*names} & {*archive.files}))
+            missing = [name for name in names if name not in archive.files]
+            arrays = [] if missing else [np.asarray(archive[name]) for name in names]  # foreign members are bytes
+    except Exception as error:  # a damaged file makes zipfile, zlib and NumPy raise a dozen kinds
+        raise _Refused(f"cannot be read as {layout}, without pickled objects") from error
+    if missing:
+        raise _Refused(f"lacks {listed(missing)}; allowed is {layout}")
+    x, y, x_test, y_test = names
+    train, labels = _checked(*arrays[:2], x, y, size)
+    test, test_labels = _checked(*arrays[2:], x_test, y_test, size)
+    factor = 255 if all(images.dtype.kind in "bf" and images.max() <= 1 for images in (train, test)) else 1
+    train, test = as_uint8(train, x, size, factor), as_uint8(test, x_test, size, factor)
+    if train.shape[1:] != test.shape[1:]:
+        sizes = ["x".join(map(str, images.shape[1:])).removesuffix("x1") for images in (train, test)]
+        held = f"{x} holds images of {sizes[0]} and {x_test} of {sizes[1]}"
+        raise _Refused(f"cannot be used: {held}; give all images one size")
+    classes, positions = np.unique(labels, return_inverse=True)
+    if single := sorted({*classes.tolist()} ^ {*test_labels.tolist()}):
+        problem = f"label {listed(single)} is in only one of {y} and {y_test}"
+        raise _Refused(f"cannot be used: {problem}; give each class images in both")
+    labels, test_labels = positions.astype(np.int32), np.searchsorted(classes, test_labels).astype(np.int32)
+    return Dataset(path.name, Split(train, labels), Split(test, test_labels), tuple(classes.tolist()))
+
+
+def _checked(images: np.ndarray, labels: np.ndarray, x: str, y: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the central squares `(n, side, side, channels)` and the labels `(n,)` of two arrays that fit."""
+    shaped = images[..., np.newaxis] if images.ndim == 3 else images
+    flat = labels[:, 0] if labels.shape[1:] == (1,) else labels
+    side, (low, high) = min(shaped.shape[1:3], default=0), (1, math.inf) if size else SIZES
+    usable = shaped.ndim == 4 and shaped.shape[3] in (1, 3) and images.dtype.kind in "buif"
+    if not usable or not low <= side <= high:
+        problem = f"{x} is {images.dtype} {images.shape}"
+    elif flat.ndim != 1 or flat.dtype.kind not in "iu":
+        problem = f"{y} is {labels.dtype} {labels.shape}"
+    elif len(images) != len(flat) or not len(flat):
+        problem = f"{x} holds {len(images)} images and {y} {len(flat)} labels"
+    elif not np.array_equal(flat, flat.astype(np.int32)):
+        problem = f"{y} holds labels beyond the range of int32"
+    else:
+        top, left = (shaped.shape[1] - side) // 2, (shaped.shape[2] - side) // 2
+        return shaped[:, top : top + side, left : left + side], flat
+    raise _Refused(f"cannot be used: {problem}; accepted are {SHAPES}, and integer labels (n,)")
+
+
+def as_uint8(images: np.ndarray, what: str, size: int, factor: int = 1) -> np.ndarray:
+    """Return images times a factor as uint8, in a size if it is not 0, if they are whole numbers from 0 to 255."""
+    size, channels = size or images.shape[1], images.shape[3]
+    if images.dtype == np.uint8 and size == images.shape[1]:
+        return images
+    whole = np.empty((len(images), size, size, channels), np.uint8)
+    for image, place in zip(images, whole, strict=True):  # one by one: all of them as float64 take much memory
+        exact = image.astype(np.float64) * factor
+        rounded = np.nan_to_num(np.rint(exact)).clip(0, 255).astype(np.uint8)
+        if not (fits := np.abs(exact - rounded) <= 1e-3).all():
+            accepted = "whole numbers from 0 to 255, and in an .npz file also those divided by 255"
+            raise _Refused(f"cannot be used: {what} holds {image[~fits][0]}; accepted are {accepted}")
+        picture = Image.fromarray(rounded if channels == 3 else rounded[..., 0])
+        place[...] = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS)).reshape(place.shape)
+    return whole
+
+
+def _read_csv(path: Path, size: int) -> Dataset:
+    """Read Kaggle's layout, in each row a label and the pixels of an image; a fifth is held out."""
+    import pandas as pd
+
+    layout = "a .csv file with a header, a column 'label' and a column for each of n*n pixels"
+    try:
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # of rows that are too long
+            columns = list(pd.read_csv(path, nrows=0))
+            if "label" not in columns:
+                raise _Refused(f"has no column 'label'; give {layout}")
+            side = math.isqrt(len(columns) - 1)
+            if side * side != len(columns) - 1 or not side or not (size or SIZES[0] <= side <= SIZES[1]):
+                raise _Refused(f"has {len(columns) - 1} columns of pixels; give n*n, n from {SIZES[0]} to {SIZES[1]}")
+            types = {**dict.fromkeys(columns, np.float32), "label": str}
+            table = pd.read_csv(path, dtype=types, index_col=False, na_filter=False)
+    except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
+        raise _Refused(f"cannot be read as {layout} ({' '.join(str(error).split())})") from error
+    names = table.pop("label")
+    if (names.str.strip() == "").any() or not len(table):
+        raise _Refused(f"has {'a row without a label' if len(table) else 'no rows'}; give {layout}")
+    numbers = pd.to_numeric(names, errors="coerce")
+    if numbers.notna().any():
+        if not (fits := (numbers % 1 == 0) & numbers.between(-(2**31), 2**31 - 1)).all():
+            raise _Refused(f"has {names[~fits].iloc[0]!r} among its labels; give whole numbers of int32, or names only")
+        names = numbers.astype(np.int64)
+    classes, labels = np.unique(names.to_numpy(), return_inverse=True)
+    rows = np.ascontiguousarray(table)
+    digests = [hashlib.sha256(row).digest() for row in rows]
+    order = np.array(sorted(range(len(rows)), key=lambda row: (labels[row], digests[row])))
+    images = as_uint8(rows[order].reshape(-1, side, side, 1), "a column of pixels", size)
+    in_test = _held_out(labels, digests)[order]
+    return _dataset(path, images, labels[order], in_test, classes.tolist(), [])
+
+
+def _held_out(labels: np.ndarray, digests: list[bytes]) -> np.ndarray:
+    """Mark a fifth of each class as test images, those of smallest SHA-256: a draw that needs no seed.
+
+    A class of a single image has none; it is refused where it is chosen.
+    """
+    held_out = np.zeros(len(labels), bool)
+    for label in np.unique(labels[labels >= 0]):
+        members = sorted(np.flatnonzero(labels == label), key=digests.__getitem__)
+        held_out[members[: max(1, round(len(members) / 5))] if len(members) > 1 else []] = True
+    return held_out
+
+
+def _dataset(
+    path: Path, images: np.ndarray, labels: np.ndarray, in_test: np.ndarray, classes: list, notes: list[str]
+) -> Dataset:
+    """Part images with their labels; those with a label below 0 were left out."""
+    if not in_test.any():
+        raise _Refused("has a single image of each class; give two or more, to train on and to test with")
+    train, test = (
+        Split(images[chosen], labels[chosen].astype(np.int32))
+        for chosen in ((labels >= 0) & ~in_test, (labels >= 0) & in_test)
+    )
+    return Dataset(path.absolute().name, train, test, tuple(classes), tuple(notes))

@@ -1,0 +1,75 @@
+"""Images with labels: a split of them, a dataset, and their fingerprint.
+
+Images stay uint8 `(n, size, size, channels)`, one channel or three; a network rescales them itself. Labels are int32
+`(n,)`, positions in a tuple of classes, which are whole numbers or names.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+Classes = tuple[int, ...] | tuple[str, ...]
+
+
+class Picked:
+    """Some images of an array, in any order, without a copy of them: an index, an array of them or a slice copies."""
+
+    def __init__(self, images: np.ndarray, indices: np.ndarray) -> None:
+        self.of, self.indices, self.dtype = images, indices, images.dtype
+        self.shape = (len(indices), *images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, chosen: int | np.ndarray | slice) -> np.ndarray:
+        """Return the images themselves."""
+        return self.of[self.indices[chosen]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images with their labels: uint8 `(n, size, size, channels)` and int32 `(n,)`."""
+
+    images: np.ndarray | Picked
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and test images; label `i` of either means `classes[i]`. `notes` are sentences that a user must see."""
+
+    name: str
+    train: Split
+    test: Split
+    classes: Classes
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all images, labels and classes."""
+        of_splits = fingerprint(self.train, self.test)
+        if self.classes == tuple(range(len(self.classes))):  # the labels themselves
+            return of_splits
+        return hashlib.sha256(f"{of_splits} {self.classes}".encode()).hexdigest()
+
+
+def fingerprint(*splits: Split) -> str:
+    """SHA-256 of the images and labels of some splits, in their order."""
+    digest = hashlib.sha256()
+    for split in splits:
+        for array in (split.images, split.labels):
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            for start in range(0, len(array), 1000):
+                digest.update(np.ascontiguousarray(array[start : start + 1000]))
+    return digest.hexdigest()
+
+
+def listed(values: Iterable[object]) -> str:
+    """Write values one after the other, as messages and figures name classes and arrays; none of them breaks a line."""
+    texts = map(str, values)
+    return ", ".join(text if text.isprintable() else repr(text) for text in texts)

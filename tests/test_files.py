@@ -1,0 +1,1347 @@
+"""A user's own images: what is read from a folder, an .npz or a .csv file, and what is refused."""
+
+import io
+import os
+import re
+import shutil
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from tqdm import tqdm
+
+from helpers import files
+from helpers.files import read
+from helpers.images import Dataset
+from helpers.tasks import split_tasks
+
+RED, WHITE, GREY = (255, 0, 0), (255, 255, 255), (90, 90, 90)
+
+
+def arrays_of(dataset: Dataset) -> tuple[np.ndarray, ...]:
+    """Return the four arrays of a dataset."""
+    return dataset.train.images, dataset.train.labels, dataset.test.images, dataset.test.labels
+
+
+def refused(*parts: str):
+    """Expect a ValueError whose message is one line and holds each of these parts."""
+    together = "".join(f"(?=.*{re.escape(part)})" for part in parts)
+    return pytest.raises(ValueError, match=rf"\A{together}[^\n]*\Z")
+
+
+def colours(seed: int, size: int = 32) -> Image.Image:
+    """Make an image of four plain squares, whose colours the seed chooses."""
+    corners = np.random.default_rng(seed).integers(0, 256, (2, 2, 3), np.uint8)
+    return Image.fromarray(corners.repeat(size // 2, 0).repeat(size // 2, 1))
+
+
+def save(image: Image.Image, path: Path, **options: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+
+
+def fill(folder: Path, *classes: str, each: int = 2) -> Path:
+    """Write some images of each class; no two are equal."""
+    for place, name in enumerate(classes):
+        for number in range(each):
+            save(colours(1000 * place + number + len(folder.parts[-1])), folder / name / f"{number}.png")
+    return folder
+
+
+def only(
+    image: Image.Image | bytes, folder: Path, name: str = "x.png", size: int = 32, **options: object
+) -> np.ndarray:
+    """Read one image as the test set's only one, beside a colour image, so that it has three channels."""
+    fill(folder / "train", "a")
+    target = folder / "test" / "a" / name
+    target.parent.mkdir(parents=True)
+    if isinstance(image, bytes):
+        target.write_bytes(image)
+    else:
+        image.save(target, **options)
+    found = read(folder, size)
+    assert found.notes == ()
+    (alone,) = found.test.images
+    return alone.astype(int)
+
+
+def same(one: Dataset, other: Dataset) -> bool:
+    return one.fingerprint == other.fingerprint
+
+
+# A folder: which files are read
+
+
+def test_class_folders_alone_lose_a_fifth_of_each_class_to_the_test_set(tmp_path: Path):
+    found = read(fill(tmp_path / "photos", "ant", "bee", "cat", "dog", each=10))
+    assert found.classes == ("ant", "bee", "cat", "dog")
+    assert np.bincount(found.train.labels).tolist() == [8] * 4
+    assert np.bincount(found.test.labels).tolist() == [2] * 4
+    assert found.train.images.shape == (32, 32, 32, 3) and found.test.images.shape == (8, 32, 32, 3)
+    assert {array.dtype.name for array in arrays_of(found)} == {"uint8", "int32"}
+    assert found.notes == ()
+    assert len({image.tobytes() for image in (*found.train.images, *found.test.images)}) == 40
+
+
+@pytest.mark.parametrize(("each", "held_out"), [(2, 1), (3, 1), (7, 1), (8, 2), (11, 2), (13, 3)])
+def test_a_class_lends_at_least_one_image_to_the_test_set(tmp_path: Path, each: int, held_out: int):
+    found = read(fill(tmp_path, "a", each=each))
+    assert (len(found.train), len(found.test)) == (each - held_out, held_out)
+
+
+@pytest.mark.parametrize("test", ["test", "val", "valid", "validation", "Test", "VAL"])
+@pytest.mark.parametrize("train", ["train", "Train", "TRAIN"])
+def test_training_and_test_folders_are_known_by_name(tmp_path: Path, train: str, test: str):
+    fill(tmp_path / train, "no", "yes", each=3)
+    save(Image.new("RGB", (32, 32), RED), tmp_path / test / "no" / "1.png")
+    save(Image.new("RGB", (32, 32), GREY), tmp_path / test / "yes" / "1.png")
+    found = read(tmp_path)
+    assert found.classes == ("no", "yes")
+    assert found.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert found.test.labels.tolist() == [0, 1]
+    assert found.test.images[:, 0, 0].tolist() == [list(RED), list(GREY)]
+    assert found.notes == ()
+
+
+def test_a_training_folder_alone_lends_a_fifth_to_the_test_set(tmp_path: Path):
+    fill(tmp_path / "train", "a", "b", each=5)
+    found = read(tmp_path)
+    assert (found.classes, len(found.train), len(found.test)) == (("a", "b"), 8, 2)
+
+
+def test_beside_a_test_folder_the_validation_folder_is_not_used_and_a_note_says_so(tmp_path: Path):
+    for name in ("train", "test", "val", "masks"):
+        fill(tmp_path / name, "a")
+    found = read(tmp_path)
+    assert len(found.train) == len(found.test) == 2
+    assert found.notes == ("not used: masks/, val/ (train/ is the training set, test/ is the test set)",)
+    shutil.rmtree(tmp_path / "val")
+    shutil.rmtree(tmp_path / "masks")
+    assert same(read(tmp_path), found)
+
+
+def test_a_test_folder_without_labels_is_not_used_and_a_note_says_so(tmp_path: Path):
+    fill(tmp_path / "train", "a", each=5)
+    save(colours(1), tmp_path / "test" / "1.png")
+    found = read(tmp_path)
+    assert (len(found.train), len(found.test)) == (4, 1)
+    assert found.notes == ("not used: test/ (train/ is the training set, a fifth of it is held out as the test set)",)
+
+
+def test_a_train_among_other_vehicles_is_a_class(tmp_path: Path):
+    assert read(fill(tmp_path, "bus", "car", "train")).classes == ("bus", "car", "train")
+
+
+def test_folders_that_are_all_called_by_numbers_are_numbers(tmp_path: Path):
+    found = read(fill(tmp_path, "0", "10", "9", each=2))
+    assert found.classes == (0, 9, 10)
+    assert found.train.labels.tolist() == [0, 2, 1]  # in the order of the paths
+
+
+def test_names_of_classes_stay_text_and_are_sorted_as_text(tmp_path: Path):
+    names = ["no", "01", "1e3", "10", "2", "None", "a class named with 30 letters.", "été"]
+    assert read(fill(tmp_path, *names)).classes == tuple(sorted(names))
+
+
+def test_images_are_found_at_any_depth(tmp_path: Path):
+    fill(tmp_path, "a")
+    shutil.move(fill(tmp_path / "x", "b"), tmp_path / "a" / "2024")
+    assert len(read(tmp_path).train) + len(read(tmp_path).test) == 4
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path: Path):
+    plain = read(fill(tmp_path, "a", "b"))
+    for name in (".hidden", "__MACOSX", ".ipynb_checkpoints", "a/.hidden", "a/__MACOSX"):
+        fill(tmp_path / name, "c")
+    for name in (".DS_Store", "Thumbs.db", "a/._0.png", "a/.DS_Store", "a/Thumbs.db", "b/desktop.ini", "b/thumbs.DB"):
+        (tmp_path / name).write_bytes(b"no image")
+    found = read(tmp_path)
+    assert same(found, plain)
+    assert (found.classes, found.notes) == (("a", "b"), ())
+
+
+def test_files_outside_the_class_folders_are_noted(tmp_path: Path):
+    fill(tmp_path / "train", "a")
+    fill(tmp_path / "val", "a")
+    save(colours(1), tmp_path / "train" / "loose.png")
+    (tmp_path / "README.txt").write_text("about")
+    assert read(tmp_path).notes == ("2 of 6 files are outside the class folders: README.txt, train/loose.png",)
+
+
+def test_hundreds_of_images_are_each_in_their_place(tmp_path: Path):
+    for number in range(230):
+        save(Image.new("RGB", (32, 32), (number, 0, 1)), tmp_path / "train" / "a" / f"{number:03}.png")
+    fill(tmp_path / "test", "a")
+    found = read(tmp_path)
+    assert (found.train.images[..., 0] == np.arange(230)[:, np.newaxis, np.newaxis]).all()
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.JPeG", "x.gif", "x.BMP", "x.webp", "x.TIFF"])
+def test_every_format_is_read(tmp_path: Path, name: str):
+    alone = only(Image.new("RGB", (32, 32), (250, 10, 10)), tmp_path, name)
+    assert np.abs(alone - (250, 10, 10)).max() <= 5
+
+
+def test_the_content_decides_not_the_extension(tmp_path: Path):
+    alone = only(Image.new("RGB", (32, 32), RED), tmp_path, "x.txt", format="PNG")
+    assert (alone == RED).all()
+
+
+def test_formats_for_which_pillow_starts_other_programs_are_no_images(tmp_path: Path):
+    fill(tmp_path, "a")
+    colours(1).save(tmp_path / "a" / "drawing.eps")
+    assert read(tmp_path).notes == ("1 of 3 files is no image: a/drawing.eps",)
+
+
+# A folder: links
+
+
+def link(path: Path, target: Path, folder: bool = True) -> None:
+    try:
+        path.symlink_to(target, target_is_directory=folder)
+    except OSError:
+        pytest.skip("this system makes no links")
+
+
+def test_links_are_followed(tmp_path: Path):
+    store = fill(tmp_path / "store", "a", "b")
+    (tmp_path / "photos").mkdir()
+    for name in ("a", "b"):
+        link(tmp_path / "photos" / name, store / name)
+    (tmp_path / "files" / "a").mkdir(parents=True)
+    for number in range(2):
+        link(tmp_path / "files" / "a" / f"{number}.png", store / "a" / f"{number}.png", folder=False)
+    assert same(read(tmp_path / "photos"), read(store))
+    assert len(read(tmp_path / "files").train) == 1
+
+
+def test_links_do_not_lead_round_in_circles(tmp_path: Path):
+    plain = read(fill(tmp_path / "photos", "a", "b", each=3))
+    link(tmp_path / "photos" / "a" / "itself", tmp_path / "photos" / "a")
+    link(tmp_path / "photos" / "b" / "root", tmp_path / "photos")
+    link(tmp_path / "photos" / "again", tmp_path / "photos")
+    link(tmp_path / "photos" / "b" / "above", fill(tmp_path, "not a photo"))
+    found = read(tmp_path / "photos")
+    assert same(found, plain)
+    assert (found.classes, found.notes) == (("a", "b"), ())
+
+
+def test_folders_that_link_to_each_other_are_read_to_an_end(tmp_path: Path):
+    fill(tmp_path, "a", "b")
+    link(tmp_path / "a" / "other", tmp_path / "b")
+    link(tmp_path / "b" / "other", tmp_path / "a")
+    found = read(tmp_path)
+    assert len(found.train) + len(found.test) == 8
+
+
+def test_links_to_nothing_and_to_themselves_are_no_images(tmp_path: Path):
+    fill(tmp_path, "a")
+    link(tmp_path / "a" / "gone.png", tmp_path / "absent.png", folder=False)
+    link(tmp_path / "a" / "self.png", tmp_path / "a" / "self.png", folder=False)
+    assert read(tmp_path).notes == ("2 of 4 files are no image: a/gone.png, a/self.png",)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    fill(tmp_path, "a")
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    assert read(tmp_path).notes == ("1 of 3 files is no image: a/pipe.png",)
+
+
+# A folder: the order of writing, of listing and of names does not matter
+
+
+def test_copies_that_were_written_and_are_listed_in_another_order_give_equal_arrays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = fill(tmp_path / "one", "a", "b", each=12)
+    (source / "a" / "more").mkdir()
+    (source / "a" / "0.png").rename(source / "a" / "more" / "0.png")
+    for path in sorted(source.rglob("*.png"), reverse=True):
+        target = tmp_path / "two" / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    one, scandir = read(source), os.scandir
+
+    class Reversed:
+        def __init__(self, path: Path) -> None:
+            with scandir(path) as entries:
+                self.entries = sorted(entries, key=lambda entry: entry.name, reverse=True)
+
+        def __enter__(self) -> list[os.DirEntry]:
+            return self.entries
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    monkeypatch.setattr(os, "scandir", Reversed)
+    assert same(read(tmp_path / "two"), one)
+
+
+def test_images_are_in_the_order_of_their_paths(tmp_path: Path):
+    fill(tmp_path / "train", "a", "b")
+    for place, name in enumerate(["a/1.png", "a/10.png", "a/2.png", "b/sub/x.png", "b/z.png"]):
+        save(Image.new("RGB", (32, 32), (place, 0, 0)), tmp_path / "val" / name)
+    assert read(tmp_path).test.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_which_images_are_held_out_does_not_depend_on_their_names(tmp_path: Path):
+    fill(tmp_path / "one", "a", each=20)
+    for number in range(20):
+        target = tmp_path / "two" / "a" / f"{(number * 7) % 20}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "one" / "a" / f"{number}.png", target)
+    one, two = (sorted(image.tobytes() for image in read(tmp_path / name).test.images) for name in ("one", "two"))
+    assert one == two and len(one) == 4
+
+
+def test_which_images_are_held_out_does_not_depend_on_the_size(tmp_path: Path):
+    fill(tmp_path, "a", each=20)
+    small, large = read(tmp_path, 8).test.images, read(tmp_path, 64).test.images
+    assert np.array_equal(small[:, ::7, ::7], large[:, ::63, ::63])  # the corners, far from where colours meet
+
+
+def test_held_out_are_not_simply_the_first_or_last_names(tmp_path: Path):
+    for number in range(50):
+        save(Image.new("RGB", (32, 32), (number, 0, 1)), tmp_path / "a" / f"{number:02}.png")
+    numbers = set(read(tmp_path).test.images[:, 0, 0, 0].tolist())
+    assert len(numbers) == 10
+    assert min(numbers) < 25 < max(numbers)
+
+
+# A folder: what becomes of an image
+
+
+def test_a_colour_image_of_the_right_size_is_kept_to_the_pixel(tmp_path: Path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
+    assert np.array_equal(only(image, tmp_path), np.asarray(image))
+
+
+@pytest.mark.parametrize("size", [0, 8, 64])
+def test_images_get_the_size_that_is_asked_for_or_32(tmp_path: Path, size: int):
+    fill(tmp_path, "a")
+    save(colours(5, 100), tmp_path / "a" / "large.png")
+    save(colours(6, 4), tmp_path / "a" / "small.png")
+    assert read(tmp_path, size).train.images.shape == (3, size or 32, size or 32, 3)
+
+
+@pytest.mark.parametrize(("width", "height"), [(96, 32), (32, 96), (97, 33)])
+def test_the_central_square_is_kept(tmp_path: Path, width: int, height: int):
+    pixels = np.zeros((height, width, 3), np.uint8)
+    side = min(width, height)
+    pixels[(height - side) // 2 :, (width - side) // 2 :][:side, :side] = RED
+    assert (only(Image.fromarray(pixels), tmp_path) == RED).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P"])
+def test_making_images_smaller_takes_means(tmp_path: Path, mode: str):
+    board = (np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8)  # single black and white pixels
+    image = Image.fromarray(board).convert(mode)
+    assert image.mode == mode
+    assert np.abs(only(image, tmp_path) - 127.5).max() < 8
+
+
+def test_a_large_jpeg_is_read_at_a_fraction_of_its_size_and_looks_the_same(tmp_path: Path):
+    photo = colours(3, 2048)
+    exact = np.asarray(photo.resize((32, 32), Image.Resampling.BOX), int)
+    assert np.abs(only(photo, tmp_path, "x.jpg", quality=95) - exact)[2:14, 2:14].max() <= 4
+    assert np.abs(only(photo, tmp_path / "as-png") - exact)[2:14, 2:14].max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_turned_upright(tmp_path: Path, orientation: int):
+    upright = colours(4, 64)
+    stored = {  # how a camera that was held so writes the upright scene
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = upright.transpose(stored) if stored is not None else upright
+    alone = only(photo, tmp_path, "x.jpg", quality=95, subsampling=0, exif=exif)
+    assert np.abs(alone - np.asarray(upright.resize((32, 32)), int))[4:12, 4:12].max() <= 4
+    assert np.abs(alone - np.asarray(upright.resize((32, 32)), int))[20:28, 20:28].max() <= 4
+
+
+def test_damaged_exif_data_costs_no_photo(tmp_path: Path):
+    upright, exif = colours(4, 32), Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"
+    text, fraction = (
+        b"\x01\x0f\x00\x02",
+        b"\x01\x0f\x00\x05",
+    )  # Pillow reads the maker as a fraction, but cannot write it
+    damaged = exif.tobytes().replace(text, fraction) + bytes(48)
+    assert fraction in damaged
+    photo = upright.transpose(Image.Transpose.ROTATE_90)
+    alone = only(photo, tmp_path, "x.jpg", quality=95, subsampling=0, exif=damaged)
+    assert np.abs(alone - np.asarray(upright, int)).mean() <= 4
+
+
+def test_exif_data_that_ends_too_early_costs_no_photo(tmp_path: Path):
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x09" + b"\xff" * 30
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        alone = only(Image.new("RGB", (32, 32), RED), tmp_path, "x.jpg", exif=exif)
+    assert np.abs(alone - RED).max() <= 5
+
+
+def half_transparent(mode: str) -> Image.Image:
+    """Make a picture of dark grey, whose left half is transparent and black below."""
+    image = Image.new("RGBA", (32, 32), (*GREY, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 16, 32))
+    return image.convert(mode) if mode != "P" else image.quantize(8)
+
+
+@pytest.mark.parametrize(("mode", "name"), [("RGBA", "x.png"), ("LA", "x.png"), ("P", "x.png"), ("RGBA", "x.webp")])
+def test_what_is_transparent_becomes_white(tmp_path: Path, mode: str, name: str):
+    image = half_transparent(mode)
+    assert mode != "P" or image.mode == "P"
+    alone = only(image, tmp_path, name, **({"lossless": True} if name == "x.webp" else {}))
+    assert (alone[:, :16] == WHITE).all()
+    assert np.abs(alone[:, 16:] - GREY).max() <= 2
+
+
+def test_a_resized_edge_of_transparency_is_no_darker_than_its_sides(tmp_path: Path):
+    alone = only(half_transparent("RGBA").resize((640, 640), Image.Resampling.NEAREST), tmp_path)
+    assert alone.min() >= 85  # not black, which is the hidden colour
+
+
+def test_half_transparent_is_half_white(tmp_path: Path):
+    alone = only(Image.new("RGBA", (32, 32), (0, 0, 0, 128)), tmp_path)
+    assert np.abs(alone - 127).max() <= 1
+
+
+@pytest.mark.parametrize(("mode", "below", "key"), [("P", 1, 0), ("L", 0, 0), ("RGB", RED, RED)])
+def test_a_colour_that_stands_for_transparent_becomes_white(tmp_path: Path, mode: str, below: object, key: object):
+    image = Image.new(mode, (32, 32), below)
+    image.paste(key, (0, 0, 16, 32))
+    if mode == "P":
+        image.putpalette([0, 0, 0, 255, 0, 0])
+    alone = only(image, tmp_path, transparency=key)
+    assert (alone[:, :16] == WHITE).all()
+    if mode == "P":
+        assert (alone[:, 16:] == RED).all()
+
+
+def test_a_gif_shows_its_first_frame(tmp_path: Path):
+    first, second = Image.new("RGB", (32, 32), RED), Image.new("RGB", (32, 32), GREY)
+    assert (only(first, tmp_path, "x.gif", save_all=True, append_images=[second], duration=100) == RED).all()
+
+
+def test_a_photo_of_several_pictures_shows_the_first(tmp_path: Path):
+    first, second = Image.new("RGB", (64, 64), RED), Image.new("RGB", (64, 64), GREY)
+    alone = only(first, tmp_path, "x.jpg", format="MPO", save_all=True, append_images=[second])
+    assert np.abs(alone - RED).max() <= 5
+
+
+def test_a_palette_gives_its_colours_also_where_it_is_resized(tmp_path: Path):
+    image = Image.new("P", (64, 64), 200)
+    image.putpalette([value for index in range(256) for value in ((255, 0, 0) if index == 200 else (0, 255, 0))])
+    assert (only(image, tmp_path) == RED).all()
+
+
+def test_black_and_white_becomes_0_and_255(tmp_path: Path):
+    image = Image.new("1", (32, 32), 1)
+    image.paste(0, (0, 0, 16, 32))
+    alone = only(image, tmp_path)
+    assert set(alone[:, :16].ravel()) == {0} and set(alone[:, 16:].ravel()) == {255}
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.tif"])
+def test_print_colours_become_screen_colours(tmp_path: Path, name: str):
+    alone = only(Image.new("CMYK", (32, 32), (0, 255, 255, 0)), tmp_path, name)  # magenta and yellow make red
+    assert np.abs(alone - RED).max() <= 5
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif"])
+def test_a_gradient_of_16_bits_keeps_its_brightness(tmp_path: Path, name: str):
+    gradient = np.linspace(0, 65535, 32 * 32).reshape(32, 32)
+    alone = only(Image.fromarray(gradient.astype(np.uint16)), tmp_path, name)
+    assert np.abs(alone - (gradient / 257)[..., np.newaxis]).max() <= 1
+
+
+def test_a_dark_image_of_16_bits_stays_dark(tmp_path: Path):
+    assert only(Image.fromarray(np.full((32, 32), 255, np.uint16)), tmp_path).max() == 1
+
+
+@pytest.mark.parametrize(
+    ("top", "kind"), [(255, np.int32), (65535, np.int32), (1, np.float32), (255, np.float32), (65535, np.float32)]
+)
+def test_32_bits_are_taken_on_the_smallest_scale_that_holds_them(tmp_path: Path, top: int, kind: type):
+    gradient = np.linspace(0, top, 32 * 32).reshape(32, 32)
+    alone = only(Image.fromarray(gradient.astype(kind)), tmp_path, "x.tif")
+    assert np.abs(alone - (gradient * 255 / top)[..., np.newaxis]).max() <= 1
+
+
+@pytest.mark.parametrize("value", [-1.0, 65536.0, float("nan")])
+def test_32_bits_on_no_scale_are_left_out(tmp_path: Path, value: float):
+    fill(tmp_path, "a")
+    Image.fromarray(np.full((32, 32), value, np.float32)).save(tmp_path / "a" / "odd.tif")
+    assert read(tmp_path).notes == ("1 of 3 files is broken: a/odd.tif",)
+
+
+def test_images_without_colour_get_one_channel_however_they_are_stored(tmp_path: Path):
+    grey = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8))
+    save(grey, tmp_path / "a" / "1.png")
+    save(grey.convert("RGB"), tmp_path / "a" / "2.png")
+    save(grey.convert("RGB"), tmp_path / "a" / "3.jpg")
+    save(grey.convert("LA"), tmp_path / "a" / "4.png")
+    save(grey.convert("P"), tmp_path / "a" / "5.gif")
+    save(grey.resize((50, 50)).convert("RGBA"), tmp_path / "a" / "6.png")
+    found = read(tmp_path)
+    assert found.train.images.shape == (5, 32, 32, 1) and found.test.images.shape == (1, 32, 32, 1)
+
+
+@pytest.mark.parametrize("where", ["train", "val"])
+def test_one_pixel_of_colour_gives_all_images_three_channels(tmp_path: Path, where: str):
+    for name in ("train", "val"):
+        save(Image.new("L", (32, 32), 90), tmp_path / name / "a" / "1.png")
+    assert read(tmp_path).train.images.shape[3] == read(tmp_path).test.images.shape[3] == 1
+    image = Image.new("RGB", (32, 32), GREY)
+    image.putpixel((31, 31), (90, 90, 91))
+    save(image, tmp_path / where / "a" / "2.png")
+    found = read(tmp_path)
+    assert found.train.images.shape[3] == found.test.images.shape[3] == 3
+    assert (found.train.images[0] == 90).all()
+
+
+def test_a_broken_colour_image_gives_no_colour(tmp_path: Path):
+    for number in range(3):
+        save(Image.new("L", (32, 32), 90 + number), tmp_path / "a" / f"{number}.png")
+    (tmp_path / "a" / "broken.png").write_bytes(content(colours(1))[:-60])
+    assert read(tmp_path).train.images.shape == (2, 32, 32, 1)
+
+
+# A folder: what is left out
+
+
+def content(image: Image.Image, kind: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind)
+    return stream.getvalue()
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """Write the beginning of a PNG file that claims a size, and almost no data."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def noise() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"])
+def test_a_truncated_image_is_left_out_and_named(tmp_path: Path, kind: str):
+    plain = read(fill(tmp_path, "a", "b"))
+    (tmp_path / "b" / f"half.{kind}").write_bytes(content(noise(), kind)[: -len(content(noise(), kind)) // 2])
+    found = read(tmp_path)
+    assert same(found, plain)
+    assert [re.sub("is (broken|no image):", "is ...:", note) for note in found.notes] == [
+        f"1 of 5 files is ...: b/half.{kind}"
+    ]
+
+
+def test_a_truncated_jpeg_is_said_to_be_broken(tmp_path: Path):
+    fill(tmp_path, "a")
+    (tmp_path / "a" / "half.jpg").write_bytes(content(noise(), "JPEG")[:2000])
+    assert read(tmp_path).notes == ("1 of 3 files is broken: a/half.jpg",)
+
+
+def test_what_is_no_image_is_left_out_and_named(tmp_path: Path):
+    fill(tmp_path / "train", "a")
+    fill(tmp_path / "val", "a")
+    (tmp_path / "val" / "a" / "photo.jpg").write_text("<html>404</html>")
+    (tmp_path / "val" / "a" / "empty.png").touch()
+    assert read(tmp_path).notes == ("2 of 6 files are no image: val/a/empty.png, val/a/photo.jpg",)
+
+
+def test_a_note_names_three_files_at_most(tmp_path: Path):
+    fill(tmp_path, "a")
+    for number in range(3):
+        (tmp_path / "a" / f"{number}.txt").touch()
+    assert read(tmp_path).notes == ("3 of 5 files are no image: a/0.txt, a/1.txt, a/2.txt",)
+    (tmp_path / "a" / "3.txt").touch()
+    (tmp_path / "a" / "4.txt").touch()
+    assert read(tmp_path).notes == ("5 of 7 files are no image: a/0.txt, a/1.txt, a/2.txt and 2 more",)
+
+
+def test_each_reason_has_one_note(tmp_path: Path):
+    fill(tmp_path, "a")
+    (tmp_path / "a" / "broken.png").write_bytes(content(noise())[:-500])
+    (tmp_path / "a" / "text.png").touch()
+    (tmp_path / "a" / "vast.png").write_bytes(png_of_size(100_000, 100_000))
+    assert read(tmp_path).notes == (
+        "1 of 5 files is broken: a/broken.png",
+        "1 of 5 files is no image: a/text.png",
+        "1 of 5 files is too large (over 50 million pixels): a/vast.png",
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(100_000, 100_000), (10_000, 10_000), (5_000_001, 10), (7_100, 7_100)])
+def test_an_image_of_absurd_size_is_left_out_before_it_is_decoded(
+    tmp_path: Path, width: int, height: int, monkeypatch: pytest.MonkeyPatch
+):
+    fill(tmp_path, "a")
+    (tmp_path / "a" / "vast.png").write_bytes(png_of_size(width, height))
+    loaded, prepared = [], files._prepared
+    monkeypatch.setattr(files, "_prepared", lambda image, size: loaded.append(image.size) or prepared(image, size))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(tmp_path).notes == ("1 of 3 files is too large (over 50 million pixels): a/vast.png",)
+    assert loaded == [(32, 32), (32, 32)]
+
+
+def test_an_image_of_exactly_50_million_pixels_is_read(tmp_path: Path):
+    alone = only(Image.new("1", (10_000, 5_000), 1), tmp_path)
+    assert (alone == WHITE).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "stands_in"),
+    [
+        ("imageNotFound.gif", True),
+        ("image_not_found (2).PNG", True),
+        ("photo_unavailable.png", True),
+        ("Picture is not available.jpg", True),
+        ("found_image.png", False),
+        ("404.png", False),
+        ("image_of_a_not_so_rare_bird.png", False),
+        ("unavailable.png", False),
+    ],
+)
+def test_an_image_that_by_its_name_stands_for_a_missing_one_is_left_out(tmp_path: Path, name: str, stands_in: bool):
+    fill(tmp_path, "a")
+    save(colours(9), tmp_path / "a" / name)
+    assert read(tmp_path).notes == ((f"1 of 3 files is no image: a/{name}",) if stands_in else ())
+
+
+def test_the_name_of_a_folder_leaves_no_image_out(tmp_path: Path):
+    assert read(fill(tmp_path / "image not found", "photo unavailable", "b")).notes == ()
+
+
+def test_a_note_is_one_line_whatever_a_file_is_called(tmp_path: Path):
+    fill(tmp_path, "a")
+    try:
+        (tmp_path / "a" / "two\nlines.txt").touch()
+    except OSError:
+        pytest.skip("this system allows no such names")
+    assert read(tmp_path).notes == ("1 of 3 files is no image: 'a/two\\nlines.txt'",)
+
+
+# A folder: the bar
+
+
+def read_with_a_bar(folder: Path, monkeypatch: pytest.MonkeyPatch, delay: float) -> None:
+    """Read a folder with a bar that shows itself after another delay, and at each of its steps."""
+    asked = {}
+
+    def bar(**options: object) -> tqdm:
+        asked.update(options)
+        return tqdm(**{**options, "delay": delay, "mininterval": 0, "miniters": 1})
+
+    monkeypatch.setattr(files, "tqdm", bar)
+    read(folder)
+    assert (asked["delay"], asked["leave"]) == (2, False)
+
+
+def test_a_bar_shows_while_images_are_read_and_is_wiped_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    read_with_a_bar(fill(tmp_path, "a", each=60), monkeypatch, delay=1e-9)
+    error = capsys.readouterr().err
+    assert "reading images" in error and "60/60" in error
+    assert error.endswith(" \r")
+
+
+def test_no_bar_shows_when_reading_is_quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    read_with_a_bar(fill(tmp_path, "a", each=60), monkeypatch, delay=60)
+    assert capsys.readouterr() == ("", "")
+
+
+# A folder: what is refused
+
+
+ARRANGE = "give one folder of images per class, or train/ and test/ (or val/) with such folders"
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    with refused("dataset: 'photos' is empty; ", ARRANGE):
+        read(folder)
+    (folder / ".DS_Store").touch()
+    with refused("dataset: 'photos' is empty; ", ARRANGE):
+        read(folder)
+
+
+def test_the_parameter_is_named(tmp_path: Path):
+    for name in ("photos", "empty.npz"):
+        with refused(f"MINE: there is no file {str(tmp_path / name)!r}"):
+            read(tmp_path / name, parameter="MINE")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "empty.npz").touch()
+    with refused("MINE: 'photos' is empty"):
+        read(tmp_path / "photos", parameter="MINE")
+    with refused("MINE: 'empty.npz' cannot be read"):
+        read(tmp_path / "empty.npz", parameter="MINE")
+
+
+@pytest.mark.parametrize("below", [".", "train", "train and test"])
+def test_images_without_class_folders_are_refused(tmp_path: Path, below: str):
+    for folder in below.split(" and "):
+        save(colours(1), tmp_path / "photos" / folder / "1.png")
+    where = "" if below == "." else " in train/"
+    with refused(f"dataset: 'photos' holds no class folders{where}; ", ARRANGE):
+        read(tmp_path / "photos")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_fewer_than_four_classes_are_for_others_to_refuse(tmp_path: Path, number: int):
+    assert len(read(fill(tmp_path, *"abc"[:number])).classes) == number
+
+
+@pytest.mark.parametrize("classes", ["ab", "abde", "bc"])
+def test_classes_in_only_one_of_training_and_test_are_refused_by_name(tmp_path: Path, classes: str):
+    fill(tmp_path / "photos" / "train", "a", "b", "c")
+    fill(tmp_path / "photos" / "Validation", *classes)
+    single = ", ".join(sorted(set("abc") ^ set(classes)))
+    with refused(f"dataset: 'photos' has class {single} in only one of train/ and Validation/; give it images in both"):
+        read(tmp_path / "photos")
+
+
+@pytest.mark.parametrize("below", ["", "train", "val"])
+def test_class_folders_that_differ_in_letter_case_only_are_refused(tmp_path: Path, below: str):
+    folder = tmp_path / "photos"
+    if below:
+        fill(folder / "train", "ants")
+        fill(folder / "val", "ants")
+    fill(folder / below, "ants", "Ants")
+    if len(list((folder / below).iterdir())) < 2:
+        pytest.skip("this system cannot tell them apart either")
+    with refused("dataset: 'photos' has the folders Ants, ants, which differ only in letter case; "):
+        read(folder)
+
+
+def test_two_training_folders_are_refused(tmp_path: Path):
+    fill(tmp_path / "train", "a")
+    fill(tmp_path / "Train", "a")
+    if len(list(tmp_path.iterdir())) < 2:
+        pytest.skip("this system cannot tell them apart either")
+    with refused("has the folders Train, train, which differ only in letter case"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("below", ["", "train"])
+def test_a_class_without_a_readable_image_is_refused_only_where_it_is_chosen(tmp_path: Path, below: str):
+    photos = fill(tmp_path / "photos" / below, *"abcd", each=10)
+    (photos / "wasps").mkdir()
+    (photos / "wasps" / "1.jpg").write_text("no image")
+    found = read(tmp_path / "photos")
+    assert found.classes == ("a", "b", "c", "d", "wasps")
+    split_tasks(found, ["a", "b"], ["c", "d"])
+    with refused("dataset: photos has no training image of class wasps; "):
+        split_tasks(found, ["a", "b"], ["c", "wasps"])
+
+
+def test_a_class_without_a_test_image_is_refused_only_where_it_is_chosen(tmp_path: Path):
+    for name in ("train", "test"):
+        fill(tmp_path / name, *"abcde", each=10)
+    for path in (tmp_path / "test" / "b").iterdir():
+        path.write_text("no image")
+    split_tasks(read(tmp_path), ["a", "c"], ["d", "e"])
+    with refused(f"dataset: {tmp_path.name} has no test image of class b; "):
+        split_tasks(read(tmp_path), ["a", "b"], ["d", "e"])
+
+
+def test_a_folder_without_any_readable_image_is_refused(tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+    with refused("dataset: 'photos' has no readable image; ", ARRANGE):
+        read(tmp_path / "photos")
+    (tmp_path / "photos" / "a" / "1.jpg").write_text("no image")
+    with refused("dataset: 'photos' has no readable image; ", ARRANGE):
+        read(tmp_path / "photos")
+
+
+@pytest.mark.parametrize("below", ["", "train"])
+def test_a_single_image_of_a_class_is_refused_where_it_is_chosen_and_a_test_set_must_be_held_out(
+    tmp_path: Path, below: str
+):
+    fill(tmp_path / "photos" / below, *"abcd", each=10)
+    fill(tmp_path / "photos" / below, "bees", each=1)
+    found = read(tmp_path / "photos")
+    split_tasks(found, ["a", "b"], ["c", "d"])
+    with refused("dataset: photos has no test image of class bees; "):
+        split_tasks(found, ["a", "b"], ["c", "bees"])
+
+
+def test_a_single_image_of_a_class_is_enough_beside_a_test_set(tmp_path: Path):
+    fill(tmp_path / "train", "a", each=1)
+    fill(tmp_path / "test", "a", each=1)
+    assert len(read(tmp_path).train) == len(read(tmp_path).test) == 1
+
+
+@pytest.mark.parametrize("at", ["photos", "a"])
+def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path, at: str, monkeypatch: pytest.MonkeyPatch):
+    fill(tmp_path / "photos", "a")
+    scandir = os.scandir
+
+    def closed(path: Path):
+        if Path(path).name == at:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with refused("dataset: ", f"{at}' cannot be read (Permission denied)"):
+        read(tmp_path / "photos")
+
+
+def test_an_image_that_may_not_be_read_is_not_silently_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fill(tmp_path, "a")
+
+    def closed(path: Path, mode: str):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(files, "open", closed, raising=False)
+    with refused("dataset: ", ".png' cannot be read (Permission denied)"):
+        read(tmp_path)
+
+
+# Anything else
+
+
+@pytest.mark.parametrize("size", [-1, 1, 7, 65, 32.0, "32", None, False, (32, 32)])
+def test_another_image_size_is_refused_before_anything_is_read(tmp_path: Path, size: object):
+    with refused(f"image_size: {size!r} is neither 0 nor a whole number from 8 to 64"):
+        read(tmp_path / "absent", size)
+
+
+@pytest.mark.parametrize("name", ["absent", "absent.npz", "absent.csv", "nul\0.npz"])
+def test_a_path_to_nothing_is_refused(tmp_path: Path, name: str):
+    with refused(
+        f"dataset: there is no file {str(tmp_path / name)!r}; give the path of an .npz file", ".csv", "folder"
+    ):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["photos.zip", "photo.png", "npz"])
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str):
+    (tmp_path / name).touch()
+    with refused(f"dataset: {name!r} is not allowed; give the path of an .npz file, of a .csv file or of a folder"):
+        read(tmp_path / name)
+
+
+def test_the_folder_that_one_is_in_may_be_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fill(tmp_path / "photos", "a")
+    monkeypatch.chdir(tmp_path / "photos")
+    assert read(Path(".")).classes == ("a",)
+    monkeypatch.chdir(tmp_path / "photos" / "a")
+    with refused("dataset: 'a' holds no class folders"):
+        read(Path("."))
+
+
+# An .npz file
+
+
+def arrays(images: int = 8, size: int = 8, channels: int = 0) -> dict[str, np.ndarray]:
+    """Make the four arrays of a valid file, with labels 3, 5, 7, 9."""
+    shape = (images, size, size, channels) if channels else (images, size, size)
+    rng, labels = np.random.default_rng(0), np.resize([3, 9, 5, 7], images)
+    drawn = [rng.integers(0, 256, shape, np.uint8) for _ in range(2)]
+    return {"x_train": drawn[0], "y_train": labels, "x_test": drawn[1], "y_test": labels}
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> Callable[..., Path]:
+    """Write a valid file with some arrays replaced, or left out where None is given; return its path."""
+
+    def write(**changed: np.ndarray | None) -> Path:
+        path = tmp_path / "mine.npz"
+        np.savez(path, **{name: array for name, array in {**arrays(), **changed}.items() if array is not None})
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("channels", [0, 1, 3])
+def test_kerass_layout_is_read_as_it_is(npz, channels: int):
+    mine = arrays(channels=channels)
+    found = read(npz(**mine))
+    assert np.array_equal(found.train.images, mine["x_train"].reshape(8, 8, 8, -1))
+    assert np.array_equal(found.test.images, mine["x_test"].reshape(8, 8, 8, -1))
+    assert found.classes == (3, 5, 7, 9) and {type(label) for label in found.classes} == {int}
+    assert found.train.labels.tolist() == found.test.labels.tolist() == [0, 3, 1, 2, 0, 3, 1, 2]
+    assert {array.dtype.name for array in arrays_of(found)} == {"uint8", "int32"}
+    assert found.notes == ()
+
+
+def test_medmnists_layout_is_read_without_its_validation_set(tmp_path: Path):
+    mine = arrays(channels=3)
+    names = {"x_train": "train_images", "y_train": "train_labels", "x_test": "test_images", "y_test": "test_labels"}
+    medical = {names[name]: array if "x" in name else array[:, np.newaxis] for name, array in mine.items()}
+    np.savez(tmp_path / "medical.npz", **medical, val_images=np.zeros(3), val_labels=np.array(["unused"]))
+    np.savez(tmp_path / "plain.npz", **mine)
+    assert same(read(tmp_path / "medical.npz"), read(tmp_path / "plain.npz"))
+    assert read(tmp_path / "medical.npz").classes == (3, 5, 7, 9)
+
+
+def test_members_may_lack_the_ending_npy_and_the_file_may_shout(tmp_path: Path, npz):
+    plain = npz()
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(tmp_path / "BARE.NPZ", "w") as target:
+        for name in source.namelist():
+            target.writestr(name.removesuffix(".npy"), source.read(name))
+    assert same(read(tmp_path / "BARE.NPZ"), read(plain))
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 11), (12, 8), (64, 200)])
+def test_images_that_are_no_squares_lose_their_ends(npz, height: int, width: int):
+    images = np.zeros((8, height, width), np.uint8)
+    side = min(height, width)
+    images[:, (height - side) // 2 :, (width - side) // 2 :][:, :side, :side] = 7
+    found = read(npz(x_train=images, x_test=images))
+    assert (
+        found.train.images.shape == (8, side, side, 1)
+        and (found.train.images == 7).all()
+        and (found.test.images == 7).all()
+    )
+
+
+@pytest.mark.parametrize("channels", [0, 1, 3])
+@pytest.mark.parametrize("size", [4, 8, 40, 100])
+def test_arrays_are_resized_to_image_size(npz, size: int, channels: int):
+    mine = arrays(size=size, channels=channels)
+    mine["x_train"][1], mine["x_train"][2] = 0, 200
+    found = read(npz(x_train=mine["x_train"], x_test=mine["x_test"]), 16)
+    assert found.train.images.shape == found.test.images.shape == (8, 16, 16, channels or 1)
+    assert (
+        [found.train.images[place].min() for place in (1, 2)]
+        == [found.train.images[place].max() for place in (1, 2)]
+        == [0, 200]
+    )
+    assert abs(found.test.images.mean() - mine["x_test"].mean()) < 5
+
+
+def test_sizes_that_differ_may_be_made_one(npz):
+    path = npz(x_test=arrays(size=28)["x_test"])
+    with refused("dataset: 'mine.npz' cannot be used: x_train holds images of 8x8 and x_test of 28x28; give all"):
+        read(path)
+    assert read(path, 20).test.images.shape == (8, 20, 20, 1)
+
+
+def test_grey_and_colour_images_are_not_mixed(npz):
+    with refused("x_train holds images of 8x8x3 and x_test of 8x8; give all images one size"):
+        read(npz(x_train=arrays(channels=3)["x_train"]))
+
+
+@pytest.mark.parametrize("kind", ["int8", "int16", "uint16", "int64", "uint64", "float32", "float64", ">i4", "<f4"])
+def test_whole_numbers_of_other_types_are_accepted(npz, kind: str):
+    mine = arrays()
+    limit = 127 if kind == "int8" else 255
+    images = {name: np.minimum(mine[name], limit) for name in ("x_train", "x_test")}
+    found = read(npz(**{name: array.astype(kind) for name, array in images.items()}))
+    assert np.array_equal(found.train.images[..., 0], images["x_train"])
+    assert np.array_equal(found.test.images[..., 0], images["x_test"])
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_fractions_of_255_are_scaled(npz, kind: type):
+    mine = arrays()
+    found = read(npz(**{name: mine[name].astype(kind) / kind(255) for name in ("x_train", "x_test")}))
+    assert np.array_equal(found.train.images[..., 0], mine["x_train"])
+    assert np.array_equal(found.test.images[..., 0], mine["x_test"])
+
+
+def test_training_and_test_images_are_on_one_scale(npz):
+    mine = arrays()
+    found = read(npz(x_train=mine["x_train"].astype(float), x_test=np.ones((8, 8, 8))))
+    assert (found.test.images == 1).all()  # nearly black, as 1 of 255 is
+    assert found.train.images.max() == 255
+
+
+def test_fractions_that_are_whole_and_beyond_1_are_taken_as_they_are(npz):
+    images = arrays()["x_train"] % 3 / np.float32(1)
+    assert np.array_equal(read(npz(x_train=images, x_test=images)).train.images[..., 0], images)
+
+
+def test_booleans_are_black_and_white(npz):
+    images = arrays()["x_train"] > 127
+    found = read(npz(x_train=images, x_test=images))
+    assert np.array_equal(found.train.images[..., 0], images * 255)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int64"])
+@pytest.mark.parametrize("size", [0, 16])
+def test_small_whole_numbers_are_taken_as_they_are(npz, kind: str, size: int):
+    images = np.ones((8, 8, 8), kind)
+    assert read(npz(x_train=images, x_test=images), size).train.images.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("float64", [-1, 256, 0.5, 1.002, np.nan, np.inf, -np.inf]),
+        ("float32", [254.5]),
+        ("float16", [60000]),
+        ("int64", [-1, 256, 2**40]),
+    ],
+)
+@pytest.mark.parametrize("name", ["x_train", "x_test"])
+@pytest.mark.filterwarnings("error")
+def test_values_that_are_no_brightness_are_refused(npz, kind: str, values: list[float], name: str):
+    for value in values:
+        images = {each: arrays()[each].astype(kind) for each in ("x_train", "x_test")}
+        images[name][-1, -1, -1] = value
+        shown = images[name][-1, -1, -1]
+        with refused(f"'mine.npz' cannot be used: {name} holds {shown}; accepted are whole numbers from 0 to 255"):
+            read(npz(**images))
+
+
+def test_nearly_whole_is_whole(npz):
+    mine = arrays()
+    shifted = {name: mine[name].astype(float) + shift for name, shift in (("x_train", 0.0005), ("x_test", -0.0005))}
+    assert np.array_equal(read(npz(**shifted)).train.images[..., 0], mine["x_train"])
+    with refused("x_train holds"):
+        read(npz(**{**shifted, "x_train": mine["x_train"] + 0.002}))
+
+
+LAYOUT = "; accepted are images (n, height, width), or with 1 or 3 channels last"
+EYE = np.eye(10)[arrays()["y_train"]]
+
+
+@pytest.mark.parametrize(
+    ("says", "changed"),
+    [
+        ("x_train is uint8 (8, 7, 7)", {"x_train": np.zeros((8, 7, 7), np.uint8)}),
+        ("x_train is uint8 (8, 65, 65)", {"x_train": np.zeros((8, 65, 65), np.uint8)}),
+        ("x_test is uint8 (8, 3, 32, 32)", {"x_test": np.zeros((8, 3, 32, 32), np.uint8)}),
+        ("x_test is uint8 (8, 8, 8, 2)", {"x_test": np.zeros((8, 8, 8, 2), np.uint8)}),
+        ("x_test is uint8 (8, 8, 8, 4)", {"x_test": np.zeros((8, 8, 8, 4), np.uint8)}),
+        ("x_test is uint8 (8, 64)", {"x_test": np.zeros((8, 64), np.uint8)}),
+        ("x_test is uint8 ()", {"x_test": np.uint8(5)}),
+        ("x_test is uint8 (8, 0, 8)", {"x_test": np.zeros((8, 0, 8), np.uint8)}),
+        ("x_train is <U1 (8, 8, 8)", {"x_train": np.full((8, 8, 8), "a")}),
+        ("x_train is complex128 (8, 8, 8)", {"x_train": np.zeros((8, 8, 8), complex)}),
+        ("x_train holds 7 images and y_train 8 labels", {"x_train": arrays(7)["x_train"]}),
+        ("x_test holds 8 images and y_test 0 labels", {"y_test": np.zeros(0, int)}),
+        ("x_test holds 0 images and y_test 0 labels", {"x_test": arrays(0)["x_test"], "y_test": np.zeros(0, int)}),
+        ("y_train is float64 (8,)", {"y_train": arrays()["y_train"] / 1}),
+        ("y_train is float64 (8, 10)", {"y_train": EYE}),
+        ("y_train is int64 (8, 10)", {"y_train": EYE.astype(np.int64)}),
+        ("y_train is bool (8,)", {"y_train": np.zeros(8, bool)}),
+        ("y_train is <U1 (8,)", {"y_train": np.resize(["a", "b"], 8)}),
+        ("y_test is int64 ()", {"y_test": np.int64(5)}),
+        ("y_test is int64 (8, 1, 1)", {"y_test": arrays()["y_test"][:, None, None]}),
+        ("y_test holds labels beyond the range of int32", {"y_test": np.arange(8) + 2**31}),
+        ("y_test holds labels beyond the range of int32", {"y_test": np.arange(8, dtype=np.uint64) + 2**63}),
+        ("y_test holds labels beyond the range of int32", {"y_test": -np.arange(8) - 2**31}),
+    ],
+)
+def test_arrays_of_another_layout_are_refused(npz, says: str, changed: dict[str, np.ndarray]):
+    with refused(f"dataset: 'mine.npz' cannot be used: {says}{LAYOUT}"):
+        read(npz(**changed))
+
+
+def test_labels_may_be_any_whole_numbers_of_int32(npz):
+    labels = np.resize([2**31 - 1, -(2**31), 0, 7], 8)
+    found = read(npz(y_train=labels, y_test=labels.astype(object).astype(np.int64)))
+    assert found.classes == (-(2**31), 0, 7, 2**31 - 1)
+    assert found.train.labels.tolist() == [3, 0, 1, 2] * 2
+
+
+@pytest.mark.parametrize("name", ["y_train", "y_test"])
+def test_a_label_in_only_one_of_training_and_test_is_refused(npz, name: str):
+    labels = arrays()["y_train"].copy()
+    labels[labels == 9] = 3
+    with refused("'mine.npz' cannot be used: label 9 is in only one of y_train and y_test; give each class images in"):
+        read(npz(**{name: labels}))
+
+
+def test_a_file_that_lacks_an_array_is_refused(npz, tmp_path: Path):
+    with refused("dataset: 'mine.npz' lacks y_test; allowed is an .npz file with the arrays x_train, y_train, x_test"):
+        read(npz(y_test=None))
+    with refused("dataset: 'mine.npz' lacks x_train, x_test; allowed is"):
+        read(npz(x_train=None, x_test=None))
+    np.savez(tmp_path / "medical.npz", train_images=np.zeros(1), train_labels=np.zeros(1), test_images=np.zeros(1))
+    with refused("dataset: 'medical.npz' lacks test_labels; allowed is", "train_images, train_labels, test_images"):
+        read(tmp_path / "medical.npz")
+    np.savez(tmp_path / "medical.npz", images=np.zeros(1))
+    with refused("dataset: 'medical.npz' lacks x_train, y_train, x_test, y_test; allowed is"):
+        read(tmp_path / "medical.npz")
+
+
+def broken_files(path: Path) -> dict[str, bytes]:
+    """Return what may be in a file that is no whole .npz, by name; the path has one that is."""
+    whole, array = path.read_bytes(), io.BytesIO()
+    np.save(array, np.zeros(3))
+    altered = bytearray(whole)
+    altered[600] ^= 1  # a pixel, so that the checksum is wrong
+    return {"empty": b"", "text": b"label,pixel\n", "half": whole[:-200], "an array": array.getvalue(), "bad": altered}
+
+
+@pytest.mark.parametrize("name", ["empty", "text", "half", "an array", "bad"])
+def test_a_file_that_is_no_whole_npz_is_refused(npz, name: str):
+    path = npz()
+    path.write_bytes(broken_files(path)[name])
+    with refused("dataset: 'mine.npz' cannot be read as an .npz file with the arrays x_train, y_train", "pickled"):
+        read(path)
+
+
+def test_a_member_that_is_no_array_is_refused(npz):
+    path = npz(y_test=None)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("y_test.npy", b"no array")
+    with refused("dataset: 'mine.npz' can"):
+        read(path)
+
+
+class Unpickled:
+    """Leaves a trace when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("unpickled",)
+
+
+@pytest.mark.parametrize("name", ["x_train", "y_test"])
+def test_nothing_is_ever_unpickled(npz, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    path = npz(**{name: np.array([Unpickled()] * 8, object)})
+    with refused("dataset: 'mine.npz' cannot be read as an .npz file", "without pickled objects"):
+        read(path)
+    assert not (tmp_path / "unpickled").exists()
+
+
+# A .csv file
+
+
+def table(images: int = 40, size: int = 8, labels: tuple[object, ...] = (3, 9, 5, 7)) -> pd.DataFrame:
+    """Make a table as Kaggle has them; labels go round."""
+    pixels = np.random.default_rng(0).integers(0, 256, (images, size * size))
+    frame = pd.DataFrame(pixels, columns=[f"pixel{number}" for number in range(size * size)])
+    frame.insert(0, "label", np.resize(np.array(labels, object), images))
+    return frame
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Callable[[pd.DataFrame | str | bytes], Path]:
+    """Write a table, or text, as a .csv file; return its path."""
+
+    def write(content: pd.DataFrame | str | bytes) -> Path:
+        path = tmp_path / "mine.csv"
+        if isinstance(content, pd.DataFrame):
+            content = content.to_csv(index=False)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+def by_image(found: Dataset) -> dict[bytes, object]:
+    """Return the class of each image, by its pixels."""
+    both = [(found.train.images, found.train.labels), (found.test.images, found.test.labels)]
+    return {
+        image.tobytes(): found.classes[label]
+        for images, labels in both
+        for image, label in zip(images, labels, strict=True)
+    }
+
+
+def test_kaggles_layout_is_read_and_a_fifth_of_each_class_held_out(csv):
+    frame = table()
+    found = read(csv(frame))
+    assert found.classes == (3, 5, 7, 9) and {type(label) for label in found.classes} == {int}
+    assert np.bincount(found.train.labels).tolist() == [8] * 4
+    assert np.bincount(found.test.labels).tolist() == [2] * 4
+    assert found.train.images.shape == (32, 8, 8, 1)
+    assert {array.dtype.name for array in arrays_of(found)} == {"uint8", "int32"}
+    rows = frame.drop(columns="label").to_numpy(np.uint8)
+    assert by_image(found) == {row.tobytes(): label for row, label in zip(rows, frame["label"], strict=True)}
+
+
+def test_rows_run_from_the_top_left_corner_to_the_right(csv):
+    frame = table(2, labels=(1,))
+    frame.loc[:, "pixel0":] = 0
+    frame["pixel1"] = 255
+    assert np.argwhere(read(csv(frame)).train.images[0]).tolist() == [[0, 1, 0]]
+
+
+def test_neither_the_order_of_the_rows_nor_where_the_label_is_matters(csv):
+    frame = table()
+    found = read(csv(frame))
+    shuffled = frame.sample(frac=1, random_state=0)
+    assert same(read(csv(shuffled)), found)
+    shuffled["label"] = shuffled.pop("label")
+    assert list(shuffled)[-1] == "label"
+    assert same(read(csv(shuffled)), found)
+
+
+def test_the_first_rows_are_not_simply_the_test_set(csv):
+    frame = table(labels=(1,))
+    frame["pixel0"] = range(40)
+    numbers = read(csv(frame)).test.images[:, 0, 0, 0].tolist()
+    assert len(numbers) == 8
+    assert min(numbers) < 20 < max(numbers)
+
+
+def test_the_test_set_of_a_table_is_the_same_at_any_size(csv):
+    frame = table(labels=(1,))
+    for number in range(40):
+        frame.iloc[number, 1:] = number
+    path = csv(frame)
+    small, large = read(path), read(path, 16)
+    assert large.test.images.shape == (8, 16, 16, 1)
+    assert small.test.images[:, 0, 0, 0].tolist() == large.test.images[:, 0, 0, 0].tolist()
+
+
+def test_equal_rows_are_no_trouble(csv):
+    frame = pd.concat([table(4)] * 5)
+    found = read(csv(frame))
+    assert (len(found.train), len(found.test)) == (16, 4)
+
+
+@pytest.mark.parametrize("size", [8, 28, 64])
+def test_a_table_gives_images_of_the_size_that_it_has(csv, size: int):
+    assert read(csv(table(8, size))).train.images.shape[1:] == (size, size, 1)
+
+
+def test_names_in_a_table_are_classes_in_their_order(csv):
+    found = read(csv(table(labels=("wasp", "bee", "NA", "été"))))
+    assert found.classes == ("NA", "bee", "wasp", "été")
+    assert np.bincount(found.train.labels).tolist() == [8] * 4
+
+
+@pytest.mark.parametrize("labels", [("1.0", "2.0"), ("01", "2"), (" 1", "2 ")])
+def test_whole_numbers_may_be_written_in_other_ways(csv, labels: tuple[str, ...]):
+    assert read(csv(table(labels=labels))).classes == (1, 2)
+
+
+def test_a_mark_at_the_beginning_of_the_file_is_no_part_of_the_header(csv):
+    assert read(csv(b"\xef\xbb\xbf" + table().to_csv(index=False).encode())).classes == (3, 5, 7, 9)
+
+
+@pytest.mark.parametrize("labels", [("a", 1), (1, 2, "b3"), ("a", "b", "1.5")])
+def test_names_and_numbers_mixed_are_refused(csv, labels: tuple[object, ...]):
+    odd = next(label for label in labels if not isinstance(label, int) and label != "1.5")
+    with refused(f"dataset: 'mine.csv' has {odd!r} among its labels; give whole numbers of int32, or names only"):
+        read(csv(table(labels=labels)))
+
+
+@pytest.mark.parametrize("label", ["1.5", "3000000000", "-2147483649", "inf"])
+def test_numbers_that_are_no_labels_are_refused(csv, label: str):
+    with refused(f"dataset: 'mine.csv' has {label!r} among its labels; give whole numbers"):
+        read(csv(table(labels=(1, label))))
+
+
+@pytest.mark.parametrize("labels", [("", 1), ("", "a"), (" ", "a"), ("",)])
+def test_a_row_without_a_label_is_refused(csv, labels: tuple[object, ...]):
+    with refused("dataset: 'mine.csv' has a row without a label; give"):
+        read(csv(table(labels=labels)))
+
+
+def test_a_table_without_labels_is_refused(csv):
+    with refused("dataset: 'mine.csv' has no column 'label'; give a .csv file with a header, a column 'label'"):
+        read(csv(table().drop(columns="label")))
+    with refused("dataset: 'mine.csv' has no column 'label'"):
+        read(csv(table().to_csv(index=False, header=False)))
+    with refused("dataset: 'mine.csv' has no column 'label'"):
+        read(csv(table().to_csv(index=False, sep=";")))
+
+
+@pytest.mark.parametrize("pixels", [0, 1, 49, 63, 65, 783, 65 * 65])
+def test_pixels_that_make_no_square_of_the_right_size_are_refused(csv, pixels: int):
+    frame = pd.DataFrame(0, index=range(4), columns=["label", *range(pixels)])
+    with refused(f"dataset: 'mine.csv' has {pixels} columns of pixels; give n*n, n from 8 to 64"):
+        read(csv(frame))
+
+
+def test_a_table_of_another_size_can_be_resized(csv):
+    assert read(csv(table(size=5)), 8).train.images.shape[1:] == (8, 8, 1)
+    assert read(csv(table(8, size=70)), 8).train.images.shape[1:] == (8, 8, 1)
+    for pixels in (0, 63):
+        with refused(f"has {pixels} columns of pixels"):
+            read(csv(pd.DataFrame(0, index=range(4), columns=["label", *range(pixels)])), 8)
+
+
+@pytest.mark.parametrize("value", ["x", "", "NaN", "1 2"])
+def test_text_in_a_pixel_is_refused(csv, value: str):
+    frame = table().astype(object)
+    frame.loc[30, "pixel9"] = value
+    with refused("dataset: 'mine.csv' cannot be read as a .csv file with a header", value if value != "NaN" else ""):
+        read(csv(frame))
+
+
+@pytest.mark.parametrize("value", [-1, 256, 0.5, 1000000, "inf"])
+def test_a_pixel_out_of_range_is_refused(csv, value: object):
+    frame = table().astype(object)
+    frame.loc[30, "pixel9"] = value
+    shown = float(value)
+    with refused(f"dataset: 'mine.csv' cannot be used: a column of pixels holds {shown}; accepted are whole numbers"):
+        read(csv(frame))
+
+
+def test_small_pixels_of_a_table_are_taken_as_they_are(csv):
+    frame = table()
+    frame.loc[:, "pixel0":] = 1
+    assert read(csv(frame)).train.images.max() == 1
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", b"\xff\xfe\x00", b"PK\x03\x04\0\0,\xff", '"'])
+def test_a_file_that_is_no_table_is_refused(csv, content: str | bytes):
+    with refused("dataset: 'mine.csv' ", "a .csv file with a header, a column 'label'"):
+        read(csv(content))
+
+
+def test_a_table_without_rows_is_refused(csv):
+    with refused("dataset: 'mine.csv' has no rows; give a .csv file"):
+        read(csv(table(0)))
+
+
+@pytest.mark.parametrize("row", ["3" + ",1" * 63, "3" + ",1" * 65, "3"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_row_of_another_length_is_refused(csv, row: str, first: bool):
+    header, *rows = table().to_csv(index=False).splitlines()
+    lines = [header, row, *rows] if first else [header, *rows, row]
+    with refused("dataset: 'mine.csv' cannot be read as a .csv file"):
+        read(csv("\n".join(lines) + "\n"))
+
+
+def test_a_column_too_many_in_every_row_is_refused(csv):
+    header, *rows = table().to_csv(index=False).splitlines()
+    with refused("dataset: 'mine.csv' cannot be read as a .csv file"):
+        read(csv("\n".join([header, *(f"{row},1" for row in rows)])))
+
+
+def test_a_class_with_a_single_row_has_no_test_image(csv):
+    frame = table(5, labels=(1,))
+    frame.loc[4, "label"] = 2
+    assert read(csv(frame)).test.labels.tolist() == [0]
+    with refused("dataset: 'mine.csv' has a single image of each class; give two or more"):
+        read(csv(frame.drop_duplicates("label")))
+
+
+@pytest.mark.parametrize("name", ["mine.npz", "mine.csv"])
+def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / name).touch()
+
+    def closed(*given: object, **options: object):
+        raise PermissionError(13, "Permission denied", str(tmp_path / name))
+
+    monkeypatch.setattr(np, "load", closed)
+    monkeypatch.setattr(pd, "read_csv", closed)
+    with refused("dataset: ", f"{name}' cannot be read"):
+        read(tmp_path / name)
