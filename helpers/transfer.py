@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     import keras
 
 CACHED_TYPE = "float16"  # of features; the head computes in single precision anyway
-MOST_CACHED = 300 * 10**6  # bytes of the features of one split: a Binder machine has 2 GB in all
+# Bytes of cached features: a Binder machine has 2 GB in all. Those of the test images outlive the label budgets.
+MOST_CACHED, MOST_CACHED_TEST = 300 * 10**6, 50 * 10**6
 
 
 @dataclass(frozen=True)
@@ -157,15 +158,17 @@ class FeaturesOnDemand:
         return maps.reshape(*images.shape[:-3], *self.shape[1:])
 
 
-def extract_features(extractor: "keras.Model", split: Split, dtype: str = CACHED_TYPE) -> Features:
+def extract_features(
+    extractor: "keras.Model", split: Split, dtype: str = CACHED_TYPE, most: int = MOST_CACHED
+) -> Features:
     """Run the frozen extractor over each image once; `(n, height, width, filters)` in half precision by default.
 
     Half precision takes 254 MB for the training images of MNIST's digits 0-4, single precision twice that. Features
-    that would take more than 300 MB are not kept, but computed whenever they are asked for.
+    that would take more than `most` bytes are not kept, but computed whenever they are asked for.
     """
     start = time.perf_counter()
     maps = FeaturesOnDemand(extractor, split.images, dtype)
-    if math.prod(maps.shape) * np.dtype(dtype).itemsize <= MOST_CACHED:
+    if math.prod(maps.shape) * np.dtype(dtype).itemsize <= most:
         maps = predict(extractor, split.images, dtype)
     return Features(maps, split.labels, fingerprint(split), _fingerprint(extractor), time.perf_counter() - start)
 
@@ -275,7 +278,8 @@ class Networks:
         `test` are those of the test images, where another label budget computed them before.
         """
         start_weights(self.extractor, strategy, target_seed(seed), source)
-        return extract_features(self.extractor, images), test or extract_features(self.extractor, task.test)
+        train = extract_features(self.extractor, images, most=MOST_CACHED)
+        return train, test or extract_features(self.extractor, task.test, most=MOST_CACHED_TEST)
 
     def train(
         self,
