@@ -177,7 +177,7 @@ def _is_there(path: Path) -> bool:
 
 def _publish(temporary: Path, path: Path) -> None:
     """Put a finished file in its place: flushed to disk first, then renamed, which no reader can see half done."""
-    with temporary.open("rb") as stream:
+    with temporary.open("r+b") as stream:  # Windows flushes only what may be written to
         os.fsync(stream.fileno())
     temporary.replace(path)
 

@@ -59,11 +59,8 @@ STRATEGIES = {
 }
 
 
-def strategies_for(names: list[str], source_classes: int, target_classes: int) -> tuple[list[Strategy], dict[str, str]]:
-    """Return the strategies by name, and for each that cannot apply to these tasks the reason.
-
-    Raises ValueError for a name that does not exist, occurs twice, or an empty list.
-    """
+def named_strategies(names: list[str]) -> list[Strategy]:
+    """Return strategies by name; raise ValueError for one that is not known or occurs twice, and for an empty list."""
     known = listed(STRATEGIES)
     if not isinstance(names, list | tuple) or not names:
         raise ValueError(f"strategies: {names!r} is not a list of strategies; allowed are {known}")
@@ -72,13 +69,21 @@ def strategies_for(names: list[str], source_classes: int, target_classes: int) -
             raise ValueError(f"strategies: {name!r} is not known; allowed are {known}")
     if len(set(names)) < len(names):
         raise ValueError(f"strategies: {list(names)} names one twice; give each once")
-    reasons = {}
+    return [STRATEGIES[name] for name in names]
+
+
+def strategies_for(names: list[str], source_classes: int, target_classes: int) -> tuple[list[Strategy], dict[str, str]]:
+    """Return the strategies by name, and for each that cannot apply to these tasks the reason.
+
+    Raises ValueError for what `named_strategies` refuses.
+    """
+    chosen, reasons = named_strategies(names), {}
     if "reused-head" in names and source_classes != target_classes:
         reasons["reused-head"] = (
             f"the source task's head has {source_classes} outputs and the target task {target_classes} classes, "
             "so it cannot be reused"
         )
-    return [STRATEGIES[name] for name in names if name not in reasons], reasons
+    return [strategy for strategy in chosen if strategy.name not in reasons], reasons
 
 
 def check_frozen_convs(frozen_convs: int) -> None:

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from refresh_outputs import REFERENCE_PARAMETERS
 
+from helpers.artefacts import write_text
+
 REFERENCE = Path(__file__).resolve().parent / "reference"
 TOLERANCE = 0.03  # of accuracy: 15 of 500 test images may change sides on another processor
 DIGITS = ["--dataset", "digits"]
@@ -16,7 +18,7 @@ DIGITS = ["--dataset", "digits"]
 
 def transfer_tutorial(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command line from a folder that is neither the repository nor the lessons'."""
-    command = [sys.executable, "-c", "from helpers.runner.cli import main; main()", "run", *arguments]
+    command = [sys.executable, "-P", "-c", "from helpers.runner.cli import main; main()", "run", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
@@ -87,3 +89,58 @@ def test_tasks_of_other_sizes_name_the_right_classes(tmp_path):
     lesson = (tmp_path / "run" / "lessons" / "05_transfer_comparison.ipynb").read_text()
     assert "reused-head is left out: the source task's head has 7 outputs and the target task 3 classes" in lesson
     assert "one seed gives no interval" in lesson
+
+
+HOSTILE_STARTUP = """
+import pandas
+pandas.set_option("display.max_rows", 2)
+pandas.set_option("display.precision", 1)
+"""
+
+
+def make_hostile(folder: Path) -> dict[str, str]:
+    """Write settings of other programs into a folder, and a module in the way; return variables that point there."""
+    kept = {
+        "keras.json": '{"image_data_format": "channels_first", "floatx": "float64", "backend": "jax", "epsilon": 0.1}',
+        "matplotlibrc": "text.usetex: True\nfigure.dpi: 40\nfont.size: 30\naxes.facecolor: black\n",
+        "profile_default/startup/00.py": HOSTILE_STARTUP,
+        "profile_default/ipython_config.py": "c = get_config()\nc.InteractiveShell.ast_node_interactivity = 'none'\n",
+        "startup.py": "raise RuntimeError('PYTHONSTARTUP')",
+        "helpers.py": "",
+        "seaborn.py": "raise ImportError",
+    }
+    for name, content in kept.items():
+        write_text(folder / name, content)
+    paths = {"KERAS_HOME": "", "IPYTHONDIR": "", "MATPLOTLIBRC": "matplotlibrc", "PYTHONSTARTUP": "startup.py"}
+    short = {"KERAS_MAX_EPOCHS": "1", "KERAS_MAX_STEPS_PER_EPOCH": "1", "KERAS_BACKEND": "jax", "LC_ALL": "C"}
+    return {name: str(folder / path) for name, path in paths.items()} | short
+
+
+def pictures(run: Path) -> list[str]:
+    """Return the figures of a run's notebooks."""
+    outputs = (
+        output
+        for path in sorted((run / "lessons").glob("*.ipynb"))
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        for output in cell.get("outputs", [])
+    )
+    return [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+
+
+def test_settings_of_other_programs_change_neither_results_nor_figures(tmp_path, monkeypatch):
+    small = ["-p", "filters", "4", "-p", "dense_units", "8", "-p", "min_updates", "20", "--only", "01,02,03"]
+    runs = []
+    for name in ("clean", "hostile"):
+        here = tmp_path / name
+        here.mkdir()
+        if name == "hostile":
+            for variable, value in make_hostile(here).items():
+                monkeypatch.setenv(variable, value)
+        ran = transfer_tutorial(here, *DIGITS, *small, "--out", "run")
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        runs.append(here / "run")
+    clean, hostile = (pd.read_csv(run / "results.csv", dtype=str) for run in runs)
+    compared = [column for column in clean if not column.endswith("seconds")]
+    assert clean[compared].equals(hostile[compared])
+    assert len(pictures(runs[0])) == 8
+    assert pictures(runs[0]) == pictures(runs[1])

@@ -24,7 +24,7 @@ from tiny_course import wait_until
 
 from helpers.artefacts import REPOSITORY
 from helpers.datasets import load_dataset
-from helpers.runner import notebooks, sweep
+from helpers.runner import notebooks, parameters, sweep
 from helpers.runner.cli import main
 
 PARAMETERS = """
@@ -526,3 +526,74 @@ def test_lesson_05_sweeps_over_seeds_on_the_digits(own):
     assert len(rows) == 2 * (1 + 5)
     assert set(rows["parameter_labels_per_class"]) == {"[10]"}
     assert "data:image/png" in Path("out/sweep.html").read_text()
+
+
+# What users write and keep
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [("1e-3,.01,1E3", [0.001, 0.01, 1000.0]), ("-2e+5,1.e2", [-200000.0, 100.0]), ("1,02x,e3", [1, "02x", "e3"])],
+)
+def test_numbers_are_read_as_python_writes_them(text, values):
+    assert parameters.read_grid([f"learning_rate={text}"]) == {"learning_rate": values}
+
+
+def test_parameters_may_have_any_annotation_and_text(tmp_path):
+    cell = (
+        'depth: int | None = 3\npath: str = "a/date=1"  # a = b\n%matplotlib inline\nboth: list[int | str] = [1, "a"]'
+    )
+    notebook = write_notebook(tmp_path / "own.ipynb", "pass", cell)
+    assert notebooks.defaults(notebook) == {"depth": 3, "path": "a/date=1", "both": [1, "a"]}
+
+
+def test_a_notebook_without_a_kernelspec_runs_as_python(own):
+    found = nbformat.read(own, as_version=4)
+    found.metadata = {}
+    nbformat.write(found, own)
+    done = run(own, "--grid", "seed=0", "--workers", "1", "--out", "out")
+    assert done.exit_code == 0, done.output
+
+
+def test_a_notebook_that_was_executed_before_keeps_the_values_that_it_was_given(own):
+    found = nbformat.read(own, as_version=4)
+    found.cells.insert(
+        2, new_code_cell("# Parameters\noptimizer = 'sgd'\n", metadata={"tags": ["injected-parameters"]})
+    )
+    nbformat.write(found, own)
+    assert notebooks.defaults(own)["optimizer"] == "sgd"
+    done = run(own, "--grid", "seed=0", "--workers", "1", "--out", "out")
+    assert done.exit_code == 0, done.output
+    (executed,) = Path("out/runs").glob("*.ipynb")
+    assert "sgd [10, 'all']" in executed.read_text()
+
+
+def test_files_beside_a_notebook_that_its_code_names_come_along(own):
+    Path("sub/more").mkdir(parents=True)
+    Path("sub/d.csv").write_text("3")
+    Path("sub/more/é.csv").write_text("4")
+    code = "from pathlib import Path\ntotal = int(Path('d.csv').read_text()) + int(Path('more/é.csv').read_text())\n"
+    code += "Path('results-own.csv').write_text(f'total\\n{total}\\n')"
+    notebook = write_notebook(Path("sub/other.ipynb"), code, "seed: int = 0  # draws")
+    done = run(notebook, "--grid", "seed=0", "--workers", "1", "--out", "out")
+    assert done.exit_code == 0, done.output
+    assert set(results("out")["total"]) == {"7"}
+    Path("sub/d.csv").write_text("4")
+    changed = run(notebook, "--grid", "seed=0", "--workers", "1", "--out", "out")
+    assert changed.exit_code == 2
+    assert "holds runs of an earlier state of it" in changed.output
+
+
+def test_results_that_are_no_utf_8_fail_their_run_and_its_notebook_is_kept(own):
+    code = "from pathlib import Path\nPath('results-own.csv').write_text('größe\\n1\\n', encoding='latin-1')"
+    notebook = write_notebook(Path("other.ipynb"), code, "seed: int = 0  # draws")
+    done = run(notebook, "--grid", "seed=0", "--workers", "1", "--out", "out")
+    assert done.exit_code == 1
+    assert "results-own.csv is not UTF-8 text" in done.output
+    assert list(Path("out/runs").glob("*.ipynb"))
+
+
+def test_a_home_that_does_not_exist_is_one_sentence(own):
+    done = run("~nobody1/x.ipynb", "--grid", "seed=0", "--out", "out")
+    assert (done.exit_code, done.output.count("\n")) == (2, 1)
+    assert "notebook: there is no file '~nobody1/x.ipynb'" in done.output

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from helpers.plots.figures import STYLES, described, new_figure
+from helpers.plots.figures import STYLES, as_designed, described, new_figure
 
 # Where the budget stands beside a strategy's points, and on which side its name beside the first, so that points close
 # to each other keep their labels apart: strategies that train all layers to the right, the others above, below or left.
@@ -22,6 +22,7 @@ BUDGET_LABELS = {
 NAMED_AT_THE_RIGHT = ("scratch", "fine-tuned")
 
 
+@as_designed
 def accuracy_by_labels(summary: pd.DataFrame) -> Figure:
     """Show test accuracy by label budget, one line per strategy with its 95 % interval; `summary` of
     `statistics.summarize`.
@@ -58,6 +59,7 @@ def accuracy_by_labels(summary: pd.DataFrame) -> Figure:
     return described(figure, _by_budget(summary, budgets))
 
 
+@as_designed
 def accuracy_by_seconds(summary: pd.DataFrame, one_off: bool = False) -> Figure:
     """Show test accuracy against the median seconds on the target task, training and extraction of features, one point
     per strategy and budget; `one_off` adds pretraining. `summary` of `statistics.summarize`.
@@ -97,6 +99,7 @@ def accuracy_by_seconds(summary: pd.DataFrame, one_off: bool = False) -> Figure:
     )
 
 
+@as_designed
 def accuracy_by_parameter(results: pd.DataFrame, swept: Sequence[str]) -> Figure:
     """Show mean test accuracy over each swept parameter, a panel each, one line per strategy if there are several.
 

@@ -4,11 +4,13 @@ A figure carries a sentence of alternative text that says what it shows. IPython
 and nbconvert into the HTML.
 """
 
+import functools
 import textwrap
 from collections.abc import Callable, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import matplotlib
 import numpy as np
 from IPython import get_ipython
 from matplotlib.axes import Axes
@@ -40,6 +42,19 @@ class DescribedFigure(Figure):
         return super().__repr__().replace(type(self).__name__, "Figure")
 
 
+def as_designed(draw: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function draw with the settings that Matplotlib comes with, whatever the user's matplotlibrc says."""
+
+    @functools.wraps(draw)
+    def drawn(*given: Any, **named: Any) -> Any:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            return draw(*given, **named)
+
+    return drawn
+
+
+@as_designed
 def png(figure: DescribedFigure) -> tuple[bytes, dict[str, str]]:
     """Render a figure as a PNG image, with its alternative text as the metadata that a notebook's output has."""
     buffer = BytesIO()

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from helpers.plots.figures import TRAINING, VALIDATION, described, new_figure, show_image
+from helpers.plots.figures import TRAINING, VALIDATION, as_designed, described, new_figure, show_image
 
 if TYPE_CHECKING:
     import keras
 
 
+@as_designed
 def network(costs: pd.DataFrame) -> Figure:
     """Draw each layer's share of the parameters and of the multiply-adds; `costs` from `cnn.layer_costs`."""
     figure = new_figure(height=0.32 * len(costs) + 0.9)
@@ -38,6 +39,7 @@ def network(costs: pd.DataFrame) -> Figure:
     )
 
 
+@as_designed
 def filters(models: Mapping[str, "keras.Model"], layer: str = "conv1") -> Figure:
     """Show the first 32 kernels of a convolution, a block per network; zero is middle grey.
 
@@ -61,6 +63,7 @@ def filters(models: Mapping[str, "keras.Model"], layer: str = "conv1") -> Figure
     )
 
 
+@as_designed
 def feature_maps(image: np.ndarray, maps: np.ndarray, shown: int = 8) -> Figure:
     """Show an image `(height, width, channels)` and the first `shown` of its maps `(height, width, filters)`."""
     shown = min(shown, maps.shape[-1])
@@ -77,6 +80,7 @@ def feature_maps(image: np.ndarray, maps: np.ndarray, shown: int = 8) -> Figure:
     )
 
 
+@as_designed
 def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """Show training and validation accuracy by epoch, one panel per training; histories as `Training.history`."""
     figure = new_figure(height=3.0)
@@ -101,6 +105,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     return described(figure, f"Accuracy by epoch. Validation accuracy at the end: {'; '.join(ends)}.")
 
 
+@as_designed
 def epoch_seconds(seconds: Mapping[str, float]) -> Figure:
     """Show the seconds that one epoch takes in each way of training."""
     figure = new_figure(height=0.42 * len(seconds) + 0.8)

@@ -9,13 +9,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from helpers.images import listed
-from helpers.plots.figures import described, name_classes, new_figure, show_image, wrapped
+from helpers.plots.figures import as_designed, described, name_classes, new_figure, show_image, wrapped
 from helpers.tasks import Task
 
 MOST_ROWS = 12  # of classes in a figure of images
 MANY = 15  # classes; of more, names are small, a matrix cannot have its numbers, and panels stand one above the other
 
 
+@as_designed
 def sample_images(tasks: Sequence[Task], per_class: int = 8) -> Figure:
     """Show the first `per_class` training images of a class, a block per task, a row per class, 12 rows at most."""
     rows = min(MOST_ROWS, max(len(task.classes) for task in tasks))
@@ -40,6 +41,7 @@ def sample_images(tasks: Sequence[Task], per_class: int = 8) -> Figure:
     )
 
 
+@as_designed
 def class_counts(tasks: Sequence[Task]) -> Figure:
     """Show how many training, validation and test images each class has, one panel per task."""
     figure = new_figure(height=2.6)
@@ -70,6 +72,7 @@ def class_counts(tasks: Sequence[Task]) -> Figure:
     )
 
 
+@as_designed
 def confusion(task: Task, probabilities: np.ndarray, split: str = "test") -> Figure:
     """Show how many images of each class, of the test or another split, are taken for which.
 
@@ -99,6 +102,7 @@ def confusion(task: Task, probabilities: np.ndarray, split: str = "test") -> Fig
     )
 
 
+@as_designed
 def mistakes_by_strategy(
     task: Task, probabilities: Mapping[str, np.ndarray], of_class: int | str, shown: int = 8
 ) -> Figure:

@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def find(name: str) -> Notebook:
     """Return a lesson by its number or name, or the notebook in a file; raise ValueError for one that is not there."""
     if not name.endswith(".ipynb"):
         return lesson(name)
-    path = Path(name).expanduser().absolute()
+    path = Path(absolute(name))
     try:
         own = Notebook("", path.stem, _title(path), path)
     except OSError as error:
@@ -79,17 +80,30 @@ def find(name: str) -> Notebook:
 def defaults(path: Path) -> dict[str, Any]:
     """Return the defaults of a notebook's parameters by name, None for one that has to be computed.
 
-    Papermill reads them from the cell tagged `parameters`.
+    They stand in the cell tagged `parameters`, and in the one that papermill injects: a notebook that was executed
+    before keeps the values that it was given. Papermill itself leaves out annotations and texts that it cannot read.
     """
-    import papermill
-
-    return {name: _value(found["default"]) for name, found in papermill.inspect_notebook(_unformatted(path)).items()}
+    return _assigned(path, "parameters") | _assigned(path, "injected-parameters")
 
 
 def fingerprint(path: Path) -> str:
     """Return the SHA-256 of what a notebook executes: its code cells with their tags, without outputs and prose."""
     cells = [("".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in code_cells(path)]
     return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
+
+
+def named_files(notebook: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the files below a notebook's folder that its code names, in a text of its own, and where they are."""
+    names = set()
+    for cell in code_cells(notebook):
+        with suppress(SyntaxError):  # a cell with IPython's own commands
+            constants = (node.value for node in ast.walk(ast.parse("".join(cell["source"]))) if hasattr(node, "value"))
+            names |= {value for value in constants if isinstance(value, str) and value}
+    for name in sorted(names):
+        with suppress(OSError, ValueError):
+            path = notebook.parent / name
+            if path.is_file() and path.resolve().is_relative_to(notebook.parent.resolve()) and path != notebook:
+                yield name, path
 
 
 def execute(
@@ -119,6 +133,7 @@ def execute(
         def write(self, text: str, path: str) -> None:
             write_text(Path(path), text)
 
+    values = _assigned(notebook.path, "injected-parameters") | values
     papermill_io.register(str(output), WholeFiles())
     try:
         with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as sockets:
@@ -188,7 +203,9 @@ def code_cells(notebook: Path) -> list[dict[str, Any]]:
 def _kernel_manager(sockets: str, folder: Path | None, environment: Mapping[str, str], quiet: bool) -> type:
     """Return a class that starts this interpreter's kernel in `folder`, with `environment` added to this process's.
 
-    Its sockets lie in `sockets`, an empty folder for this one kernel. A quiet kernel says nothing on the terminal.
+    Its sockets lie in `sockets`, an empty folder for this one kernel, and so does IPython's configuration: neither the
+    user's nor the working directory's Python files change what a notebook does. A quiet kernel says nothing on the
+    terminal.
     """
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
@@ -208,7 +225,9 @@ def _kernel_manager(sockets: str, folder: Path | None, environment: Mapping[str,
         async def start_kernel(self, **settings: Any) -> None:
             """Start the kernel where it shall work; papermill's own way moves the whole process there."""
             quiet_debugger = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # else older kernels warn on the terminal
-            settings |= {"cwd": folder and str(folder), "env": {**quiet_debugger, **os.environ, **environment}}
+            alone = {**quiet_debugger, **os.environ, **environment, "IPYTHONDIR": f"{sockets}/ipython"}
+            settings |= {"cwd": folder and str(folder), "env": alone}
+            settings["extra_arguments"] = ["--ignore-cwd", "--InteractiveShellApp.exec_PYTHONSTARTUP=False"]
             if quiet:  # what it says, such as that it was asked to stop, would get in between other bars
                 settings["stderr"] = subprocess.DEVNULL
             await super().start_kernel(**settings)
@@ -216,11 +235,21 @@ def _kernel_manager(sockets: str, folder: Path | None, environment: Mapping[str,
     return ThisInterpreter
 
 
-def _value(text: str) -> Any:
-    """Read a default as papermill hands it over, Python as it stands in the cell; None for more than a literal."""
-    with suppress(ValueError, SyntaxError, TypeError):
-        return ast.literal_eval(text)
-    return None
+def _assigned(path: Path, tag: str) -> dict[str, Any]:
+    """Return what the cells with a tag assign, by name; None for more than a literal."""
+    found = {}
+    for cell in code_cells(path):
+        if tag not in cell["metadata"].get("tags", []):
+            continue
+        python = re.sub(r"^\s*[%!].*$", "", "".join(cell["source"]), flags=re.MULTILINE)  # IPython's own commands
+        with suppress(SyntaxError):  # the kernel will say more
+            for node in ast.parse(python).body:
+                targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+                if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(targets[0], ast.Name):
+                    found[targets[0].id] = None
+                    with suppress(ValueError, TypeError, MemoryError, RecursionError):
+                        found[targets[0].id] = ast.literal_eval(node.value)
+    return found
 
 
 def _title(path: Path) -> str:

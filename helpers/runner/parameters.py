@@ -5,6 +5,7 @@ Of the runner, this module alone knows networks, recipes and plans. Nothing here
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -37,9 +38,22 @@ def read(name: str, text: str) -> Any:
     with suppress(ValueError):
         return json.loads(text)
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _loader())
     except (yaml.YAMLError, ValueError) as error:  # the latter for a date that the calendar lacks
         raise ValueError(f"{name}: {text!r} cannot be read as YAML; values look like 3, adam or [0, 1, 2]") from error
+
+
+@cache
+def _loader() -> type:
+    """Return YAML's safe loader, which knows as numbers what Python does: 1e-3, not only 1.0e-3."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    return Loader
 
 
 def _all_whole(value: Any) -> bool:

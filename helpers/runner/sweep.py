@@ -41,14 +41,15 @@ KEYS = {"done": {"name", "parameters", "seconds", "results"}, "failed": {"name",
 @dataclass(frozen=True)
 class Sweep:
     """A notebook, the SHA-256 of its code and its default parameters; data files by the path that parameters name them
-    by; the SHA-256 of data folders, by path; the swept parameters' names; what each run is given, by its name; and the
-    folder for what comes out.
+    by; files beside the notebook, by the path that its code names them by; the SHA-256 of data folders, by path; the
+    swept parameters' names; what each run is given, by its name; and the folder for what comes out.
     """
 
     notebook: Notebook
     content: str
     defaults: dict[str, Any]
     files: dict[str, bytes]
+    beside: dict[str, bytes]
     folders: dict[str, str]
     swept: tuple[str, ...]
     runs: dict[str, dict[str, Any]]
@@ -90,15 +91,18 @@ def plan(
     named = {value for value in itertools.chain(shared.values(), *grid.values()) if _names_file(value)}
     if "MNIST_NPZ" in os.environ and "mnist" in grid.get("dataset", [{**defaults, **given}.get("dataset")]):
         named.add(os.environ["MNIST_NPZ"])
-    files = {path: Path(path).expanduser().read_bytes() for path in sorted(named)}
+    files = {path: Path(os.path.expanduser(path)).read_bytes() for path in sorted(named)}
     of_folders = {folder: folder_sha256(Path(folder)) for folder in folders}
     digests = {path: _sha256(data) for path, data in files.items()} | of_folders
+    beside = {} if notebook.number else {name: path.read_bytes() for name, path in notebooks.named_files(notebook.path)}
     content = notebooks.fingerprint(notebook.path)
+    if beside:
+        content = _sha256(json.dumps([content, beside], default=_sha256).encode())
     runs = {}
     for values in itertools.product(*grid.values()):
         passed = shared | dict(zip(grid, values, strict=True))
         runs[_name(content, defaults, passed, digests)] = passed
-    sweep = Sweep(notebook, content, defaults, files, of_folders, tuple(grid), runs, out)
+    sweep = Sweep(notebook, content, defaults, files, beside, of_folders, tuple(grid), runs, out)
     _identity(sweep)
     return sweep
 
@@ -242,6 +246,7 @@ def execute(
     payload = {
         "notebook": sweep.notebook.path.read_bytes(),
         "files": sweep.files,
+        "beside": sweep.beside,
         "version": VERSION,
         **settings,
         "environment": {**settings["environment"], **carried},
@@ -336,13 +341,14 @@ def _check_workers(client: "Client") -> None:
 def _names_file(value: Any) -> bool:
     """Tell whether a value is the path of a file that is here, rather than a word."""
     with suppress(OSError, ValueError):
-        return isinstance(value, str) and bool(re.search(r"[./\\]", value)) and Path(value).expanduser().is_file()
+        looks_like_one = isinstance(value, str) and bool(re.search(r"[./\\]", value))
+        return looks_like_one and os.path.isfile(os.path.expanduser(value))
     return False
 
 
 def _is_data_folder(name: str, value: Any) -> bool:
     """Tell whether a parameter names a folder of images."""
-    return name == "dataset" and is_path(value) and Path(value).expanduser().is_dir()
+    return name == "dataset" and is_path(value) and os.path.isdir(os.path.expanduser(value))
 
 
 def _write(sweep: Sweep, name: str, outcome: dict[str, Any]) -> dict[str, Any]:

@@ -33,9 +33,10 @@ class RunError(RuntimeError):
 def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
     """Execute one run, on a worker, in a folder that is deleted afterwards.
 
-    `payload` is what all runs share: the notebook, the data files, the version of this package, the settings of
-    `sweep.execute`. The outcome holds the executed `notebook` as text, the text of each `results-*.csv` in its working
-    directory or run folder, and the `seconds` that it took. Raises RunError with the outcome if a cell fails.
+    `payload` is what all runs share: the notebook, the files `beside` it, the data files, the version of this package,
+    the settings of `sweep.execute`. The outcome holds the executed `notebook` as text, the text of each `results-*.csv`
+    in its working directory or run folder, and the `seconds` that it took. Raises RunError with the outcome if a cell
+    fails, or results cannot be read.
     """
     if payload["version"] != VERSION:
         raise RunError(f"this worker has version {VERSION} of this package, and the sweep {payload['version']}")
@@ -44,6 +45,9 @@ def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, An
         home, notebook, output = (Path(temporary, name) for name in ("run", "notebook.ipynb", "executed.ipynb"))
         home.mkdir()
         notebook.write_bytes(payload["notebook"])
+        for name, content in payload["beside"].items():
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            (home / name).write_bytes(content)
         here = _unpack(payload["files"], Path(temporary))
         values = {name: here.get(as_text(value), value) for name, value in given.items()}
         environment = {name: here.get(value, value) for name, value in payload["environment"].items()}
@@ -54,9 +58,15 @@ def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, An
                 notebooks.execute(Notebook("", "", "", notebook), output, values, **settings)
         except CellError as error:
             failed = {"cell": error.cell, "error": one_line(error)}
+        results = []
+        for path in sorted(home.rglob("results-*.csv")):
+            try:
+                results.append(path.read_text(encoding="utf-8"))
+            except UnicodeDecodeError:
+                failed = failed or {"error": f"{path.name} is not UTF-8 text; write it with encoding='utf-8'"}
         outcome = {
             "notebook": output.read_text(encoding="utf-8") if output.is_file() else "",
-            "results": [path.read_text(encoding="utf-8") for path in sorted(home.rglob("results-*.csv"))],
+            "results": results,
             "seconds": round(time.perf_counter() - start, 2),
             **failed,
         }
