@@ -578,6 +578,8 @@ def test_files_beside_a_notebook_that_its_code_names_come_along(own):
     done = run(notebook, "--grid", "seed=0", "--workers", "1", "--out", "out")
     assert done.exit_code == 0, done.output
     assert set(results("out")["total"]) == {"7"}
+    Path("sub/results-own.csv").write_text("total\n0\n")  # of a run by hand
+    assert "1 of them done" in run(notebook, "--grid", "seed=0", "--workers", "1", "--out", "out").output
     Path("sub/d.csv").write_text("4")
     changed = run(notebook, "--grid", "seed=0", "--workers", "1", "--out", "out")
     assert changed.exit_code == 2

@@ -93,7 +93,10 @@ def fingerprint(path: Path) -> str:
 
 
 def named_files(notebook: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the files below a notebook's folder that its code names, in a text of its own, and where they are."""
+    """Yield the files below a notebook's folder that its code names, in a text of its own, and where they are.
+
+    Results of an earlier run are not among them: the notebook writes these itself.
+    """
     names = set()
     for cell in code_cells(notebook):
         with suppress(SyntaxError):  # a cell with IPython's own commands
@@ -102,7 +105,8 @@ def named_files(notebook: Path) -> Iterator[tuple[str, Path]]:
     for name in sorted(names):
         with suppress(OSError, ValueError):
             path = notebook.parent / name
-            if path.is_file() and path.resolve().is_relative_to(notebook.parent.resolve()) and path != notebook:
+            below = path.resolve().is_relative_to(notebook.parent.resolve())
+            if path.is_file() and below and path != notebook and not path.match("results-*.csv"):
                 yield name, path
 
 
