@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -129,21 +130,13 @@ def execute(
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
-    from papermill.iorw import LocalHandler, papermill_io
-
-    class WholeFiles(LocalHandler):
-        """Writes a notebook so that it can be read at any moment, also after the run was killed while writing it."""
-
-        def write(self, text: str, path: str) -> None:
-            write_text(Path(path), text)
 
     values = _assigned(notebook.path, "injected-parameters") | values
-    papermill_io.register(str(output), WholeFiles())
     try:
         with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as sockets:
             papermill.execute_notebook(
                 _unformatted(notebook.path),
-                _unformatted(output),
+                _whole_files() + _unformatted(output),
                 parameters=values,
                 kernel_name="python3",
                 language="python",
@@ -204,6 +197,27 @@ def code_cells(notebook: Path) -> list[dict[str, Any]]:
         return []
 
 
+@cache
+def _whole_files() -> str:
+    """Return the scheme, put before a path, by which papermill writes a notebook so that it can be read at any moment,
+    also after the run was killed while writing it.
+    """
+    from papermill.iorw import papermill_io
+
+    class WholeFiles:
+        """Writes what papermill's own handler, for paths without a scheme, would write in place."""
+
+        def write(self, text: str, path: str) -> None:
+            write_text(Path(path.removeprefix(scheme)), text)
+
+        def pretty_path(self, path: str) -> str:
+            return path.removeprefix(scheme)
+
+    scheme = "file://"
+    papermill_io.register(scheme, WholeFiles())
+    return scheme
+
+
 def _kernel_manager(sockets: str, folder: Path | None, environment: Mapping[str, str], quiet: bool) -> type:
     """Return a class that starts this interpreter's kernel in `folder`, with `environment` added to this process's.
 
@@ -226,7 +240,7 @@ def _kernel_manager(sockets: str, folder: Path | None, environment: Mapping[str,
             if os.name == "posix" and len(os.fsencode(sockets)) <= LONGEST_SOCKET_FOLDER:
                 self.transport, self.ip = "ipc", f"{sockets}/kernel"
 
-        async def start_kernel(self, **settings: Any) -> None:
+        async def start_kernel(self, **settings: Any) -> None:  # type: ignore[override]  # as its own parent's is
             """Start the kernel where it shall work; papermill's own way moves the whole process there."""
             quiet_debugger = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # else older kernels warn on the terminal
             alone = {**quiet_debugger, **os.environ, **environment, "IPYTHONDIR": f"{sockets}/ipython"}
@@ -241,7 +255,7 @@ def _kernel_manager(sockets: str, folder: Path | None, environment: Mapping[str,
 
 def _assigned(path: Path, tag: str) -> dict[str, Any]:
     """Return what the cells with a tag assign, by name; None for more than a literal."""
-    found = {}
+    found: dict[str, Any] = {}
     for cell in code_cells(path):
         if tag not in cell["metadata"].get("tags", []):
             continue
@@ -252,7 +266,7 @@ def _assigned(path: Path, tag: str) -> dict[str, Any]:
                 if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(targets[0], ast.Name):
                     found[targets[0].id] = None
                     with suppress(ValueError, TypeError, MemoryError, RecursionError):
-                        found[targets[0].id] = ast.literal_eval(node.value)
+                        found[targets[0].id] = ast.literal_eval(node.value) if node.value else None
     return found
 
 
