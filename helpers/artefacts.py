@@ -12,7 +12,7 @@ import os
 import secrets
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,33 +64,29 @@ def lock(parameter: str, folder: Path) -> Iterator[None]:
     The system locks the folder itself, so no file is left behind and the lock ends with the process. Without such a
     lock (Windows, some network drives) nobody is kept out, but files are still whole.
     """
-    handle = None
-    try:
-        import fcntl
+    with ExitStack() as held:
+        try:
+            import fcntl
 
-        handle = os.open(folder, os.O_RDONLY)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise ValueError(
-            f"{parameter}: another process is at work in {str(folder)!r}; wait until it ends, or stop it first"
-        ) from error
-    except (ImportError, OSError):
-        pass
-    try:
+            handle = os.open(folder, os.O_RDONLY)
+            held.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.callback(fcntl.flock, handle, fcntl.LOCK_UN)  # closing leaves it to a child that was forked meanwhile
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{parameter}: another process is at work in {str(folder)!r}; wait until it ends, or stop it first"
+            ) from error
+        except (ImportError, OSError):
+            pass
         yield
-    finally:
-        if handle is not None:
-            with suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_UN)  # closing leaves it to a child that was forked meanwhile
-            os.close(handle)
 
 
 def provenance(**values: Any) -> dict[str, Any]:
     """Return what an artefact is made from: the given values, package versions, and the code that makes it."""
     code = _checksum({module: CODE[module] for module in MAKERS})
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
-    return json.loads(json.dumps({**values, "versions": versions, "code": code}))
+    origin: dict[str, Any] = json.loads(json.dumps({**values, "versions": versions, "code": code}))
+    return origin
 
 
 def load(folder: Path, kind: str, origin: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:

@@ -209,7 +209,7 @@ def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequ
         return f"the mean difference is not {mean:.2f}"
     if _close(low, right[1]) and _close(high, right[2]):
         return None
-    halves = [interval(values)[2] - np.mean(values) for values in (one, other)]
+    halves = [interval(values)[2] - float(np.mean(values)) for values in (one, other)]
     unpaired = math.hypot(*halves)
     if any(_close(high - mean, half) for half in (halves[0] - halves[1], halves[1] - halves[0], sum(halves))):
         return "you have taken two intervals and then combined their ends; take the differences first"

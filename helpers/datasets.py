@@ -58,8 +58,8 @@ def is_path(name: object) -> bool:
 
 def duplicated_images(dataset: Dataset) -> int:
     """Count the test images that are, pixel by pixel, among the training images too."""
-    train = {hashlib.sha256(image).digest() for image in dataset.train.images}
-    return sum(hashlib.sha256(image).digest() in train for image in dataset.test.images)
+    train = {hashlib.sha256(image).digest() for image in dataset.train.images[:]}
+    return sum(hashlib.sha256(image).digest() in train for image in dataset.test.images[:])
 
 
 def _mnist() -> Dataset:
@@ -68,9 +68,9 @@ def _mnist() -> Dataset:
     path = Path(os.path.expanduser(given)) if given else _fetch("mnist", "mnist.npz", MNIST_NPZ_HASH)
     dataset = files.read(path, parameter="MNIST_NPZ" if given else "dataset")
     arrays = {
-        "x_train": dataset.train.images[..., 0],
+        "x_train": dataset.train.images[:][..., 0],
         "y_train": np.array(dataset.classes)[dataset.train.labels],
-        "x_test": dataset.test.images[..., 0],
+        "x_test": dataset.test.images[:][..., 0],
         "y_test": np.array(dataset.classes)[dataset.test.labels],
     }
     differing = [name for name, published in MNIST_SHA256.items() if _idx_sha256(arrays[name]) != published]
@@ -143,7 +143,7 @@ def _of_digits(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_t
 def _resized(dataset: Dataset, image_size: int) -> Dataset:
     """Return a dataset whose images have this size, unless it is 0."""
     train, test = (
-        Split(files.as_uint8(split.images, "an image", image_size), split.labels)
+        Split(files.as_uint8(split.images[:], "an image", image_size), split.labels)
         for split in (dataset.train, dataset.test)
     )
     return replace(dataset, train=train, test=test)

@@ -21,6 +21,7 @@ from helpers.transfer import (
     STRATEGIES,
     Networks,
     Pretrained,
+    Row,
     Strategy,
     check_frozen_convs,
     pretrained,
@@ -109,14 +110,13 @@ def compare(
             if network:
                 rows.append(network.row)
                 bar.update()
-            trained = {budget: [] for budget in plan.labels_per_class}
+            trained: dict[int | str, list[Row]] = {budget: [] for budget in plan.labels_per_class}
             for row, predicted in _with_seed(networks, strategies, plan.labels_per_class, target, seed, network):
                 trained[row["labels_per_class"]].append(row)
                 probabilities[row["strategy"], row["labels_per_class"], seed] = predicted
                 bar.update()
             rows += [row for at_budget in trained.values() for row in at_budget]
-    results = pd.DataFrame(rows).fillna({"pretrain_seconds": 0.0, "extract_seconds": 0.0})
-    return Comparison(results, left_out, target, probabilities)
+    return Comparison(pd.DataFrame(rows), left_out, target, probabilities)
 
 
 def _with_seed(
@@ -126,7 +126,7 @@ def _with_seed(
     task: Task,
     seed: int,
     source: Pretrained | None,
-) -> Iterator[tuple[dict, np.ndarray]]:
+) -> Iterator[tuple[Row, np.ndarray]]:
     """Yield each strategy's result row and test probabilities at each budget.
 
     Strategies with the same frozen features share their extraction; all budgets share that of the test images.
@@ -144,7 +144,4 @@ def _with_seed(
                 training, predicted = networks.train(
                     strategy, task, images, seed, source, cached if uses_cache else None
                 )
-                row = result_row(task, strategy.name, budget, seed, networks.recipe, training, predicted)
-                row["pretrain_seconds"] = source.row["train_seconds"] if kind == "pretrained" else 0.0
-                row["extract_seconds"] = cached[0].seconds if uses_cache else 0.0
-                yield row, predicted
+                yield result_row(task, strategy.name, budget, seed, networks.recipe, training, predicted), predicted

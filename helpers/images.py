@@ -7,23 +7,41 @@ Images stay uint8 `(n, size, size, channels)`, one channel or three; a network r
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
-Classes = tuple[int, ...] | tuple[str, ...]
+Classes = tuple[int | str, ...]  # all of them numbers, or all of them names
+
+
+class Images(Protocol):
+    """What is indexed like an array of images or of feature maps, and need not be one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number, height, width and channels."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of a value."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, chosen: int | slice | np.ndarray, /) -> np.ndarray:
+        """Return those that an index, an array of them or a slice chooses, as an array."""
 
 
 class Picked:
     """Some images of an array, in any order, without a copy of them: an index, an array of them or a slice copies."""
 
-    def __init__(self, images: np.ndarray, indices: np.ndarray) -> None:
+    def __init__(self, images: Images, indices: np.ndarray) -> None:
         self.of, self.indices, self.dtype = images, indices, images.dtype
         self.shape = (len(indices), *images.shape[1:])
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, chosen: int | np.ndarray | slice) -> np.ndarray:
+    def __getitem__(self, chosen: int | slice | np.ndarray, /) -> np.ndarray:
         """Return the images themselves."""
         return self.of[self.indices[chosen]]
 
@@ -32,7 +50,7 @@ class Picked:
 class Split:
     """Images with their labels: uint8 `(n, size, size, channels)` and int32 `(n,)`."""
 
-    images: np.ndarray | Picked
+    images: Images
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -65,7 +83,7 @@ def fingerprint(*splits: Split) -> str:
         for array in (split.images, split.labels):
             digest.update(f"{array.dtype}{array.shape}".encode())
             for start in range(0, len(array), 1000):
-                digest.update(np.ascontiguousarray(array[start : start + 1000]))
+                digest.update(np.ascontiguousarray(array[start : start + 1000]).data)
     return digest.hexdigest()
 
 

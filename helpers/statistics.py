@@ -17,13 +17,13 @@ CONFIDENCE = 0.95
 MARGIN = 0.2  # percentage points of accuracy within which two strategies count as equally good
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
+def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
     """Return the mean and its 95 % t-interval, `(mean, low, high)`; the ends are NaN for a single value."""
-    values = np.asarray(values, float)
-    mean = float(values.mean())
-    if len(values) < 2:
+    numbers = np.asarray(values, float)
+    mean = float(numbers.mean())
+    if len(numbers) < 2:
         return mean, np.nan, np.nan
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(numbers) - 1) * stats.sem(numbers))
     return mean, mean - half, mean + half
 
 

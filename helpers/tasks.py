@@ -10,7 +10,7 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from helpers.images import Classes, Dataset, Picked, Split, fingerprint, listed
+from helpers.images import Classes, Dataset, Images, Picked, Split, fingerprint, listed
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Task:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of one image."""
-        return self.train.images.shape[1:]
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
 
     @property
     def fingerprint(self) -> str:
@@ -56,7 +57,7 @@ def split_tasks(
         )
     source = _checked_classes("source_classes", source_classes, dataset)
     target = _checked_classes("target_classes", target_classes, dataset)
-    if shared := sorted(set(source) & set(target)):
+    if shared := [label for label in dataset.classes if label in source and label in target]:
         raise ValueError(
             f"source_classes and target_classes both hold {listed(shared)} ({list(source)} and {list(target)}); "
             "a class belongs to one task only"
@@ -153,7 +154,7 @@ def _task(name: str, dataset: Dataset, classes: Classes, validation_fraction: fl
         if len(np.unique(labels[part])) < len(classes):
             raise error
 
-    def split(images: np.ndarray, chosen: np.ndarray, labels: np.ndarray) -> Split:
+    def split(images: Images, chosen: np.ndarray, labels: np.ndarray) -> Split:
         return Split(images[chosen] if copy else Picked(images, chosen), labels)
 
     return Task(

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from helpers.images import Split, listed
+from helpers.images import Images, Split, listed
 
 if TYPE_CHECKING:
     import keras
@@ -87,14 +87,16 @@ class Training:
     """What a training leaves beside the trained weights.
 
     `history` has one row per look at the validation split: update, epoch, loss and accuracy on the batches since the
-    last look, validation_loss, validation_accuracy. `seconds` covers the updates alone. `losses` holds each batch's
-    loss.
+    last look, validation_loss, validation_accuracy. `losses` holds each batch's loss. `seconds` covers the updates
+    alone; what transfer needed before them, a pretrained network and features extracted by it, has seconds of its own.
     """
 
     history: pd.DataFrame
     losses: np.ndarray
     updates: int
     seconds: float
+    pretrain_seconds: float = 0.0
+    extract_seconds: float = 0.0
 
 
 class Trainer:
@@ -139,11 +141,12 @@ class Trainer:
             tf.TensorSpec((None, None), tf.int32),
             tf.TensorSpec((None,), tf.float32),
         ]
-        return tf.function(
+        compiled: Callable[[np.ndarray, np.ndarray, np.ndarray], tf.Tensor] = tf.function(
             lambda *batches: tf.map_fn(update, batches, fn_output_signature=tf.float32, parallel_iterations=1),
             input_signature=signature,
             autograph=False,  # there is no Python control flow to convert
         )
+        return compiled
 
     def _trace(self) -> None:
         """Run a blank batch, so that no timed training pays for tracing, then restore the weights."""
@@ -170,7 +173,8 @@ class Trainer:
         image = math.prod(self.model.input_shape[1:]) * np.dtype(self.model.inputs[0].dtype).itemsize
         per_call = max(1, min(IMAGES_PER_CALL, BYTES_PER_CALL // image) // self.recipe.batch_size)
         stops = sorted({*looks, *range(0, updates, per_call)} - {0})
-        batches, rows, logs, seconds, done = batch_indices(len(split), self.recipe, seed), [], np.empty((0, 2)), 0.0, 0
+        batches, logs, seconds, done = batch_indices(len(split), self.recipe, seed), np.empty((0, 2)), 0.0, 0
+        rows: list[tuple[int | float, ...]] = []
         with tqdm(total=updates, desc=description, disable=description is None, leave=False) as bar:
             for stop in stops:
                 start = time.perf_counter()
@@ -231,7 +235,7 @@ def evaluate(model: "keras.Model", split: Split) -> tuple[float, np.ndarray]:
     return float(np.mean(probabilities.argmax(axis=1) == split.labels)), probabilities
 
 
-def predict(model: "keras.Model", images: np.ndarray, dtype: str = "float32") -> np.ndarray:
+def predict(model: "keras.Model", images: Images, dtype: str = "float32") -> np.ndarray:
     """Run a model over images or features batch by batch, `(n, height, width, channels)` to `(n, *output_shape)`,
     without a copy of either.
 
@@ -249,7 +253,7 @@ def predict(model: "keras.Model", images: np.ndarray, dtype: str = "float32") ->
     return outputs
 
 
-def _batch(model: "keras.Model", images: np.ndarray, chosen: np.ndarray | slice) -> "tf.Tensor":
+def _batch(model: "keras.Model", images: Images, chosen: np.ndarray | slice) -> "tf.Tensor":
     """Pick images or features in the type that the model was traced for; NumPy is slow at half precision."""
     from helpers.backend import keras
 

@@ -8,17 +8,18 @@ frozen features.
 import hashlib
 import math
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from helpers import artefacts, cnn
 from helpers.cnn import Architecture
-from helpers.images import Split, fingerprint, listed
+from helpers.images import Images, Split, fingerprint, listed
 from helpers.tasks import Task
 from helpers.training import Recipe, Trainer, Training, predict
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import keras
 
 CACHED_TYPE = "float16"  # of features; the head computes in single precision anyway
+Row = dict[str, Any]  # a result row: what one training was and what came of it, by column
 # Bytes of cached features: a Binder machine has 2 GB in all. Those of the test images outlive the label budgets.
 MOST_CACHED, MOST_CACHED_TEST = 300 * 10**6, 50 * 10**6
 
@@ -59,7 +61,7 @@ STRATEGIES = {
 }
 
 
-def named_strategies(names: list[str]) -> list[Strategy]:
+def named_strategies(names: Sequence[str]) -> list[Strategy]:
     """Return strategies by name; raise ValueError for one that is not known or occurs twice, and for an empty list."""
     known = listed(STRATEGIES)
     if not isinstance(names, list | tuple) or not names:
@@ -72,12 +74,14 @@ def named_strategies(names: list[str]) -> list[Strategy]:
     return [STRATEGIES[name] for name in names]
 
 
-def strategies_for(names: list[str], source_classes: int, target_classes: int) -> tuple[list[Strategy], dict[str, str]]:
+def strategies_for(
+    names: Sequence[str], source_classes: int, target_classes: int
+) -> tuple[list[Strategy], dict[str, str]]:
     """Return the strategies by name, and for each that cannot apply to these tasks the reason.
 
     Raises ValueError for what `named_strategies` refuses.
     """
-    chosen, reasons = named_strategies(names), {}
+    chosen, reasons = named_strategies(names), dict[str, str]()
     if "reused-head" in names and source_classes != target_classes:
         reasons["reused-head"] = (
             f"the source task's head has {source_classes} outputs and the target task {target_classes} classes, "
@@ -149,17 +153,17 @@ class Features(Split):
 class FeaturesOnDemand:
     """An array of feature maps that are computed each time when some of them are asked for."""
 
-    def __init__(self, extractor: "keras.Model", images: np.ndarray, dtype: str) -> None:
-        self.extractor, self.of, self.dtype = extractor, images, dtype
+    def __init__(self, extractor: "keras.Model", images: Images, dtype: str) -> None:
+        self.extractor, self.of, self.dtype = extractor, images, np.dtype(dtype)
         self.shape = (len(images), *extractor.output_shape[1:])
 
     def __len__(self) -> int:
         return len(self.of)
 
-    def __getitem__(self, chosen: np.ndarray | slice) -> np.ndarray:
+    def __getitem__(self, chosen: int | slice | np.ndarray, /) -> np.ndarray:
         """Return the maps of the images that an index array of any shape, or a slice, chooses."""
         images = self.of[chosen]
-        maps = predict(self.extractor, images.reshape(-1, *self.of.shape[1:]), self.dtype)
+        maps = predict(self.extractor, images.reshape(-1, *self.of.shape[1:]), self.dtype.name)
         return maps.reshape(*images.shape[:-3], *self.shape[1:])
 
 
@@ -172,8 +176,8 @@ def extract_features(
     that would take more than `most` bytes are not kept, but computed whenever they are asked for.
     """
     start = time.perf_counter()
-    maps = FeaturesOnDemand(extractor, split.images, dtype)
-    if math.prod(maps.shape) * np.dtype(dtype).itemsize <= most:
+    maps: Images = FeaturesOnDemand(extractor, split.images, dtype)
+    if math.prod(maps.shape) * maps.dtype.itemsize <= most:
         maps = predict(extractor, split.images, dtype)
     return Features(maps, split.labels, fingerprint(split), _fingerprint(extractor), time.perf_counter() - start)
 
@@ -183,7 +187,7 @@ class Pretrained:
     """A network trained on the source task, with its result row and its learning curve, empty if nobody watched."""
 
     model: "keras.Model"
-    row: dict
+    row: Row
     history: pd.DataFrame
     file: str
 
@@ -226,7 +230,7 @@ def pretrained(
     return Pretrained(model, found[1]["row"], pd.DataFrame(found[1]["history"]), found[0].name)
 
 
-def pretraining_provenance(task: Task, architecture: Architecture, recipe: Recipe, seed: int) -> dict:
+def pretraining_provenance(task: Task, architecture: Architecture, recipe: Recipe, seed: int) -> dict[str, Any]:
     """Return what a pretrained network is made from: the task's images, architecture, recipe, seed, versions, code."""
     return artefacts.provenance(
         classes=task.classes,
@@ -303,13 +307,16 @@ class Networks:
         """
         trainer, draws = self.partly_frozen if strategy.freezes else self.whole, target_seed(seed)
         start_weights(trainer.model, strategy, draws, source)
-        train, test = images, task.test
+        train, test = images, task.test  # or their features
         if strategy.freezes and self.caches_features:
             train, test = cached or self.extract(strategy, task, images, seed, source)
             start_weights(self.extractor, strategy, draws, source)
             train.check(images, self.extractor)
             test.check(task.test, self.extractor)
         training = trainer.train(train, draws)
+        pretraining = source.row["train_seconds"] if source and strategy.start == "pretrained" else 0.0
+        extraction = train.seconds if isinstance(train, Features) else 0.0
+        training = replace(training, pretrain_seconds=pretraining, extract_seconds=extraction)
         return training, predict(trainer.model, test.images)
 
 
@@ -327,7 +334,7 @@ def start_weights(model: "keras.Model", strategy: Strategy, seed: int, source: P
     if strategy.start == "pretrained" and source is None:
         raise ValueError(f"strategy {strategy.name!r} needs pretrained features; pass the pretrained source network")
     cnn.initialize(model, seed)
-    if strategy.start == "pretrained":
+    if strategy.start == "pretrained" and source:
         copy_weights(source.model, model, head=strategy.head == "reused")
 
 
@@ -339,7 +346,7 @@ def result_row(
     recipe: Recipe,
     training: Training,
     probabilities: np.ndarray,
-) -> dict:
+) -> Row:
     """Return one tidy row for one training; its test errors are counted from the probabilities `(n, classes)`."""
     errors = int(np.sum(probabilities.argmax(axis=1) != task.test.labels))
     return {
@@ -355,6 +362,8 @@ def result_row(
         "test_errors": errors,
         "test_accuracy": 1 - errors / len(task.test),
         "train_seconds": training.seconds,
+        "pretrain_seconds": training.pretrain_seconds,
+        "extract_seconds": training.extract_seconds,
     }
 
 

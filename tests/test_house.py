@@ -161,6 +161,6 @@ def test_a_wheel_holds_every_module_and_template(clone: Path, tmp_path: Path):
     assert built.returncode == 0, built.stdout + built.stderr
     (wheel,) = tmp_path.glob("transfer_learning_tutorial-*.whl")
     held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("helpers/")}
-    wanted = [*MODULES, *PACKAGE.rglob("templates/*")]
+    wanted = [*MODULES, PACKAGE / "py.typed", *PACKAGE.rglob("templates/*")]
     assert held == {path.relative_to(ROOT).as_posix() for path in wanted}
     assert {"helpers/runner/cli.py", "helpers/runner/templates/style.css"} <= held

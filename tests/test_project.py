@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import lock
@@ -99,4 +100,16 @@ def test_binder_uses_the_same_environment():
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
 def test_code_and_notebooks_are_formatted(command):
     ran = subprocess.run([sys.executable, "-m", "ruff", *command, str(ROOT)], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+LOCKED = {(entry.name, entry.version) for entry in lock.read(LOCK)}
+
+
+@pytest.mark.skipif(
+    any((name, version(name)) not in LOCKED for name in ("mypy", "numpy")),
+    reason="mypy reads the types of libraries too, and NumPy's differ from version to version",
+)
+def test_types_agree():
+    ran = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr

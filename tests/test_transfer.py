@@ -436,6 +436,8 @@ def test_a_result_row_counts_its_errors_from_the_probabilities(tasks: tuple[Task
         "test_errors": 3,
         "test_accuracy": 1 - 3 / images,
         "train_seconds": 1.5,
+        "pretrain_seconds": 0.0,
+        "extract_seconds": 0.0,
     }
 
 

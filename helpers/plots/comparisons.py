@@ -1,6 +1,7 @@
 """Figures of comparisons: test accuracy by label budget, by seconds, and by whatever a sweep varies."""
 
 from collections.abc import Sequence
+from typing import Literal, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -8,11 +9,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from helpers.plots.figures import STYLES, as_designed, described, new_figure
+from helpers.plots.figures import STYLES, Style, as_designed, described, new_figure
+
+
+class LabelPlace(TypedDict):
+    """Where Matplotlib writes a text beside a point: points away from it, and which side of the text is there."""
+
+    xytext: tuple[float, float]
+    ha: Literal["left", "center", "right"]
+    va: Literal["bottom", "center", "top"]
+
 
 # Where the budget stands beside a strategy's points, and on which side its name beside the first, so that points close
 # to each other keep their labels apart: strategies that train all layers to the right, the others above, below or left.
-BUDGET_LABELS = {
+BUDGET_LABELS: dict[str, LabelPlace] = {
     "scratch": {"xytext": (6, -8), "ha": "left", "va": "center"},
     "frozen": {"xytext": (0, 6), "ha": "center", "va": "bottom"},
     "fine-tuned": {"xytext": (7, 5), "ha": "left", "va": "center"},
@@ -115,7 +125,7 @@ def accuracy_by_parameter(results: pd.DataFrame, swept: Sequence[str]) -> Figure
         for strategy, means in accuracy.mean().groupby(level=0, sort=False):
             means = means.droplevel(0).reindex(values).dropna()
             places = [values.index(value) for value in means.index]
-            axis.plot(places, means, label=strategy, markersize=5, **STYLES.get(strategy, {"marker": "o"}))
+            axis.plot(places, means, label=strategy, markersize=5, **STYLES.get(strategy, Style(marker="o")))
             best = means.idxmax()
             sentences.append(f"{strategy}, highest at {name} {best}: {means[best]:.2f} %")
         shown = range(0, len(values), 1 + len(values) // 20)
@@ -141,7 +151,7 @@ def _name_points(
     axis.set_ylim(bottom, top)
     across, reference = (1.04, "axes fraction") if side == "edge" else (-12 if side == "left" else 12, "offset points")
     heights = _spread(y, 0.06 * (top - bottom))
-    for text, strategy, *point, height in zip(texts, strategies, x, y, heights, strict=True):
+    for text, strategy, point, height in zip(texts, strategies, zip(x, y, strict=True), heights, strict=True):
         axis.annotate(
             text,
             point,
@@ -156,20 +166,20 @@ def _name_points(
 
 def _spread(heights: Sequence[float], gap: float) -> np.ndarray:
     """Move heights apart, as little as it takes to have `gap` between any two of them, in their order."""
-    heights = np.asarray(heights, float)
-    order = np.argsort(heights, kind="stable")
+    wanted = np.asarray(heights, float)
+    order = np.argsort(wanted, kind="stable")
     groups: list[list[float]] = []  # heights that push each other apart: their middle, their number
-    for height in heights[order]:
+    for height in wanted[order]:
         groups.append([height, 1])
         while len(groups) > 1 and groups[-1][0] - groups[-2][0] < gap * (groups[-1][1] + groups[-2][1]) / 2:
             (above, more), (below, fewer) = groups.pop(), groups.pop()
             groups.append([(above * more + below * fewer) / (more + fewer), more + fewer])
-    spread = np.empty(len(heights))
+    spread = np.empty(len(wanted))
     spread[order] = np.concatenate([middle + gap * (np.arange(n) - (n - 1) / 2) for middle, n in groups])
     return spread
 
 
-def _by_budget(summary: pd.DataFrame, budgets: list) -> str:
+def _by_budget(summary: pd.DataFrame, budgets: Sequence[int | str]) -> str:
     """Say in words which strategy is best at each budget."""
     best = []
     for budget in budgets:

@@ -8,20 +8,31 @@ import functools
 import textwrap
 from collections.abc import Callable, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import matplotlib
 import numpy as np
 from IPython import get_ipython
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
+
+from helpers.images import Classes
 
 if TYPE_CHECKING:
     import ipywidgets
 
+
+class Style(TypedDict, total=False):
+    """How Matplotlib draws a line and its points."""
+
+    color: str
+    marker: str
+    linestyle: str
+
+
 # Okabe and Ito's palette, which colour-blind readers can tell apart; marker and line tell the strategies apart in grey.
-STYLES = {
+STYLES: dict[str, Style] = {
     "scratch": {"color": "#000000", "marker": "o", "linestyle": "-"},
     "frozen": {"color": "#0072B2", "marker": "s", "linestyle": "-"},
     "fine-tuned": {"color": "#009E73", "marker": "^", "linestyle": "--"},
@@ -89,7 +100,7 @@ def wrapped(name: object) -> str:
     return textwrap.fill(str(name), 14)
 
 
-def name_classes(axis: Axis, classes: Sequence) -> float:
+def name_classes(axis: XAxis | YAxis, classes: Classes) -> float:
     """Write a class beside each tick, along the axis if it is short; return the inches that the names take up."""
     names = [str(name) for name in classes]
     longest, size = max(map(len, names)), 10 if len(names) <= 15 else 7
@@ -98,7 +109,7 @@ def name_classes(axis: Axis, classes: Sequence) -> float:
     return longest * size / 120 if upright or axis.axis_name == "y" else 0.2
 
 
-def browse(draw: Callable[..., DescribedFigure], **choices: Sequence) -> "ipywidgets.VBox":
+def browse(draw: Callable[..., DescribedFigure], **choices: Sequence[object]) -> "ipywidgets.VBox":
     """Return buttons for each argument of `draw` above the figure that it returns, drawn anew at each choice.
 
     `ipywidgets.interact` shows outputs of any kind, but that can make a headless run wait for ever (nbclient issue

@@ -26,7 +26,7 @@ def sample_images(tasks: Sequence[Task], per_class: int = 8) -> Figure:
         panel.suptitle(f"{task.name} task{more}")
         axes = panel.subplots(rows, per_class, squeeze=False)
         for row in range(rows):
-            shown = np.flatnonzero(task.train.labels == row)[:per_class] if row < len(task.classes) else []
+            shown = np.flatnonzero(task.train.labels == row)[:per_class]  # none below the last class
             for column in range(per_class):
                 axes[row, column].set_axis_off()
                 if column < len(shown):
@@ -53,7 +53,8 @@ def class_counts(tasks: Sequence[Task]) -> Figure:
         "validation": {"color": "#56B4E9"},
         "test": {"facecolor": "#DDDDDD", "edgecolor": "#666666", "hatch": "//"},  # to stand apart in grey
     }
-    totals, height = [], 0.0
+    totals: list[int] = []
+    height = 0.0
     for axis, task in zip(axes, tasks, strict=True):
         bottom = np.zeros(len(task.classes), int)
         for (name, style), part in zip(styles.items(), (task.train, task.validation, task.test), strict=True):

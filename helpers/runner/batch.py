@@ -1,6 +1,5 @@
 """A run: lessons executed headless, one after the other, into a folder that records what was given, done and used."""
 
-import itertools
 import json
 import os
 import platform
@@ -75,7 +74,9 @@ def new(dataset: str | None, given: Sequence[tuple[str, str]], only: Sequence[st
     notes += [f"Note: {note}" for note in loaded.notes] if loaded else []
     data = _data(loaded)
     if data and (twice := data["test images also in training"]):
-        notes.append(f"Note: {twice} of {len(loaded.test)} test images are training images too; test accuracy flatters")
+        notes.append(
+            f"Note: {twice} of {data['test images']} test images are training images too; test accuracy flatters"
+        )
     record = {
         "status": "running",
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -209,13 +210,14 @@ def _result_file(folder: Path, entry: dict[str, Any]) -> Path:
     return folder / "artefacts" / f"results-{entry['number']}.csv"
 
 
-def _make_folder(wanted: Path) -> Path:
+def _make_folder(wanted: Path, count: int = 1) -> Path:
     """Make a new folder under this name, or with a number behind it where that is taken."""
-    for count in itertools.count(1):
-        path = wanted if count == 1 else wanted.with_name(f"{wanted.name}-{count}")
-        with suppress(FileExistsError):
-            path.mkdir(parents=True)
-            return path
+    path = wanted if count == 1 else wanted.with_name(f"{wanted.name}-{count}")
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        return _make_folder(wanted, count + 1)
+    return path
 
 
 def _data(dataset: Dataset | None) -> dict[str, Any] | None:
@@ -235,8 +237,9 @@ def _made_with() -> dict[str, Any]:
         with suppress(OSError):  # no git on this machine
             ran = subprocess.run(command, cwd=artefacts.REPOSITORY, capture_output=True, text=True)
             commit = ran.stdout.strip() or None
-    with suppress(OSError, TypeError):  # Linux's own processor names are empty, its /proc says more
-        processor = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())[1]
+    with suppress(OSError):  # Linux's own processor names are empty, its /proc says more
+        named = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+        processor = named[1] if named else processor
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     settings = {name: os.environ[name] for name in (*THREADS, "TF_ENABLE_ONEDNN_OPTS") if name in os.environ}
     versions = {name: metadata.version(name) for name in PACKAGES}

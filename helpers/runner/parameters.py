@@ -48,7 +48,7 @@ def _loader() -> type:
     """Return YAML's safe loader, which knows as numbers what Python does: 1e-3, not only 1.0e-3."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
         pass
 
     number = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")

@@ -100,7 +100,8 @@ def write_sweep(sweep: "Sweep", records: list[dict[str, Any]], results: "pd.Data
 
     from helpers import plots
 
-    figure, accuracy = None, {}
+    figure = None
+    accuracy: dict[str, list[str]] = {}  # of each strategy, by run
     numbers = pd.to_numeric(results.get("test_accuracy", pd.Series(dtype=float)), errors="coerce").dropna()
     if len(numbers):
         rows = results.loc[numbers.index].assign(test_accuracy=numbers)

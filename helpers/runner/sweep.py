@@ -31,7 +31,7 @@ from helpers.runner.worker import VERSION, one_line, run_notebook
 
 if TYPE_CHECKING:
     import pandas as pd
-    from distributed import Client
+    from distributed import Client, Future
 
 CONNECT_SECONDS = 10
 KERNEL_MEMORY = 2 * 2**30  # bytes to have for each kernel with TensorFlow in it
@@ -254,7 +254,7 @@ def execute(
     digest = _sha256(json.dumps(payload, default=_sha256).encode())  # bytes count by their own
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
         # A task, as scattered data would be lost with its worker; the runs carry no more than its key.
-        sent = client.submit(dict, payload, key=f"payload-{digest}")
+        sent: Future[dict[str, Any]] = client.submit(dict, payload, key=f"payload-{digest}")
         keys, given = [f"run-{name}" for name in runs], [sweep.runs[name] for name in runs]
         futures = client.map(run_notebook, given, payload=sent, key=keys, retries=retries)
     ended = as_completed(futures, with_results=True, raise_errors=False)
@@ -315,7 +315,7 @@ async def _reach(scheduler: str) -> None:
     one starts, that one hangs.
     """
     from distributed import Security
-    from distributed.comm import connect
+    from distributed.comm.core import connect
 
     comm = await connect(scheduler, timeout=CONNECT_SECONDS, **Security().get_connection_args("client"))
     await comm.close()

@@ -40,7 +40,7 @@ def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, An
     """
     if payload["version"] != VERSION:
         raise RunError(f"this worker has version {VERSION} of this package, and the sweep {payload['version']}")
-    start, failed = time.perf_counter(), {}
+    start, failed = time.perf_counter(), dict[str, Any]()
     with tempfile.TemporaryDirectory(prefix="transfer-tutorial-", ignore_cleanup_errors=True) as temporary:
         home, notebook, output = (Path(temporary, name) for name in ("run", "notebook.ipynb", "executed.ipynb"))
         home.mkdir()
