@@ -1,4 +1,4 @@
-"""Transfer: freezing, weight fingerprints, cached features, and the five strategies.
+"""Transfer: freezing, weight fingerprints, cached features, and the strategies.
 
 The vocabulary is that of Yosinski et al. 2014, "How transferable are features in deep neural networks?": features
 that are transferred and frozen, or transferred and fine-tuned, against a network trained from scratch and random
@@ -82,11 +82,12 @@ def strategies_for(
     Raises ValueError for what `named_strategies` refuses.
     """
     chosen, reasons = named_strategies(names), dict[str, str]()
-    if "reused-head" in names and source_classes != target_classes:
-        reasons["reused-head"] = (
-            f"the source task's head has {source_classes} outputs and the target task {target_classes} classes, "
-            "so it cannot be reused"
-        )
+    for strategy in chosen:
+        if strategy.head == "reused" and source_classes != target_classes:
+            reasons[strategy.name] = (
+                f"the source task's head has {source_classes} outputs and the target task {target_classes} classes, "
+                "so it cannot be reused"
+            )
     return [strategy for strategy in chosen if strategy.name not in reasons], reasons
 
 

@@ -1,6 +1,7 @@
 """Figures of comparisons: test accuracy by label budget, by seconds, and by whatever a sweep varies."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from helpers.plots.figures import STYLES, Style, as_designed, described, new_figure
+from helpers.transfer import STRATEGIES
 
 
 class LabelPlace(TypedDict):
@@ -22,14 +24,19 @@ class LabelPlace(TypedDict):
 
 # Where the budget stands beside a strategy's points, and on which side its name beside the first, so that points close
 # to each other keep their labels apart: strategies that train all layers to the right, the others above, below or left.
-BUDGET_LABELS: dict[str, LabelPlace] = {
-    "scratch": {"xytext": (6, -8), "ha": "left", "va": "center"},
-    "frozen": {"xytext": (0, 6), "ha": "center", "va": "bottom"},
-    "fine-tuned": {"xytext": (7, 5), "ha": "left", "va": "center"},
-    "random-frozen": {"xytext": (0, -6), "ha": "center", "va": "top"},
-    "reused-head": {"xytext": (-7, -3), "ha": "right", "va": "center"},
-}
-NAMED_AT_THE_RIGHT = ("scratch", "fine-tuned")
+RIGHT: tuple[LabelPlace, ...] = (
+    {"xytext": (6, -8), "ha": "left", "va": "center"},
+    {"xytext": (7, 5), "ha": "left", "va": "center"},
+)
+AROUND: tuple[LabelPlace, ...] = (
+    {"xytext": (0, 6), "ha": "center", "va": "bottom"},
+    {"xytext": (0, -6), "ha": "center", "va": "top"},
+    {"xytext": (-7, -3), "ha": "right", "va": "center"},
+)
+NAMED_AT_THE_RIGHT = [name for name, strategy in STRATEGIES.items() if not strategy.freezes]
+BUDGET_LABELS = dict(zip(NAMED_AT_THE_RIGHT, cycle(RIGHT), strict=False)) | dict(
+    zip((name for name in STRATEGIES if name not in NAMED_AT_THE_RIGHT), cycle(AROUND), strict=False)
+)
 
 
 @as_designed

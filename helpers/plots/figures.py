@@ -5,6 +5,7 @@ and nbconvert into the HTML.
 """
 
 import functools
+import itertools
 import textwrap
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -18,6 +19,7 @@ from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 
 from helpers.images import Classes
+from helpers.transfer import STRATEGIES
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -32,13 +34,16 @@ class Style(TypedDict, total=False):
 
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; marker and line tell the strategies apart in grey.
-STYLES: dict[str, Style] = {
-    "scratch": {"color": "#000000", "marker": "o", "linestyle": "-"},
-    "frozen": {"color": "#0072B2", "marker": "s", "linestyle": "-"},
-    "fine-tuned": {"color": "#009E73", "marker": "^", "linestyle": "--"},
-    "random-frozen": {"color": "#E69F00", "marker": "D", "linestyle": ":"},
-    "reused-head": {"color": "#CC79A7", "marker": "v", "linestyle": "-."},
-}
+LOOKS: tuple[Style, ...] = (  # one for each strategy, in their order, and two to spare
+    {"color": "#000000", "marker": "o", "linestyle": "-"},
+    {"color": "#0072B2", "marker": "s", "linestyle": "-"},
+    {"color": "#009E73", "marker": "^", "linestyle": "--"},
+    {"color": "#E69F00", "marker": "D", "linestyle": ":"},
+    {"color": "#CC79A7", "marker": "v", "linestyle": "-."},
+    {"color": "#D55E00", "marker": "P", "linestyle": "--"},
+    {"color": "#56B4E9", "marker": "X", "linestyle": ":"},
+)
+STYLES = dict(zip(STRATEGIES, itertools.cycle(LOOKS), strict=False))
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
 WIDTH = 8.0  # inches
 
