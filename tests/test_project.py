@@ -14,6 +14,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from helpers.datasets import KERAS_DATASETS, MNIST_NPZ_HASH
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -101,6 +103,12 @@ def test_binder_uses_the_same_environment():
 def test_code_and_notebooks_are_formatted(command):
     ran = subprocess.run([sys.executable, "-m", "ruff", *command, str(ROOT)], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_public_checks_fetch_the_mnist_that_the_course_would():
+    action = (ROOT / ".github" / "actions" / "mnist" / "action.yml").read_text(encoding="utf-8")
+    assert action.count(MNIST_NPZ_HASH.removeprefix("sha256:")) == 2  # the cache's key, and the check
+    assert f"{KERAS_DATASETS}mnist.npz" in action
 
 
 LOCKED = {(entry.name, entry.version) for entry in lock.read(LOCK)}
