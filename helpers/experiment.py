@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from helpers.cnn import Architecture
 from helpers.images import Dataset
-from helpers.tasks import Task, check_seed, split_tasks, subsample
+from helpers.tasks import Task, check_budget, check_seed, split_tasks, subsample
 from helpers.training import Recipe
 from helpers.transfer import (
     STRATEGIES,
@@ -42,29 +42,25 @@ class Plan:
     validation_fraction: float = 0.1
     frozen_convs: int = 2
 
-    def check(self, dataset: Dataset) -> None:
-        """Raise ValueError for budgets, seeds, strategies or classes that cannot be, for this dataset."""
+    def check(self, dataset: Dataset) -> dict[int, tuple[Task, Task]]:
+        """Return the `tasks` of each seed; raise ValueError for a budget, seed, strategy or class that cannot be."""
         for name in ("labels_per_class", "seeds"):
             values = getattr(self, name)
             if isinstance(values, str) or not isinstance(values, Sequence) or not values:
                 raise ValueError(f"{name}: {values!r} is not a list with at least one entry")
             if len({str(value) for value in values}) < len(values):
                 raise ValueError(f"{name}: {list(values)} holds an entry twice; give each once")
+        tasks = {}
         for seed in self.seeds:
             check_seed("seeds", seed)
-            _, target = self.tasks(dataset, seed)
-            counts = np.bincount(target.train.labels)
+            tasks[seed] = _, target = self.tasks(dataset, seed)
             for budget in self.labels_per_class:
-                if type(budget) is int and budget > counts.min():
-                    raise ValueError(
-                        f"labels_per_class: {budget} is more than class {target.classes[counts.argmin()]} has; "
-                        f'at most {counts.min()} are there to train on, and "all" takes every image'
-                    )
-                subsample(target.train, budget, seed)
+                check_budget(target.train, budget, target.classes)
         check_frozen_convs(self.frozen_convs)
         strategies, left_out = strategies_for(self.strategies, len(self.source_classes), len(self.target_classes))
         if not strategies:
             raise ValueError(f"strategies: {list(self.strategies)} leaves nothing to compare: {left_out}")
+        return tasks
 
     def tasks(self, dataset: Dataset, seed: int) -> tuple[Task, Task]:
         """Return the source and the target task as this seed splits them, without a copy of the images."""
@@ -94,7 +90,7 @@ def compare(
     Pretraining runs once per seed, or is taken from the run folder; its row is `scratch` on the source task.
     `architecture.classes` is set from the plan. The largest thing in memory is one set of cached features.
     """
-    plan.check(dataset)
+    tasks = plan.check(dataset)
     strategies, left_out = strategies_for(plan.strategies, len(plan.source_classes), len(plan.target_classes))
     source_cnn = replace(architecture, classes=len(plan.source_classes))
     target_cnn = replace(architecture, classes=len(plan.target_classes))
@@ -104,8 +100,7 @@ def compare(
     trainings = len(plan.seeds) * (needs_source + len(plan.labels_per_class) * len(strategies))
     rows, probabilities = [], {}
     with tqdm(total=trainings, desc="trainings", disable=not progress) as bar:
-        for seed in plan.seeds:
-            source, target = plan.tasks(dataset, seed)
+        for seed, (source, target) in tasks.items():
             network = pretrained(folder, source, source_cnn, recipe, seed, lent) if needs_source else None
             if network:
                 rows.append(network.row)

@@ -77,24 +77,32 @@ def subsample(split: Split, labels_per_class: int | str, seed: int = 0) -> Split
     The seed fixes one order within each class and a budget takes the first ones, so budgets are nested: the 10-label
     set is part of the 50-label set. Raises ValueError for a budget larger than the smallest class.
     """
+    check_budget(split, labels_per_class)
     if labels_per_class == "all":
         return split
-    if isinstance(labels_per_class, bool) or not isinstance(labels_per_class, int) or labels_per_class < 1:
-        raise ValueError(
-            f'labels_per_class: {labels_per_class!r} is not a label budget; give a whole number of at least 1, or "all"'
-        )
-    smallest = int(np.bincount(split.labels).min())
-    if labels_per_class > smallest:
-        raise ValueError(
-            f"labels_per_class: {labels_per_class} is more than the smallest class has; at most {smallest} are there, "
-            'and "all" takes every image'
-        )
     kept = [
         np.random.default_rng([seed, label]).permutation(np.flatnonzero(split.labels == label))[:labels_per_class]
         for label in np.unique(split.labels)
     ]
     indices = np.sort(np.concatenate(kept))
     return Split(split.images[indices], split.labels[indices])
+
+
+def check_budget(split: Split, labels_per_class: int | str, classes: Classes = ()) -> None:
+    """Raise ValueError unless each class has so many images, or it is "all"; name the smallest one by the classes."""
+    if labels_per_class == "all":
+        return
+    if isinstance(labels_per_class, bool) or not isinstance(labels_per_class, int) or labels_per_class < 1:
+        raise ValueError(
+            f'labels_per_class: {labels_per_class!r} is not a label budget; give a whole number of at least 1, or "all"'
+        )
+    counts = np.bincount(split.labels)
+    if labels_per_class > counts.min():
+        smallest = f"class {classes[counts.argmin()]}" if classes else "the smallest class"
+        raise ValueError(
+            f"labels_per_class: {labels_per_class} is more than {smallest} has; at most {counts.min()} are there to "
+            'train on, and "all" takes every image'
+        )
 
 
 def check_seed(parameter: str, seed: int) -> None:

@@ -130,7 +130,7 @@ def copy_weights(giver: "keras.Model", receiver: "keras.Model", head: bool = Fal
 class Features(Split):
     """Feature maps in place of images, with what they were computed from and the seconds that it took.
 
-    The fingerprints are those of the images and of the extractor's weights.
+    The fingerprints are those of the images and of the convolutions' weights.
     """
 
     of_images: str
@@ -138,12 +138,14 @@ class Features(Split):
     seconds: float
 
     def check(self, split: Split, extractor: "keras.Model", dtype: str = CACHED_TYPE) -> None:
-        """Raise ValueError unless these are the features of these images, by this extractor, in this data type."""
+        """Raise ValueError unless these are the features of these images, by this extractor, or the one within this
+        network, in this data type.
+        """
         if self.of_images != fingerprint(split):
             raise ValueError(
                 f"features: these {len(self)} are of other images than the {len(split)} asked for; extract them again"
             )
-        if self.by_extractor != _fingerprint(extractor):
+        if self.by_extractor != _extractor_fingerprint(extractor):
             raise ValueError(
                 "features: another network, or the same one with other weights, computed these; extract them again"
             )
@@ -180,7 +182,9 @@ def extract_features(
     maps: Images = FeaturesOnDemand(extractor, split.images, dtype)
     if math.prod(maps.shape) * maps.dtype.itemsize <= most:
         maps = predict(extractor, split.images, dtype)
-    return Features(maps, split.labels, fingerprint(split), _fingerprint(extractor), time.perf_counter() - start)
+    return Features(
+        maps, split.labels, fingerprint(split), _extractor_fingerprint(extractor), time.perf_counter() - start
+    )
 
 
 @dataclass(frozen=True)
@@ -308,14 +312,16 @@ class Networks:
         """
         trainer, draws = self.partly_frozen if strategy.freezes else self.whole, target_seed(seed)
         start_weights(trainer.model, strategy, draws, source)
+        giver = source if strategy.start == "pretrained" else None
         train, test = images, task.test  # or their features
         if strategy.freezes and self.caches_features:
             train, test = cached or self.extract(strategy, task, images, seed, source)
-            start_weights(self.extractor, strategy, draws, source)
-            train.check(images, self.extractor)
-            test.check(task.test, self.extractor)
+            if not giver:
+                start_weights(self.extractor, strategy, draws, source)
+            train.check(images, giver.model if giver else self.extractor)
+            test.check(task.test, giver.model if giver else self.extractor)
         training = trainer.train(train, draws)
-        pretraining = source.row["train_seconds"] if source and strategy.start == "pretrained" else 0.0
+        pretraining = giver.row["train_seconds"] if giver else 0.0
         extraction = train.seconds if isinstance(train, Features) else 0.0
         training = replace(training, pretrain_seconds=pretraining, extract_seconds=extraction)
         return training, predict(trainer.model, test.images)
@@ -368,5 +374,10 @@ def result_row(
     }
 
 
-def _fingerprint(layer: "keras.Layer") -> str:
-    return hashlib.sha256(b"".join(weight.tobytes() for weight in layer.get_weights())).hexdigest()
+def _extractor_fingerprint(model: "keras.Model") -> str:
+    return _fingerprint(*map(model.get_layer, cnn.CONVOLUTIONS))
+
+
+def _fingerprint(*layers: "keras.Layer") -> str:
+    weights = (weight.tobytes() for layer in layers for weight in layer.get_weights())
+    return hashlib.sha256(b"".join(weights)).hexdigest()
