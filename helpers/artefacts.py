@@ -11,10 +11,10 @@ import json
 import os
 import secrets
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,6 +144,17 @@ def save_results(folder: Path, lesson: str, rows: "pd.DataFrame") -> Path:
     path = Path(os.environ.get("TRANSFER_TUTORIAL_RESULTS") or folder) / f"results-{lesson}.csv"
     write_text(path, rows.assign(lesson=lesson).set_index("lesson").to_csv())
     return path
+
+
+def read_results(tables: Iterable[Path | TextIO]) -> "pd.DataFrame":
+    """Read tables of result rows as one, as text: no digit is lost. One that is empty, or damaged, is left out."""
+    import pandas as pd
+
+    found = []
+    for table in tables:
+        with suppress(ValueError):
+            found.append(pd.read_csv(table, dtype=str, keep_default_na=False))
+    return pd.concat(found or [pd.DataFrame(columns=["lesson"])], ignore_index=True).fillna("")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -34,7 +34,6 @@ PACKAGES = (
     "papermill",
     "nbconvert",
 )
-COLUMNS = ("lesson", "task", "classes", "strategy", "labels_per_class", "seed", "updates", "test_accuracy")
 
 
 @dataclass(frozen=True)
@@ -151,11 +150,8 @@ def execute(run: Run, received: list[int]) -> str | None:
 
 def write_results(run: Run) -> "pd.DataFrame":
     """Write `results.csv`: the rows of the lessons that are done, one per training, as text; return them."""
-    import pandas as pd
-
     paths = [_result_file(run.folder, entry) for entry in run.record["lessons"] if entry["status"] == "done"]
-    tables = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths if path.is_file()]
-    rows = pd.concat(tables, ignore_index=True).fillna("") if tables else pd.DataFrame(columns=list(COLUMNS))
+    rows = artefacts.read_results(path for path in paths if path.is_file())
     artefacts.write_text(run.folder / "results.csv", rows.to_csv(index=False))
     return rows
 

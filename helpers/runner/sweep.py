@@ -21,7 +21,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.artefacts import write_text
+from helpers.artefacts import read_results, write_text
 from helpers.datasets import is_path
 from helpers.files import folder_sha256
 from helpers.runner import notebooks, parameters
@@ -41,8 +41,8 @@ KEYS = {"done": {"name", "parameters", "seconds", "results"}, "failed": {"name",
 @dataclass(frozen=True)
 class Sweep:
     """A notebook, the SHA-256 of its code and its default parameters; data files by the path that parameters name them
-    by; files beside the notebook, by the path that its code names them by; the SHA-256 of data folders, by path; the
-    swept parameters' names; what each run is given, by its name; and the folder for what comes out.
+    by; files beside the notebook, by the path that its code names them by; the SHA-256 of data files and data folders,
+    by path; the swept parameters' names; what each run is given, by its name; and the folder for what comes out.
     """
 
     notebook: Notebook
@@ -50,7 +50,7 @@ class Sweep:
     defaults: dict[str, Any]
     files: dict[str, bytes]
     beside: dict[str, bytes]
-    folders: dict[str, str]
+    digests: dict[str, str]
     swept: tuple[str, ...]
     runs: dict[str, dict[str, Any]]
     out: Path
@@ -79,30 +79,26 @@ def plan(
     given = {name: settled(name, value) for name, value in given.items()}
     grid = {name: [settled(name, value) for value in values] for name, values in grid.items()}
     parameters.check_grid(grid, given, many)
-    chosen = [*grid.get("dataset", []), *([given["dataset"]] if "dataset" in given else [])]
-    folders = [value for value in chosen if _is_data_folder("dataset", value)]
+    choices = {**{name: [value] for name, value in given.items()}, **grid}
+    folders = [value for value in choices.get("dataset", []) if _is_data_folder("dataset", value)]
     if on_cluster and folders:
         raise ValueError(
             f"dataset: {Path(folders[0]).name!r} is a folder, which the machines of a cluster do not have; make it an "
             ".npz file, which travels to them"
         )
     parameters.check([notebook], given, grid)
-    shared = {name: value for name, value in defaults.items() if _names_file(value)} | dict(given)
-    named = {value for value in itertools.chain(shared.values(), *grid.values()) if _names_file(value)}
-    if "MNIST_NPZ" in os.environ and "mnist" in grid.get("dataset", [{**defaults, **given}.get("dataset")]):
-        named.add(os.environ["MNIST_NPZ"])
-    files = {path: Path(os.path.expanduser(path)).read_bytes() for path in sorted(named)}
-    of_folders = {folder: folder_sha256(Path(folder)) for folder in folders}
-    digests = {path: _sha256(data) for path, data in files.items()} | of_folders
-    beside = {} if notebook.number else {name: path.read_bytes() for name, path in notebooks.named_files(notebook.path)}
-    content = notebooks.fingerprint(notebook.path)
-    if beside:
-        content = _sha256(json.dumps([content, beside], default=_sha256).encode())
+    choices = {
+        name: [value] for name, value in defaults.items() if _names_file(value) and name not in choices
+    } | choices
+    files = _data_files(choices, defaults)
+    digests = {path: _sha256(data) for path, data in files.items()}
+    digests |= {folder: folder_sha256(Path(folder)) for folder in folders}
+    content, beside = _content(notebook)
     runs = {}
-    for values in itertools.product(*grid.values()):
-        passed = shared | dict(zip(grid, values, strict=True))
+    for values in itertools.product(*choices.values()):
+        passed = dict(zip(choices, values, strict=True))
         runs[_name(content, defaults, passed, digests)] = passed
-    sweep = Sweep(notebook, content, defaults, files, beside, of_folders, tuple(grid), runs, out)
+    sweep = Sweep(notebook, content, defaults, files, beside, digests, tuple(grid), runs, out)
     _identity(sweep)
     return sweep
 
@@ -139,7 +135,8 @@ def write_results(sweep: Sweep, known: list[dict[str, Any]]) -> "pd.DataFrame":
 
     done = [record for record in known if record["status"] == "done"]
     names = dict.fromkeys(name for record in done for name in record["parameters"])
-    tables = [_table(record["results"]) for record in done]
+    tables = [read_results(map(StringIO, record["results"])) for record in done]
+    tables = [table if len(table) else pd.DataFrame(index=[0]) for table in tables]
     taken = {"run", "run_seconds"}.union(*tables)
     for place, (record, table) in enumerate(zip(done, tables, strict=True)):
         values = {name: as_text(record["parameters"].get(name, sweep.defaults[name])) for name in names}
@@ -267,15 +264,21 @@ def execute(
         yield _write(sweep, future.key.removeprefix("run-"), outcome)
 
 
-def _table(texts: list[str]) -> "pd.DataFrame":
-    """Read the texts of results files as one table, of one row without columns if they have none."""
-    import pandas as pd
+def _data_files(choices: Mapping[str, Sequence[Any]], defaults: Mapping[str, Any]) -> dict[str, bytes]:
+    """Read the files that the values of parameters name, by path, and MNIST's if a run takes it from a file."""
+    named = {value for value in itertools.chain(*choices.values()) if _names_file(value)}
+    if "MNIST_NPZ" in os.environ and "mnist" in choices.get("dataset", [defaults.get("dataset")]):
+        named.add(os.environ["MNIST_NPZ"])
+    return {path: Path(os.path.expanduser(path)).read_bytes() for path in sorted(named)}
 
-    tables = []
-    for text in texts:
-        with suppress(ValueError):  # it is empty, or has lines of different length
-            tables.append(pd.read_csv(StringIO(text), dtype=str, keep_default_na=False))
-    return pd.concat(tables, ignore_index=True) if any(map(len, tables)) else pd.DataFrame(index=[0])
+
+def _content(notebook: Notebook) -> tuple[str, dict[str, bytes]]:
+    """Return the SHA-256 of all that a notebook executes, and the files beside one of one's own that belong to it."""
+    content = notebooks.fingerprint(notebook.path)
+    if notebook.number:
+        return content, {}
+    beside = {name: path.read_bytes() for name, path in notebooks.named_files(notebook.path)}
+    return _sha256(json.dumps([content, beside], default=_sha256).encode()) if beside else content, beside
 
 
 def _name(content: str, defaults: Mapping[str, Any], passed: Mapping[str, Any], digests: Mapping[str, str]) -> str:
@@ -292,7 +295,7 @@ def _name(content: str, defaults: Mapping[str, Any], passed: Mapping[str, Any], 
 
 def _identity(sweep: Sweep) -> dict[str, Any]:
     """Return what `sweep.json` says of a sweep, to be; raise ValueError if its folder holds anything else."""
-    out, files = str(sweep.out), {path: _sha256(data) for path, data in sweep.files.items()} | sweep.folders
+    out, files = str(sweep.out), sweep.digests
     identity = {"notebook": sweep.notebook.name, "content": sweep.content, "files": files}
     if not sweep.out.exists() or (sweep.out.is_dir() and not any(sweep.out.iterdir())):
         return identity
