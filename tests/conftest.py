@@ -36,14 +36,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(home.cleanup)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the notebooks last, and those with outputs from MNIST only where MNIST is at hand."""
-    order = {REPOSITORY / "tests" / "reference": 1, REPOSITORY / "notebooks": 2}
-    items.sort(key=lambda item: order.get(item.path.parent, 0))
-    if not MNIST_AT_HAND:
-        for item in items:
-            if item.path.parent == REPOSITORY / "notebooks":
+    """Mark what executes lessons and what needs MNIST, which is skipped where it is not at hand; run lessons last."""
+    tests, lessons = REPOSITORY / "tests", REPOSITORY / "notebooks"
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker("notebook")
+        if item.path.parent == lessons or "mnist" in getattr(item, "fixturenames", ()):
+            item.add_marker("mnist")
+            if not MNIST_AT_HAND:
                 item.add_marker(pytest.mark.skip(reason=NO_MNIST))
+    order = {tests / "reference": 1, tests / "test_course.py": 2, lessons: 3}  # the course uses the reference's results
+    items.sort(key=lambda item: order.get(item.path, order.get(item.path.parent, 0)))
 
 
 @pytest.fixture(scope="session")
@@ -72,9 +77,7 @@ def tasks(digits: Dataset) -> tuple[Task, Task]:
 
 @pytest.fixture(scope="session")
 def mnist() -> Dataset:
-    """Load the real MNIST, or skip the test where it is not at hand."""
-    if not MNIST_AT_HAND:
-        pytest.skip(NO_MNIST)
+    """Load the real MNIST; where it is not at hand, the tests that use this are skipped."""
     return datasets.load_dataset("mnist")
 
 

@@ -54,7 +54,7 @@ def test_repo2docker_builds_from_our_environment_and_runs_our_postbuild(clone):
     assert re.search(r"^RUN \./binder/postBuild$", printed, re.MULTILINE)
 
 
-@pytest.mark.slow
+@pytest.mark.binder
 def test_postbuild_installs_the_course_and_survives_a_failed_download(clone, empty_environment, tmp_path):
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     home.mkdir()

@@ -22,7 +22,11 @@ from urllib.parse import urlsplit
 import nbformat
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+IN_CI = bool(os.environ.get("CI"))  # there, what is missing is a failure
+if IN_CI:
+    from playwright import sync_api
+else:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LESSONS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
@@ -43,10 +47,8 @@ SETTINGS = {  # JupyterLab's own; each by its plugin
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is on the page, scrolled to or not
 }
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: neither chromium nor google-chrome is on the PATH"),
-]
+NO_CHROMIUM = "no Chromium: neither chromium nor google-chrome is on the PATH"
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None and not IN_CI, reason=NO_CHROMIUM)]
 each_lesson = pytest.mark.parametrize("name", [path.stem for path in LESSONS])
 
 
@@ -137,6 +139,8 @@ def server(tmp_path_factory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["sync_api.Browser"]:
+    if CHROMIUM is None:
+        pytest.fail(NO_CHROMIUM)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, "--disable-sync"])
         yield browser

@@ -187,7 +187,7 @@ ELSEWHERE = {
     "a sweep that is stopped": "test_sweep.test_a_sweep_that_is_stopped_keeps_what_is_finished_and_leaves_no_process",
     "kernels that start at once": "test_sweep.test_kernels_that_start_at_once_can_take_no_port_from_each_other",
     "a run that fails among others": (
-        "test_sweep.test_nine_runs_work_one_fails_and_the_same_command_runs_what_is_missing"
+        "test_sweep.test_three_runs_work_one_fails_and_the_same_command_runs_what_is_missing"
     ),
     "a run that takes too much time or memory": (
         "test_sweep.test_a_run_that_takes_too_much_time_or_memory_fails_alone"

@@ -16,7 +16,7 @@ import pytest
 from jupyter_client import BlockingKernelClient
 from test_browser import LESSONS, server  # noqa: F401  # the server is a fixture
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.memory
 
 KERNEL_LIMITS = {"05": 1.4}  # GB
 KERNEL_LIMIT = 1.2  # GB, of the other lessons
