@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from refusals import refused
 
 from helpers import artefacts
 
@@ -52,14 +53,14 @@ def test_naming_the_run_folder_does_not_create_it(home: Path):
 
 @pytest.mark.parametrize("run_dir", ["", None, 3])
 def test_a_run_folder_without_a_name_is_refused(run_dir: object):
-    with pytest.raises(ValueError, match=f"run_dir: {run_dir!r} is not a folder; give a path"):
+    with refused(f"run_dir: {run_dir!r} ", "give a path"):
         artefacts.run_folder(run_dir)
 
 
 def test_a_run_folder_that_is_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TRANSFER_TUTORIAL_HOME", str(tmp_path))
     (tmp_path / "taken").write_text("")
-    with pytest.raises(ValueError, match="run_dir: 'taken' is a file; give a folder"):
+    with refused("run_dir: 'taken' ", "give a folder"):
         artefacts.run_folder("taken")
 
 

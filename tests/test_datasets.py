@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import re
 import zipfile
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 
 from helpers import datasets
 from helpers.images import Dataset
@@ -94,13 +94,6 @@ def test_a_file_of_ones_own_is_loaded_as_it_is(npz):
     assert (dataset.name, dataset.classes) == ("mine.npz", (0, 1, 2, 3))
 
 
-@pytest.mark.parametrize("size", [8, 64])
-def test_the_smallest_and_the_largest_images_are_accepted(npz, size: int):
-    sized = arrays(size=size)
-    dataset = datasets.load_dataset(npz(x_train=sized["x_train"], x_test=sized["x_test"]))
-    assert dataset.train.images.shape == (40, size, size, 1)
-
-
 def test_letters_may_be_labelled_10_to_35(npz):
     letters = arrays(images=260, classes=tuple(range(10, 36)))
     dataset = datasets.load_dataset(npz(**letters))
@@ -109,22 +102,6 @@ def test_letters_may_be_labelled_10_to_35(npz):
     assert (source.classes, target.classes) == (tuple(range(10, 20)), (33, 34, 35))
     assert sorted(set(target.train.labels)) == [0, 1, 2]
     assert len(target.train) + len(target.validation) == 30  # 10 images of each letter
-
-
-@pytest.mark.parametrize("labels", [(-5, -1, 0, 7), (2**31 - 1, 0, 1, -(2**31))])
-def test_labels_may_be_any_whole_numbers(npz, labels: tuple[int, ...]):
-    mine = arrays(classes=labels)
-    assert datasets.load_dataset(npz(**mine)).classes == tuple(sorted(labels))
-
-
-def test_labels_too_large_for_int32_are_kept_or_refused_but_never_changed(npz):
-    large = (2**32, 2**32 + 1, 2**33 + 5, 2**34 + 7)
-    try:
-        classes = datasets.load_dataset(npz(**arrays(classes=large))).classes
-    except ValueError as error:
-        assert "y_train" in str(error)
-    else:
-        assert classes == large
 
 
 def test_duplicates_between_training_and_test_are_counted_by_test_image(npz):
@@ -152,17 +129,9 @@ def test_fashion_mnist_is_read_from_keras_cache(offline: Path, monkeypatch: pyte
 # Bad input: each gets one sentence that names the parameter, the value and what is allowed
 
 
-def refused(error: type[Exception], *parts: str):
-    """Expect an error whose message is one line and holds each of these parts."""
-    together = "".join(f"(?=.*{re.escape(part)})" for part in parts)
-    return pytest.raises(error, match=rf"\A{together}[^\n]*\Z")
-
-
 @pytest.mark.parametrize("name", ["", 5, None, ["digits"]])
 def test_what_names_no_dataset_is_refused(name: object):
-    with refused(
-        ValueError, f"dataset: {name!r}", "mnist, mnist_5k, fashion_mnist, digits", ".npz file", "folder of images"
-    ):
+    with refused(f"dataset: {name!r}", "mnist, mnist_5k, fashion_mnist, digits", ".npz file", "folder of images"):
         datasets.load_dataset(name)
 
 
@@ -194,16 +163,9 @@ def test_a_file_with_members_for_other_folders_is_never_unpacked(npz, tmp_path: 
     assert [found.name for found in tmp_path.parent.rglob("*.np[yz]") if "outside" in found.name] == []
 
 
-@pytest.mark.parametrize("name", ["y_train", "y_test"])
-def test_a_class_in_only_one_of_training_and_test_is_refused(npz, name: str):
-    labels = arrays()["y_train"].copy()
-    labels[labels == 3] = 2
-    with refused(ValueError, "'mine.npz'", "label 3 is in only one of y_train and y_test"):
-        datasets.load_dataset(npz(**{name: labels}))
-
-
 def test_fashion_mnist_that_cannot_be_downloaded_says_what_to_do_instead(offline: Path):
-    with refused(datasets.DownloadError, 'dataset: "fashion_mnist"', "could not be", 'dataset="mnist_5k"') as raised:
+    says = 'dataset: "fashion_mnist"', "could not be", 'dataset="mnist_5k"'
+    with refused(*says, error=datasets.DownloadError) as raised:
         datasets.load_dataset("fashion_mnist")
     assert "MNIST_NPZ" not in str(raised.value)  # it would not help
 
@@ -224,7 +186,7 @@ def test_mnist_with_one_altered_pixel_is_refused(mnist: Dataset, tmp_path: Path,
     images[0, 0, 0] ^= 1
     write_mnist(tmp_path / "altered.npz", mnist, x_test=images)
     monkeypatch.setenv("MNIST_NPZ", str(tmp_path / "altered.npz"))
-    with refused(ValueError, "MNIST_NPZ: 'altered.npz' is not MNIST, x_test differ"):
+    with refused("MNIST_NPZ: 'altered.npz' is not MNIST, x_test differ"):
         datasets.load_dataset("mnist")
 
 
@@ -261,13 +223,13 @@ def test_published_files_are_found_in_the_folder_that_a_variable_names(published
 
 def test_a_damaged_file_in_that_folder_is_refused_by_name(published: Path):
     (published / "t10k-labels-idx1-ubyte.gz").write_bytes(b"half of it")
-    with refused(ValueError, "TRANSFER_TUTORIAL_DATA: 't10k-labels-idx1-ubyte.gz' in this folder is not whole"):
+    with refused("TRANSFER_TUTORIAL_DATA: 't10k-labels-idx1-ubyte.gz' in this folder is not whole"):
         datasets.load_dataset("fashion_mnist")
 
 
 def test_what_that_folder_lacks_is_looked_for_elsewhere(published: Path):
     (published / "t10k-labels-idx1-ubyte.gz").unlink()
-    with refused(datasets.DownloadError, 'dataset: "fashion_mnist"', "TRANSFER_TUTORIAL_DATA"):
+    with refused('dataset: "fashion_mnist"', "TRANSFER_TUTORIAL_DATA", error=datasets.DownloadError):
         datasets.load_dataset("fashion_mnist")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from refusals import refused
 
 from helpers import experiment, statistics
 from helpers.cnn import Architecture
@@ -25,10 +26,23 @@ PLAN = Plan([5, 6, 7, 8, 9], [0, 1, 2, 3, 4], labels_per_class=[5, "all"], seeds
 FIVE = ["scratch", "frozen", "fine-tuned", "random-frozen", "reused-head"]
 
 
+HELD: list[int] = []  # how many sets of cached features were in memory when the next one was extracted
+
+
 @pytest.fixture(scope="module")
 def compared(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    """Compare all strategies on the digits, in a few seconds."""
-    return experiment.compare(digits, PLAN, SMALL, ADAM, tmp_path_factory.mktemp("runs"), progress=False)
+    """Compare all strategies on the digits, in a few seconds, and watch the features."""
+    earlier, extract = [], Networks.extract
+
+    def watched(*arguments):
+        HELD.append(sum(each() is not None for each in earlier))
+        train, test = extract(*arguments)
+        earlier.append(weakref.ref(train))
+        return train, test
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Networks, "extract", watched)
+        return experiment.compare(digits, PLAN, SMALL, ADAM, tmp_path_factory.mktemp("runs"), progress=False)
 
 
 # What is trained
@@ -58,18 +72,9 @@ def test_no_row_lacks_a_value(compared: Comparison):
     assert (compared.results["train_seconds"] > 0).all()
 
 
-def test_one_set_of_cached_features_is_in_memory_at_a_time(digits: Dataset, tmp_path: Path, monkeypatch):
-    earlier, extract = [], Networks.extract
-
-    def watched(*arguments):
-        assert not [each for each in earlier if each() is not None], "features of another budget or kind are still held"
-        train, test = extract(*arguments)
-        earlier.append(weakref.ref(train))
-        return train, test
-
-    monkeypatch.setattr(Networks, "extract", watched)
-    experiment.compare(digits, replace(PLAN, seeds=[0]), SMALL, ADAM, tmp_path, progress=False)
-    assert len(earlier) == 4  # two kinds at two budgets
+@pytest.mark.usefixtures("compared")
+def test_one_set_of_cached_features_is_in_memory_at_a_time():
+    assert HELD == [0] * 8  # two kinds at two budgets with two seeds
 
 
 def test_all_strategies_get_the_same_number_of_updates_at_a_budget(compared: Comparison, tasks: tuple[Task, Task]):
@@ -142,45 +147,42 @@ def test_there_is_a_verdict_for_each_strategy_but_scratch_at_each_budget(compare
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    ("changed", "says"),
     [
-        ({"labels_per_class": [5, 5]}, r"labels_per_class: \[5, 5\] holds an entry twice; give each once"),
-        ({"labels_per_class": ["all", 5, "all"]}, "labels_per_class: .* holds an entry twice"),
-        ({"labels_per_class": []}, r"labels_per_class: \[\] is not a list with at least one entry"),
-        ({"labels_per_class": "all"}, "labels_per_class: 'all' is not a list"),
-        ({"labels_per_class": 10}, "labels_per_class: 10 is not a list"),
-        (
-            {"labels_per_class": [5, 1000]},
-            "labels_per_class: 1000 is more than class 0 has; at most",
-        ),
-        ({"labels_per_class": [0]}, "labels_per_class: 0 is not a label budget"),
-        ({"labels_per_class": [-5]}, "labels_per_class: -5 is not a label budget"),
-        ({"labels_per_class": ["few"]}, "labels_per_class: 'few' is not a label budget"),
-        ({"labels_per_class": [2.5]}, "labels_per_class: 2.5 is not a label budget"),
-        ({"seeds": [1, 1]}, r"seeds: \[1, 1\] holds an entry twice; give each once"),
-        ({"seeds": []}, r"seeds: \[\] is not a list with at least one entry"),
-        ({"seeds": 3}, "seeds: 3 is not a list"),
-        ({"seeds": [-1]}, "seeds: -1 is not a seed; give a whole number from 0 to 4294967295"),
-        ({"seeds": [0.5]}, "seeds: 0.5 is not a seed"),
-        ({"seeds": ["0"]}, "seeds: '0' is not a seed"),
-        ({"seeds": [True]}, "seeds: True is not a seed"),
-        ({"seeds": [2**32]}, "seeds: 4294967296 is not a seed"),
-        ({"strategies": ["scratch", "froze"]}, "strategies: 'froze' is not known; allowed are scratch, frozen"),
-        ({"strategies": ["scratch", "scratch"]}, "strategies: .* names one twice"),
-        ({"strategies": []}, r"strategies: \[\] is not a list of strategies"),
-        ({"strategies": "scratch"}, "strategies: 'scratch' is not a list of strategies"),
-        ({"source_classes": [5, 6, 0]}, "source_classes and target_classes both hold 0"),
-        ({"source_classes": [5]}, r"source_classes: \[5\] is not allowed; give two or more classes"),
-        ({"target_classes": 4}, "target_classes: 4 is not a list of classes"),
-        ({"target_classes": [4, 11]}, "target_classes: digits has no class 11"),
-        ({"validation_fraction": 1.5}, "validation_fraction: 1.5 is not allowed"),
-        ({"frozen_convs": 3}, "frozen_convs: 3 is not allowed; give 0, 1 or 2"),
-        ({"target_classes": [0, 1], "strategies": ["reused-head"]}, "strategies: .*reused-head.* cannot be reused"),
+        ({"labels_per_class": [5, 5]}, "labels_per_class: [5, 5] ... twice"),
+        ({"labels_per_class": ["all", 5, "all"]}, "labels_per_class: ... twice"),
+        ({"labels_per_class": []}, "labels_per_class: [] ... at least one entry"),
+        ({"labels_per_class": "all"}, "labels_per_class: 'all' ... list"),
+        ({"labels_per_class": 10}, "labels_per_class: 10 ... list"),
+        ({"labels_per_class": [5, 1000]}, "labels_per_class: 1000 ... class 0 ... at most"),
+        ({"labels_per_class": [0]}, 'labels_per_class: 0 ... at least 1, or "all"'),
+        ({"labels_per_class": [-5]}, 'labels_per_class: -5 ... at least 1, or "all"'),
+        ({"labels_per_class": ["few"]}, "labels_per_class: 'few' ... at least 1, or \"all\""),
+        ({"labels_per_class": [2.5]}, 'labels_per_class: 2.5 ... at least 1, or "all"'),
+        ({"seeds": [1, 1]}, "seeds: [1, 1] ... twice"),
+        ({"seeds": []}, "seeds: [] ... at least one entry"),
+        ({"seeds": 3}, "seeds: 3 ... list"),
+        ({"seeds": [-1]}, "seeds: -1 ... whole number from 0 to 4294967295"),
+        ({"seeds": [0.5]}, "seeds: 0.5 ... whole number"),
+        ({"seeds": ["0"]}, "seeds: '0' ... whole number"),
+        ({"seeds": [True]}, "seeds: True ... whole number"),
+        ({"seeds": [2**32]}, "seeds: 4294967296 ... whole number"),
+        ({"strategies": ["scratch", "froze"]}, "strategies: 'froze' ... scratch, frozen"),
+        ({"strategies": ["scratch", "scratch"]}, "strategies: ['scratch', 'scratch'] ... twice"),
+        ({"strategies": []}, "strategies: [] ... list of strategies"),
+        ({"strategies": "scratch"}, "strategies: 'scratch' ... list of strategies"),
+        ({"source_classes": [5, 6, 0]}, "source_classes and target_classes ... 0 "),
+        ({"source_classes": [5]}, "source_classes: [5] ... two or more classes"),
+        ({"target_classes": 4}, "target_classes: 4 ... list of classes"),
+        ({"target_classes": [4, 11]}, "target_classes: ... 11"),
+        ({"validation_fraction": 1.5}, "validation_fraction: 1.5 ... between 0 and 1"),
+        ({"frozen_convs": 3}, "frozen_convs: 3 ... 0, 1 or 2"),
+        ({"target_classes": [0, 1], "strategies": ["reused-head"]}, "strategies: ... reused-head ... cannot be reused"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_a_plan_that_cannot_be_carried_out_is_refused_before_training(digits, run_folder: Path, changed, message):
-    with pytest.raises(ValueError, match=f"^{message}"):
+def test_a_plan_that_cannot_be_carried_out_is_refused_before_training(digits, run_folder: Path, changed, says):
+    with refused(*says.split(" ... ")):
         experiment.compare(digits, replace(PLAN, **changed), SMALL, ADAM, run_folder, progress=False)
     assert not run_folder.exists()
 

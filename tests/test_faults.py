@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -640,17 +641,12 @@ def test_two_runs_at_once_share_a_run_folder_and_keep_their_own_results(course, 
         "import time\nPath(f'here-{strategies[0]}').touch()\n"
         "while len(list(Path().glob('here-*'))) < 2: time.sleep(0.001)"
     )
-    started = {
-        strategy: start(
-            course,
-            *("--only", "05", "-p", "run_dir", "shared", "-p", "trap", "trap"),
-            *("-p", "strategies", f"[{strategy}]", "--out", strategy),
-        )
-        for strategy in ("scratch", "frozen")
-    }
-    for strategy, process in started.items():
-        printed, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, printed + errors
+    shared = ("--only", "05", "-p", "run_dir", "shared", "-p", "trap", "trap")
+    one = start(course, *shared, "-p", "strategies", "[scratch]", "--out", "scratch")
+    other = run(*shared, "-p", "strategies", "[frozen]", "--out", "frozen")
+    printed, errors = one.communicate(timeout=60)
+    assert (one.returncode, other.exit_code) == (0, 0), printed + errors + other.output
+    for strategy in ("scratch", "frozen"):
         rows = Path(strategy, "results.csv").read_text().splitlines()[1:]
         assert len(rows) == 6
         assert {row.split(",")[3] for row in rows} == {strategy}
@@ -699,45 +695,35 @@ def check_finished(folder: str) -> None:
     assert len(Path(folder, "results.csv").read_text().splitlines()) == 13
 
 
-@covers("Ctrl-C, SIGTERM or SIGKILL")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_run_that_is_stopped_leaves_no_kernel_and_can_go_on(course, number: int):
-    Path("trap").write_text(HANG)
-    process = start(course, *TRAPPED)
+def check_stop(process: subprocess.Popen, number: int) -> None:
+    """Stop a run whose lesson hangs; it must say so, and leave a notebook that can be read and no kernel."""
     kernel = hung_kernel()
     time.sleep(0.5)  # what the cell has printed is under way
+    second = run("--resume", "run")
+    assert second.exit_code == 2
+    assert second.output.startswith("Error: --resume: another process is at work in 'run'; wait until it ends")
+    assert record("run")["status"] == "running"
     process.send_signal(number)
     _, errors = process.communicate(timeout=20)
-    if number == signal.SIGKILL:
-        assert (record("run")["status"], status("run")) == ("running", ["running"])
-    else:
+    stopped = "running" if number == signal.SIGKILL else "interrupted"
+    assert (record("run")["status"], status("run")) == (stopped, [stopped])
+    if number != signal.SIGKILL:
         assert process.returncode == 128 + number
-        assert "--resume" in errors
-        assert "Traceback" not in errors
-        assert (record("run")["status"], status("run")) == ("interrupted", ["interrupted"])
+        assert "--resume" in errors and "Traceback" not in errors
         assert outputs("run", "05_comparison") == "before\n"
     assert len(notebooks.code_cells(Path("run/lessons/05_comparison.ipynb"))) == 6  # readable, with papermill's own
     wait_until(lambda: is_over(kernel))
+
+
+@covers("Ctrl-C, SIGTERM or SIGKILL")
+@covers("a run that is still at work")
+def test_a_run_that_is_stopped_leaves_no_kernel_and_can_go_on_but_not_twice_at_once(course):
+    Path("trap").write_text(HANG)
+    check_stop(start(course, *TRAPPED), signal.SIGINT)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        check_stop(start(course, "--resume", "run"), number)
     Path("trap").unlink()
     check_finished("run")
-
-
-@covers("a run that is still at work")
-def test_a_run_that_is_at_work_cannot_be_resumed_a_second_time(course):
-    Path("trap").write_text("raise KeyError")
-    assert run(*TRAPPED).exit_code == 1
-    Path("trap").write_text(HANG)
-    process = start(course, "--resume", "run")
-    hung_kernel()
-    second = run("--resume", "run")
-    assert second.exit_code == 2
-    assert second.output == (
-        "Error: --resume: another process is at work in 'run'; wait until it ends, or stop it first\n"
-    )
-    assert record("run")["status"] == "running"
-    process.terminate()
-    process.communicate(timeout=20)
-    assert record("run")["status"] == "interrupted"
 
 
 @covers("a kernel that dies")

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from refusals import refused
 from tqdm import tqdm
 
 from helpers import files
@@ -28,12 +29,6 @@ RED, WHITE, GREY = (255, 0, 0), (255, 255, 255), (90, 90, 90)
 def arrays_of(dataset: Dataset) -> tuple[np.ndarray, ...]:
     """Return the four arrays of a dataset."""
     return dataset.train.images, dataset.train.labels, dataset.test.images, dataset.test.labels
-
-
-def refused(*parts: str):
-    """Expect a ValueError whose message is one line and holds each of these parts."""
-    together = "".join(f"(?=.*{re.escape(part)})" for part in parts)
-    return pytest.raises(ValueError, match=rf"\A{together}[^\n]*\Z")
 
 
 def colours(seed: int, size: int = 32) -> Image.Image:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from shutil import copytree
 
@@ -115,49 +114,35 @@ def test_jupyterlabs_copies_of_opened_files_count_for_nothing(tmp_path: Path):
     assert int(ran.stdout) == len(CODE) == len(MODULES)
 
 
-def test_what_was_made_before_a_line_changed_counts_as_missing(tmp_path: Path):
-    copy = tmp_path / "helpers"
-    copytree(PACKAGE, copy)
-    code = (
-        "from helpers.artefacts import provenance; from helpers.runner.worker import VERSION; "
-        "print(provenance()['code'], VERSION)"
-    )
+VERSIONS = """
+import sys
+for sys.path[0] in sys.argv[1:]:
+    for name in [name for name in sys.modules if name.split(".")[0] == "helpers"]:
+        del sys.modules[name]
+    from helpers.artefacts import provenance
+    from helpers.runner.worker import VERSION
+    print(provenance()["code"], VERSION)
+"""
 
-    def versions(folder: Path) -> list[str]:
-        ran = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-        return ran.stdout.split()
 
-    def versions_after_a_change(module: str) -> list[str]:
-        changed = tmp_path / module.replace("/", "-")
-        copytree(copy, changed / "helpers")
-        with (changed / "helpers" / f"{module}.py").open("a") as source:
+def test_what_was_made_before_a_line_changed_counts_as_missing(tmp_path: Path, python):
+    copytree(PACKAGE, tmp_path / "unchanged" / "helpers")
+    for module in CODE:
+        copytree(PACKAGE, tmp_path / module / "helpers")
+        with (tmp_path / module / "helpers" / f"{module}.py").open("a") as source:
             source.write("# changed\n")
-        return versions(changed)
-
-    artefact, sweep = versions(tmp_path)
-    with ThreadPoolExecutor(2) as pool:
-        after = dict(zip(CODE, pool.map(versions_after_a_change, CODE), strict=True))
-    assert {module for module, (made, _) in after.items() if made != artefact} == set(MAKERS)
-    assert {module for module, (_, run) in after.items() if run != sweep} == set(CODE)
+    printed = python(VERSIONS, *(tmp_path / module for module in ("unchanged", *CODE))).stdout
+    (artefact, sweep), *after = (line.split() for line in printed.splitlines())
+    assert {module for module, (made, _) in zip(CODE, after, strict=True) if made != artefact} == set(MAKERS)
+    assert {module for module, (_, run) in zip(CODE, after, strict=True) if run != sweep} == set(CODE)
 
 
 # The wheel
 
 
 def test_a_wheel_holds_every_module_and_template(clone: Path, tmp_path: Path):
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        tmp_path,
-        clone,
-    ]
-    built = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    command = [*(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"), "-w"]
+    built = subprocess.run([*command, str(tmp_path), str(clone)], capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     (wheel,) = tmp_path.glob("transfer_learning_tutorial-*.whl")
     held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("helpers/")}

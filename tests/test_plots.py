@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from io import BytesIO
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -27,7 +26,7 @@ from helpers.transfer import STRATEGIES
 def rendered(figure: Figure) -> Figure:
     """Draw a figure once, as a notebook would; nothing may warn."""
     with warnings.catch_warnings(action="error"):
-        figure.savefig(BytesIO(), format="png")
+        figure.draw_without_rendering()
     return figure
 
 

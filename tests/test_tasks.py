@@ -1,14 +1,13 @@
 """Tasks: how a dataset is split by label, what is held out, and how a label budget is drawn."""
 
 import math
-import re
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_datasets import refused
+from refusals import refused
 
 from helpers.images import Dataset, Split, fingerprint
 from helpers.tasks import Task, split_tasks, subsample
@@ -220,15 +219,14 @@ def test_the_budget_all_takes_every_image(tasks: tuple[Task, Task]):
 def test_a_budget_may_be_as_large_as_the_smallest_class():
     split = numbered(np.array([0, 0, 0, 1, 1]))
     assert subsample(split, 2).labels.tolist() == [0, 0, 1, 1]
-    with pytest.raises(ValueError, match=r"labels_per_class: 3 is more .* at most 2 are there"):
+    with refused("labels_per_class: 3 is more", "at most 2"):
         subsample(split, 3)
 
 
 @pytest.mark.parametrize("budget", [0, -1, 2.5, 10.0, "ten", "10", True, None, math.nan])
 def test_what_is_not_a_budget_is_refused(tasks: tuple[Task, Task], budget: object):
-    with pytest.raises(ValueError, match=re.escape(f"labels_per_class: {budget!r} is not")) as raised:
+    with refused(f"labels_per_class: {budget!r} ", "at least 1", '"all"'):
         subsample(tasks[1].train, budget)
-    assert "at least 1" in str(raised.value) and '"all"' in str(raised.value)
 
 
 # Bad input: each gets one sentence that names the parameter, the value and what is allowed
@@ -255,42 +253,42 @@ def test_what_is_not_a_budget_is_refused(tasks: tuple[Task, Task], budget: objec
 )
 def test_a_class_set_that_is_none_is_refused(digits: Dataset, parameter: str, classes: object, why: str):
     given = {"source_classes": [5, 6], "target_classes": [8, 9], parameter: classes}
-    with refused(ValueError, f"{parameter}: {why}"):
+    with refused(f"{parameter}: {why}"):
         split_tasks(digits, **given)
 
 
 def test_class_sets_that_overlap_are_refused(digits: Dataset):
-    with refused(ValueError, "source_classes and target_classes both hold 1, 2 ([0, 1, 2] and [2, 1, 5])"):
+    with refused("source_classes and target_classes both hold 1, 2 ([0, 1, 2] and [2, 1, 5])"):
         split_tasks(digits, [0, 1, 2], [2, 1, 5])
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5, 10, math.nan, math.inf, "0.1", None, True])
 def test_a_validation_fraction_outside_0_to_1_is_refused(digits: Dataset, fraction: object):
-    with refused(ValueError, f"validation_fraction: {fraction!r} is not allowed", "between 0 and 1"):
+    with refused(f"validation_fraction: {fraction!r} ", "between 0 and 1"):
         split_tasks(digits, [5, 6], [0, 1], fraction)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 0.5, 1.0, "0", None, True])
 def test_a_seed_that_is_none_is_refused(digits: Dataset, seed: object):
-    with refused(ValueError, f"seed: {seed!r} is not a seed", "0 to 4294967295"):
+    with refused(f"seed: {seed!r} ", "0 to 4294967295"):
         split_tasks(digits, [5, 6], [0, 1], seed=seed)
 
 
 @pytest.mark.parametrize("fraction", [0.001, 0.999])
 def test_a_validation_fraction_that_leaves_a_class_without_an_image_is_refused(digits: Dataset, fraction: float):
-    with refused(ValueError, f"validation_fraction: {fraction} of ", "without a training or a validation image"):
+    with refused(f"validation_fraction: {fraction} of ", "without a training or a validation image"):
         split_tasks(digits, [5, 6], [0, 1], fraction)
 
 
 def test_a_class_of_one_image_cannot_be_split():
     train, test = numbered(np.repeat([5, 6, 7, 8], [20, 1, 20, 20])), numbered(np.arange(5, 9))
-    with refused(ValueError, "dataset: mine has a single training image of class 6", "two or more"):
+    with refused("dataset: mine has a single training image of class 6", "two or more"):
         split_tasks(dataset_of("mine", train, test), [5, 6], [7, 8], 0.5)
 
 
 def test_three_classes_are_too_few_for_two_tasks():
     split = numbered(np.repeat([0, 1, 2], 20))
-    with refused(ValueError, "dataset: mine has the classes 0, 1, 2 only", "four or more"):
+    with refused("dataset: mine has the classes 0, 1, 2 only", "four or more"):
         split_tasks(dataset_of("mine", split, split), [0, 1], [1, 2])
 
 
