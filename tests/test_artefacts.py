@@ -207,10 +207,17 @@ def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path):
 
 
 def test_result_rows_are_left_as_a_table_that_names_the_lesson(run_folder: Path):
-    rows = pd.DataFrame({"strategy": ["scratch", "frozen"], "test_errors": [7, 5]})
+    rows = pd.DataFrame({"strategy": ["scratch", "frozen"], "test_errors": [7, 5], "share": [0.9876543210987654, 1]})
     path = artefacts.save_results(run_folder, "05", rows)
     assert path == run_folder / "results-05.csv"
-    assert path.read_text() == "lesson,strategy,test_errors\n05,scratch,7\n05,frozen,5\n"
+    assert path.read_text() == "lesson,strategy,test_errors,share\n05,scratch,7,0.9876543210987654\n05,frozen,5,1.0\n"
+
+
+def test_a_run_may_keep_its_result_rows_elsewhere(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TRANSFER_TUTORIAL_RESULTS", str(tmp_path / "own"))
+    path = artefacts.save_results(run_folder, "05", pd.DataFrame({"strategy": ["scratch"]}))
+    assert path == tmp_path / "own" / "results-05.csv"
+    assert path.is_file() and not run_folder.exists()
 
 
 SAVE_AGAIN_AND_AGAIN = """

@@ -1,13 +1,17 @@
 """The whole course through the command line, on embedded digits: real papermill, real kernels, real TensorFlow."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from refresh_outputs import REFERENCE_PARAMETERS
+from test_report import Tags
+from tiny_course import save_npz
 
 from helpers.artefacts import write_text
 
@@ -15,14 +19,15 @@ pytestmark = pytest.mark.notebook
 REFERENCE = Path(__file__).resolve().parent / "reference"
 STORED = sorted(path.name for path in REFERENCE.glob("results-*.csv"))
 TOLERANCE = 0.03  # of accuracy: 15 of 500 test images may change sides on another processor
+OUT = "<u>run {0} 'é"
+LETTERS = '"><script>alert(1)<&script><img src=x onerror=alert(1)>.npz'
 SMALL = {  # quick, and with tasks of other sizes than in the lessons
-    "dataset": "digits",
-    "source_classes": [0, 1, 2, 3, 4, 5, 6],
-    "target_classes": [7, 8, 9],
+    "source_classes": [10, 11, 12, 13, 14, 15, 16],
+    "target_classes": [33, 34, 35],
     "seeds": [0],
     "labels_per_class": [10],
-    "filters": 8,
-    "dense_units": 32,
+    "filters": 4,
+    "dense_units": 8,
     "min_updates": 20,
     "published_epochs": 1,
 }
@@ -32,13 +37,18 @@ def read_results(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"lesson": str, "labels_per_class": str})
 
 
-def transfer_tutorial(folder: Path, parameters: dict, *arguments: str) -> None:
-    """Run the command line from a folder that is neither the repository nor the lessons', into its folder `a run`."""
+def transfer_tutorial(folder: Path, parameters: dict, *arguments: str) -> Path:
+    """Run the command line from a folder that is neither the repository nor the lessons'; keep what it prints there.
+
+    Returns the run's folder, whose name would be markup.
+    """
     given = [part for name, value in parameters.items() for part in ("-p", name, json.dumps(value))]
     command = [sys.executable, "-P", "-c", "from helpers.runner.cli import main; main()", "run", *given, *arguments]
-    ran = subprocess.run([*command, "--out", "a run"], cwd=folder, capture_output=True, text=True)
+    ran = subprocess.run([*command, "--out", OUT], cwd=folder, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "Open " in ran.stdout
+    (folder / "printed").write_text(ran.stdout + ran.stderr)
+    return folder / OUT
 
 
 # The lessons as in tests/reference/
@@ -52,9 +62,8 @@ def reference_results(home: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """
     left = home / "runs" / "lessons"
     if not all((left / name).is_file() for name in STORED):
-        here = tmp_path_factory.mktemp("reference")
-        transfer_tutorial(here, REFERENCE_PARAMETERS, "--only", "03,04,05")
-        left = here / "a run" / "artefacts"
+        run = transfer_tutorial(tmp_path_factory.mktemp("reference"), REFERENCE_PARAMETERS, "--only", "03,04,05")
+        left = run / "artefacts"
     return left
 
 
@@ -80,10 +89,12 @@ def test_results_agree_with_the_stored_ones(reference_results, name):
 
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run all lessons with small parameters, into a path with spaces; return the run's folder."""
-    here = tmp_path_factory.mktemp("some where")
-    transfer_tutorial(here, SMALL)
-    return here / "a run"
+    """Run all lessons with small parameters, on letters with duplicates, into a path with spaces."""
+    here, letters = tmp_path_factory.mktemp("some where"), np.resize(np.arange(10, 36), 520)
+    train = np.random.default_rng(0).integers(0, 256, (520, 8, 8), np.uint8)
+    test = np.concatenate([train[:-4:-1], ~train[-4::-1]])
+    save_npz(here / LETTERS, x_train=train, y_train=letters, x_test=test, y_test=letters)
+    return transfer_tutorial(here, SMALL, "--dataset", LETTERS)
 
 
 def test_every_lesson_runs_and_leaves_its_pages(small_run):
@@ -98,11 +109,26 @@ def test_every_lesson_runs_and_leaves_its_pages(small_run):
 
 def test_tasks_of_other_sizes_name_the_right_classes(small_run):
     rows = read_results(small_run / "results.csv")
-    assert set(rows["classes"]) == {"0 1 2 3 4 5 6", "7 8 9"}
+    assert set(rows["classes"]) == {"10 11 12 13 14 15 16", "33 34 35"}
     assert "reused-head" not in set(rows["strategy"])
     lesson = (small_run / "lessons" / "05_transfer_comparison.ipynb").read_text()
     assert "reused-head is left out: the source task's head has 7 outputs and the target task 3 classes" in lesson
     assert "one seed gives no interval" in lesson
+
+
+def test_images_that_are_in_training_and_test_are_reported(small_run):
+    assert "Note: 3 of 520 test images are training images too" in (small_run.parent / "printed").read_text()
+    assert json.loads((small_run / "run.json").read_text())["dataset"]["test images also in training"] == 3
+    lesson = (small_run / "lessons" / "01_data_split.ipynb").read_text()
+    assert re.search(r"test images that are also training images +3\b", lesson)
+
+
+def test_pages_show_the_markup_in_names_and_never_obey_it(small_run):
+    for path in (small_run / "index.html", *(small_run / "html").glob("*.html")):
+        page = Tags(path.read_text())
+        assert not {"script", "u"} & {tag for tag, _ in page.tags}
+        assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+        assert "alert(1)" in page.text
 
 
 HOSTILE_STARTUP = """
@@ -130,10 +156,9 @@ def make_hostile(folder: Path) -> dict[str, str]:
     return {name: str(folder / path) for name, path in paths.items()} | short
 
 
-def pictures(run: Path, *lessons: str) -> list[str]:
-    """Return the figures of some of a run's notebooks, but those of seconds, which are never the same."""
-    paths = (next((run / "lessons").glob(f"{lesson}_*.ipynb")) for lesson in lessons)
-    cells = (cell for path in paths for cell in json.loads(path.read_text(encoding="utf-8"))["cells"])
+def pictures(run: Path, lesson: str) -> list[str]:
+    """Return the figures of one of a run's notebooks, but those of seconds, which are never the same."""
+    cells = json.loads(next((run / "lessons").glob(f"{lesson}_*.ipynb")).read_text(encoding="utf-8"))["cells"]
     found = [output for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
     return [each["data"]["image/png"] for each in found if "seconds" not in each["metadata"]["image/png"]["alt"]]
 
@@ -142,17 +167,15 @@ def test_a_run_repeated_from_its_record_gives_the_same_under_settings_of_other_p
     small_run, tmp_path, monkeypatch
 ):
     first = json.loads((small_run / "run.json").read_text())
-    recorded = {name: value for lesson in first["lessons"] for name, value in lesson["parameters"].items()}
+    recorded = first["lessons"][4]["parameters"]
     for variable, value in make_hostile(tmp_path).items():
         monkeypatch.setenv(variable, value)
-    transfer_tutorial(tmp_path, {**recorded, "dataset": "digits"}, "--only", "03,05")
-    second = json.loads((tmp_path / "a run" / "run.json").read_text())
+    again = transfer_tutorial(tmp_path, recorded, "--only", "05")
+    second = json.loads((again / "run.json").read_text())
     assert all(first[part] == second[part] for part in ("dataset", "made_with"))
-    before, after = (pd.read_csv(run / "results.csv", dtype=str) for run in (small_run, tmp_path / "a run"))
+    before, after = (pd.read_csv(run / "results.csv", dtype=str) for run in (small_run, again))
     compared = [column for column in after if not column.endswith("seconds")]
-    assert len(after) == 2 + 1 + 4 and len(compared) == 12
-    assert before[before["lesson"] != "04"][compared].reset_index(drop=True).equals(after[compared])
-    figures = pictures(tmp_path / "a run", "03", "05")
-    assert len(figures) == 5
-    same = [one == other for one, other in zip(figures, pictures(small_run, "03", "05"), strict=True)]
-    assert all(same), same  # the figures themselves would be long to print
+    assert len(after) == 1 + 4 and len(compared) == 12
+    assert before[before["lesson"] == "05"][compared].reset_index(drop=True).equals(after[compared])
+    pairs = list(zip(pictures(small_run, "05"), pictures(again, "05"), strict=True))
+    assert [one == other for one, other in pairs] == [True, True]  # the figures themselves would be long to print

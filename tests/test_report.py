@@ -75,15 +75,19 @@ ROWS = results(
 
 
 class Tags(HTMLParser):
-    """All start tags of a page, with their attributes."""
+    """All start tags of a page, with their attributes, and its text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
         self.feed(html)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, text: str) -> None:
+        self.text += text
 
 
 def test_the_table_has_a_mean_per_strategy_and_budget_in_ascending_order():
