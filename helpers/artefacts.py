@@ -46,7 +46,7 @@ def run_folder(run_dir: str = "runs/lessons") -> Path:
 def check_folder(parameter: str, given: str, folder: Path) -> None:
     """Raise ValueError unless a folder can be written to, or could be once it is made; makes nothing itself."""
     try:
-        there = next(path for path in (folder, *folder.parents) if _is_there(path))
+        there = next(path for path in (folder, *folder.parents) if path.exists())
         if there.is_dir():
             why = "" if os.access(there, os.W_OK | os.X_OK) else "cannot be written to"
         else:
@@ -172,14 +172,6 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _is_there(path: Path) -> bool:
-    """Tell whether a path exists; unlike `Path.exists`, raise OSError for one that could not."""
-    with suppress(FileNotFoundError, NotADirectoryError):
-        path.stat()
-        return True
-    return False
 
 
 def _publish(temporary: Path, path: Path) -> None:

@@ -21,7 +21,7 @@ LAST_FEATURE_LAYER = "pool"
 class Architecture:
     """The published network's sizes: images `(height, width, 1)`, square kernels and pools, `classes` outputs."""
 
-    image_shape: tuple[int, int, int] = (28, 28, 1)
+    image_shape: tuple[int, ...] = (28, 28, 1)
     classes: int = 5
     filters: int = 32
     kernel_size: int = 3

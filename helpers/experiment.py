@@ -105,12 +105,12 @@ def compare(
             if network:
                 rows.append(network.row)
                 bar.update()
-            trained: dict[int | str, list[Row]] = {budget: [] for budget in plan.labels_per_class}
+            trained = []
             for row, predicted in _with_seed(networks, strategies, plan.labels_per_class, target, seed, network):
-                trained[row["labels_per_class"]].append(row)
+                trained.append(row)
                 probabilities[row["strategy"], row["labels_per_class"], seed] = predicted
                 bar.update()
-            rows += [row for at_budget in trained.values() for row in at_budget]
+            rows += sorted(trained, key=lambda row: plan.labels_per_class.index(row["labels_per_class"]))
     return Comparison(pd.DataFrame(rows), left_out, target, probabilities)
 
 
@@ -132,11 +132,8 @@ def _with_seed(
         for budget in budgets:
             images, cached = subsample(task.train, budget, seed), None  # the last set is gone before the next is made
             for strategy in alike:
-                uses_cache = strategy.freezes and networks.caches_features
-                if uses_cache and cached is None:
+                if strategy.freezes and networks.caches_features and cached is None:
                     cached = networks.extract(strategy, task, images, seed, source, test)
                     test = cached[1]
-                training, predicted = networks.train(
-                    strategy, task, images, seed, source, cached if uses_cache else None
-                )
+                training, predicted = networks.train(strategy, task, images, seed, source, cached)
                 yield result_row(task, strategy.name, budget, seed, networks.recipe, training, predicted), predicted

@@ -7,43 +7,29 @@ Images stay uint8 `(n, size, size, channels)`, one channel or three; a network r
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 
 Classes = tuple[int | str, ...]  # all of them numbers, or all of them names
 
 
-class Images(Protocol):
-    """What is indexed like an array of images or of feature maps, and need not be one."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Number, height, width and channels."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of a value."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, chosen: int | slice | np.ndarray, /) -> np.ndarray:
-        """Return those that an index, an array of them or a slice chooses, as an array."""
-
-
 class Picked:
     """Some images of an array, in any order, without a copy of them: an index, an array of them or a slice copies."""
 
-    def __init__(self, images: Images, indices: np.ndarray) -> None:
-        self.of, self.indices, self.dtype = images, indices, images.dtype
-        self.shape = (len(indices), *images.shape[1:])
+    def __init__(self, images: "Images", indices: np.ndarray) -> None:
+        self.of, self.indices = images, indices
+        self.dtype: np.dtype = images.dtype
+        self.shape: tuple[int, ...] = (len(indices), *images.shape[1:])
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, chosen: int | slice | np.ndarray, /) -> np.ndarray:
+    def __getitem__(self, chosen: int | slice | np.ndarray) -> np.ndarray:
         """Return the images themselves."""
         return self.of[self.indices[chosen]]
+
+
+Images = np.ndarray | Picked
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,9 @@ class Task:
     test: Split
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def image_shape(self) -> tuple[int, ...]:
         """Height, width and channels of one image."""
-        height, width, channels = self.train.images.shape[1:]
-        return height, width, channels
+        return self.train.images.shape[1:]
 
     @property
     def fingerprint(self) -> str:

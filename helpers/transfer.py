@@ -19,7 +19,7 @@ import pandas as pd
 
 from helpers import artefacts, cnn
 from helpers.cnn import Architecture
-from helpers.images import Images, Split, fingerprint, listed
+from helpers.images import Images, Picked, Split, fingerprint, listed
 from helpers.tasks import Task
 from helpers.training import Recipe, Trainer, Training, predict
 
@@ -153,19 +153,16 @@ class Features(Split):
             raise ValueError(f"features: these are {self.images.dtype} and {dtype} was asked for; extract them again")
 
 
-class FeaturesOnDemand:
-    """An array of feature maps that are computed each time when some of them are asked for."""
+class FeaturesOnDemand(Picked):
+    """The feature maps of some images, computed each time when some of them are asked for."""
 
     def __init__(self, extractor: "keras.Model", images: Images, dtype: str) -> None:
-        self.extractor, self.of, self.dtype = extractor, images, np.dtype(dtype)
-        self.shape = (len(images), *extractor.output_shape[1:])
+        super().__init__(images, np.arange(len(images)))
+        self.extractor, self.dtype, self.shape = extractor, np.dtype(dtype), (len(images), *extractor.output_shape[1:])
 
-    def __len__(self) -> int:
-        return len(self.of)
-
-    def __getitem__(self, chosen: int | slice | np.ndarray, /) -> np.ndarray:
-        """Return the maps of the images that an index array of any shape, or a slice, chooses."""
-        images = self.of[chosen]
+    def __getitem__(self, chosen: int | slice | np.ndarray) -> np.ndarray:
+        """Return the maps of the images that an index, an array of them of any shape, or a slice chooses."""
+        images = super().__getitem__(chosen)
         maps = predict(self.extractor, images.reshape(-1, *self.of.shape[1:]), self.dtype.name)
         return maps.reshape(*images.shape[:-3], *self.shape[1:])
 
@@ -307,7 +304,7 @@ class Networks:
         """Train a strategy on some of a task's training images; return the training and the probabilities for the
         test images.
 
-        `cached` is what `extract` returned for these images; it is called where features are needed and not given.
+        `cached` is what `extract` returned for these images; where features are needed and not given, it is called.
         What is drawn follows from `target_seed(seed)`.
         """
         trainer, draws = self.partly_frozen if strategy.freezes else self.whole, target_seed(seed)

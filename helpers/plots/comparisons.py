@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import cycle
-from typing import Literal, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -13,30 +12,14 @@ from matplotlib.ticker import LogLocator
 from helpers.plots.figures import STYLES, Style, as_designed, described, new_figure
 from helpers.transfer import STRATEGIES
 
-
-class LabelPlace(TypedDict):
-    """Where Matplotlib writes a text beside a point: points away from it, and which side of the text is there."""
-
-    xytext: tuple[float, float]
-    ha: Literal["left", "center", "right"]
-    va: Literal["bottom", "center", "top"]
-
-
 # Where the budget stands beside a strategy's points, and on which side its name beside the first, so that points close
 # to each other keep their labels apart: strategies that train all layers to the right, the others above, below or left.
-RIGHT: tuple[LabelPlace, ...] = (
-    {"xytext": (6, -8), "ha": "left", "va": "center"},
-    {"xytext": (7, 5), "ha": "left", "va": "center"},
-)
-AROUND: tuple[LabelPlace, ...] = (
-    {"xytext": (0, 6), "ha": "center", "va": "bottom"},
-    {"xytext": (0, -6), "ha": "center", "va": "top"},
-    {"xytext": (-7, -3), "ha": "right", "va": "center"},
-)
 NAMED_AT_THE_RIGHT = [name for name, strategy in STRATEGIES.items() if not strategy.freezes]
-BUDGET_LABELS = dict(zip(NAMED_AT_THE_RIGHT, cycle(RIGHT), strict=False)) | dict(
-    zip((name for name in STRATEGIES if name not in NAMED_AT_THE_RIGHT), cycle(AROUND), strict=False)
-)
+PLACES = {
+    "right": cycle([((6, -8), "left", "center"), ((7, 5), "left", "center")]),
+    "around": cycle([((0, 6), "center", "bottom"), ((0, -6), "center", "top"), ((-7, -3), "right", "center")]),
+}
+BUDGET_LABELS = {name: next(PLACES["right" if name in NAMED_AT_THE_RIGHT else "around"]) for name in STRATEGIES}
 
 
 @as_designed
@@ -88,7 +71,8 @@ def accuracy_by_seconds(summary: pd.DataFrame, one_off: bool = False) -> Figure:
         axis.plot(rows[column], 100 * rows["accuracy"], label=strategy, markersize=6, **STYLES[strategy])
         for _, row in rows.iloc[1:].iterrows():
             place, budget = (row[column], 100 * row["accuracy"]), str(row["labels_per_class"])
-            axis.annotate(budget, place, textcoords="offset points", fontsize=8, **BUDGET_LABELS[strategy])
+            beside, ha, va = BUDGET_LABELS[strategy]
+            axis.annotate(budget, place, beside, textcoords="offset points", fontsize=8, ha=ha, va=va)
     axis.set_xscale("log")
     axis.margins(0.1)
     first = summary.drop_duplicates("strategy")

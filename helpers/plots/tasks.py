@@ -53,8 +53,7 @@ def class_counts(tasks: Sequence[Task]) -> Figure:
         "validation": {"color": "#56B4E9"},
         "test": {"facecolor": "#DDDDDD", "edgecolor": "#666666", "hatch": "//"},  # to stand apart in grey
     }
-    totals: list[int] = []
-    height = 0.0
+    totals, height = list[int](), 0.0
     for axis, task in zip(axes, tasks, strict=True):
         bottom = np.zeros(len(task.classes), int)
         for (name, style), part in zip(styles.items(), (task.train, task.validation, task.test), strict=True):

@@ -140,19 +140,9 @@ def sweep(
         if dry_run:
             click.echo(sweep.table(planned, before).to_string())
             return
-        try:
-            if missing:
+        if missing:
+            with _early_end_reported(planned):
                 _run_sweep(planned, scheduler, workers, retries, timeout)
-        except ValueError as error:
-            raise BadInput(str(error)) from error
-        except OSError as error:  # the scheduler is gone, the disk is full
-            with suppress(OSError):
-                _report_sweep(planned)
-            raise click.ClickException(f"{error}; the same command goes on") from error
-        except SystemExit:
-            _report_sweep(planned)
-            click.echo("\nInterrupted. The same command goes on", err=True)
-            raise
         if failed := _report_sweep(planned):
             first, count = failed[0], len(failed)
             raise click.ClickException(f"{count} of {len(planned.runs)} runs failed, {first['name']}: {first['error']}")
@@ -167,6 +157,23 @@ def _bad_input_in_one_line() -> Iterator[None]:
         yield
     except (ValueError, DownloadError, OSError) as error:
         raise BadInput(str(error)) from error
+
+
+@contextmanager
+def _early_end_reported(planned: "Sweep") -> Iterator[None]:
+    """Report what a sweep has got if it cannot go on or is stopped, and say so in one line."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    except OSError as error:  # the scheduler is gone, the disk is full
+        with suppress(OSError):
+            _report_sweep(planned)
+        raise click.ClickException(f"{error}; the same command goes on") from error
+    except SystemExit:
+        _report_sweep(planned)
+        click.echo("\nInterrupted. The same command goes on", err=True)
+        raise
 
 
 def _run_sweep(planned: "Sweep", scheduler: str | None, workers: int | None, retries: int, timeout: int | None) -> None:

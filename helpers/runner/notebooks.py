@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from helpers.artefacts import REPOSITORY, write_text
@@ -204,17 +205,11 @@ def _whole_files() -> str:
     """
     from papermill.iorw import papermill_io
 
-    class WholeFiles:
-        """Writes what papermill's own handler, for paths without a scheme, would write in place."""
-
-        def write(self, text: str, path: str) -> None:
-            write_text(Path(path.removeprefix(scheme)), text)
-
-        def pretty_path(self, path: str) -> str:
-            return path.removeprefix(scheme)
+    def write(text: str, path: str) -> None:
+        write_text(Path(path.removeprefix(scheme)), text)
 
     scheme = "file://"
-    papermill_io.register(scheme, WholeFiles())
+    papermill_io.register(scheme, SimpleNamespace(write=write, pretty_path=str))
     return scheme
 
 

@@ -248,10 +248,9 @@ def execute(
         **settings,
         "environment": {**settings["environment"], **carried},
     }
-    digest = _sha256(json.dumps(payload, default=_sha256).encode())  # bytes count by their own
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
         # A task, as scattered data would be lost with its worker; the runs carry no more than its key.
-        sent: Future[dict[str, Any]] = client.submit(dict, payload, key=f"payload-{digest}")
+        sent: Future[dict[str, Any]] = client.submit(dict, payload)
         keys, given = [f"run-{name}" for name in runs], [sweep.runs[name] for name in runs]
         futures = client.map(run_notebook, given, payload=sent, key=keys, retries=retries)
     ended = as_completed(futures, with_results=True, raise_errors=False)
