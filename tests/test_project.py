@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import lock
+import mutations
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -97,6 +98,12 @@ def test_binder_uses_the_same_environment():
     link = ROOT / "binder" / "environment.yml"
     assert link.is_symlink() and link.resolve() == ROOT / "environment.yml"
     assert (ROOT / "binder" / "postBuild").stat().st_mode & 0o111, "repo2docker runs it, so it is executable"
+
+
+@pytest.mark.parametrize("fault", mutations.FAULTS, ids=lambda fault: fault.name)
+def test_every_fault_that_mutations_tries_still_has_its_place(fault: mutations.Fault):
+    source = (ROOT / "helpers" / f"{fault.module}.py").read_text(encoding="utf-8")
+    assert source.count(fault.old) == 1
 
 
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)

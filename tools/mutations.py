@@ -37,7 +37,7 @@ class Fault:
 
 FAULTS = [
     Fault(
-        "labels not shifted", "tasks", "[split.labels == original] = new", "[split.labels == original] = original", "01"
+        "labels not shifted", "tasks", "[split.labels == position] = new", "[split.labels == position] = position", "01"
     ),
     Fault(
         "target images in the source task",
@@ -49,15 +49,15 @@ FAULTS = [
     Fault(
         "validation images left in training",
         "tasks",
-        "train=Split(known.images[train], known.labels[train])",
-        "train=known",
+        "train=split(dataset.train.images, known[train], labels[train])",
+        "train=split(dataset.train.images, known, labels)",
         "01",
     ),
     Fault(
         "test split used for validation",
         "tasks",
-        "validation=Split(known.images[validation], known.labels[validation])",
-        "validation=_of_classes(dataset.test, classes)",
+        "validation=split(dataset.train.images, known[validation], labels[validation])",
+        "validation=split(dataset.test.images, tested, test_labels)",
         "01",
     ),
     Fault("images scaled twice", "cnn", "Rescaling(1 / 255,", "Rescaling(1 / 255**2,", "02 03"),
@@ -79,8 +79,8 @@ FAULTS = [
     Fault(
         "features from an untrained network",
         "transfer",
-        "        start_weights(self.extractor, strategy, target_seed(seed), source)\n        return",
-        '        start_weights(self.extractor, STRATEGIES["scratch"], target_seed(seed), source)\n        return',
+        "start_weights(self.extractor, strategy, target_seed(seed), source)",
+        'start_weights(self.extractor, STRATEGIES["scratch"], target_seed(seed), source)',
         "04",
     ),
     Fault(
@@ -102,21 +102,19 @@ FAULTS = [
     Fault(
         "accuracy on the training split",
         "tasks",
-        "test=_of_classes(dataset.test, classes)",
-        "test=_of_classes(dataset.train, classes)",
+        "test=split(dataset.test.images, tested, test_labels)",
+        "test=split(dataset.train.images, known, labels)",
         "01",
     ),
-    Fault("interval with n instead of n - 1", "statistics", "stats.sem(values)", "stats.sem(values, ddof=0)", "05"),
+    Fault("interval with n instead of n - 1", "statistics", "stats.sem(numbers)", "stats.sem(numbers, ddof=0)", "05"),
     Fault(
         "figure names shifted labels",
         "plots/tasks",
-        '"labels": [str(label) for label in task.classes]',
-        '"labels": [str(label) for label in range(len(task.classes))]',
+        "below, beside = name_classes(axis.xaxis, task.classes)",
+        "below, beside = name_classes(axis.xaxis, range(len(task.classes)))",
         "03",
     ),
-    Fault(
-        "two colours swapped", "plots/figures", '"frozen": {"color": "#0072B2"', '"frozen": {"color": "#E69F00"', "05"
-    ),
+    Fault("two colours swapped", "plots/figures", '"#0072B2", "marker": "s"', '"#E69F00", "marker": "s"', "05"),
     Fault(
         "two names swapped in the table",
         "statistics",
