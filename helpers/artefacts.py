@@ -83,7 +83,7 @@ def lock(parameter: str, folder: Path) -> Iterator[None]:
 
 def provenance(**values: Any) -> dict[str, Any]:
     """Return what an artefact is made from: the given values, package versions, and the code that makes it."""
-    code = _checksum({module: CODE[module] for module in MAKERS})
+    code = checksum({module: CODE[module] for module in MAKERS})
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
     origin: dict[str, Any] = json.loads(json.dumps({**values, "versions": versions, "code": code}))
     return origin
@@ -99,10 +99,10 @@ def load(folder: Path, kind: str, origin: dict[str, Any]) -> tuple[Path, dict[st
         return None
     try:
         manifest = json.loads(path.read_text())
-        checksum = manifest.pop("checksum")
+        recorded = manifest.pop("checksum")
         content = folder / manifest["file"]
         facts = manifest["facts"]
-        intact = manifest["provenance"] == origin and checksum == _checksum(manifest)
+        intact = manifest["provenance"] == origin and recorded == checksum(manifest)
         intact = intact and sha256(content) == manifest["sha256"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         intact = False
@@ -130,7 +130,7 @@ def save(
         temporary.unlink(missing_ok=True)
     manifest = {"file": content.name, "sha256": digest, "provenance": origin, "facts": facts}
     manifest = json.loads(json.dumps(manifest))  # as a reader gets it, for the checksum
-    manifest["checksum"] = _checksum(manifest)
+    manifest["checksum"] = checksum(manifest)
     write_text(_manifest_path(folder, kind, origin), json.dumps(manifest, indent=1))
     return content
 
@@ -174,6 +174,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def checksum(values: Any) -> str:
+    """Return the SHA-256 of values as JSON, what JSON lacks as text."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
 def _publish(temporary: Path, path: Path) -> None:
     """Put a finished file in its place: flushed to disk first, then renamed, which no reader can see half done."""
     with temporary.open("r+b") as stream:  # Windows flushes only what may be written to
@@ -182,8 +187,4 @@ def _publish(temporary: Path, path: Path) -> None:
 
 
 def _manifest_path(folder: Path, kind: str, origin: dict[str, Any]) -> Path:
-    return folder / f"{kind}-{_checksum(origin)[:16]}.json"
-
-
-def _checksum(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return folder / f"{kind}-{checksum(origin)[:16]}.json"

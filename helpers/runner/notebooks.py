@@ -1,7 +1,6 @@
 """Notebooks: find a lesson or one's own, read its parameters, execute it in a kernel of its own, stop on a signal."""
 
 import ast
-import hashlib
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from helpers.artefacts import REPOSITORY, write_text
+from helpers.artefacts import REPOSITORY, checksum, write_text
 
 LESSONS = REPOSITORY / "notebooks"
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # a kernel's
@@ -91,7 +90,7 @@ def defaults(path: Path) -> dict[str, Any]:
 def fingerprint(path: Path) -> str:
     """Return the SHA-256 of what a notebook executes: its code cells with their tags, without outputs and prose."""
     cells = [("".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in code_cells(path)]
-    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
+    return checksum(cells)
 
 
 def named_files(notebook: Path) -> Iterator[tuple[str, Path]]:

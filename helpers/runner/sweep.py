@@ -21,7 +21,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.artefacts import read_results, write_text
+from helpers.artefacts import checksum, read_results, write_text
 from helpers.datasets import is_path
 from helpers.files import folder_sha256
 from helpers.runner import notebooks, parameters
@@ -91,7 +91,7 @@ def plan(
         name: [value] for name, value in defaults.items() if _names_file(value) and name not in choices
     } | choices
     files = _data_files(choices, defaults)
-    digests = {path: _sha256(data) for path, data in files.items()}
+    digests = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
     digests |= {folder: folder_sha256(Path(folder)) for folder in folders}
     content, beside = _content(notebook)
     runs = {}
@@ -277,7 +277,7 @@ def _content(notebook: Notebook) -> tuple[str, dict[str, bytes]]:
     if notebook.number:
         return content, {}
     beside = {name: path.read_bytes() for name, path in notebooks.named_files(notebook.path)}
-    return _sha256(json.dumps([content, beside], default=_sha256).encode()) if beside else content, beside
+    return checksum([content, beside]) if beside else content, beside
 
 
 def _name(content: str, defaults: Mapping[str, Any], passed: Mapping[str, Any], digests: Mapping[str, str]) -> str:
@@ -289,7 +289,7 @@ def _name(content: str, defaults: Mapping[str, Any], passed: Mapping[str, Any], 
     words = [f"{name}={as_text(value)[-24:]}" for name, value in values.items() if value != defaults[name]]
     label = re.sub(r"[^\w.=+,-]+", "_", ",".join(words) or "defaults", flags=re.ASCII)  # one byte each in a file's name
     origin = [content, {name: [value, digests.get(as_text(value))] for name, value in values.items()}]
-    return f"{label[:120]}-{_sha256(json.dumps(origin, sort_keys=True, default=str).encode())[:12]}"
+    return f"{label[:120]}-{checksum(origin)[:12]}"
 
 
 def _identity(sweep: Sweep) -> dict[str, Any]:
@@ -361,7 +361,3 @@ def _write(sweep: Sweep, name: str, outcome: dict[str, Any]) -> dict[str, Any]:
         write_text(sweep.out / "runs" / f"{name}.ipynb", notebook)
     write_text(sweep.out / "runs" / f"{name}.json", json.dumps(record, indent=1, default=str))
     return record
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -3,8 +3,6 @@
 A worker needs this package and no shared folder: the notebook and the data files arrive as bytes.
 """
 
-import hashlib
-import json
 import tempfile
 import threading
 import time
@@ -14,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from helpers import __version__
-from helpers.artefacts import CODE
+from helpers.artefacts import CODE, checksum
 from helpers.runner import notebooks
 from helpers.runner.notebooks import CellError, Notebook
 from helpers.runner.parameters import as_text
 
-VERSION = f"{__version__}+{hashlib.sha256(json.dumps(CODE).encode()).hexdigest()[:12]}"  # of this code: edits count
+VERSION = f"{__version__}+{checksum(CODE)[:12]}"  # of this code: edits count
 
 
 class RunError(RuntimeError):
