@@ -5,7 +5,6 @@ and nbconvert into the HTML.
 """
 
 import functools
-import itertools
 import textwrap
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -34,16 +33,12 @@ class Style(TypedDict, total=False):
 
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; marker and line tell the strategies apart in grey.
-LOOKS: tuple[Style, ...] = (  # one for each strategy, in their order, and two to spare
-    {"color": "#000000", "marker": "o", "linestyle": "-"},
-    {"color": "#0072B2", "marker": "s", "linestyle": "-"},
-    {"color": "#009E73", "marker": "^", "linestyle": "--"},
-    {"color": "#E69F00", "marker": "D", "linestyle": ":"},
-    {"color": "#CC79A7", "marker": "v", "linestyle": "-."},
-    {"color": "#D55E00", "marker": "P", "linestyle": "--"},
-    {"color": "#56B4E9", "marker": "X", "linestyle": ":"},
-)
-STYLES = dict(zip(STRATEGIES, itertools.cycle(LOOKS), strict=False))
+COLOURS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#56B4E9")  # two more than strategies
+MARKERS, LINES = "os^DvPX", ("-", "-", "--", ":", "-.", "--", ":")
+STYLES = {
+    name: Style(color=color, marker=marker, linestyle=line)
+    for name, color, marker, line in zip(STRATEGIES, COLOURS, MARKERS, LINES, strict=False)
+}
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
 WIDTH = 8.0  # inches
 
