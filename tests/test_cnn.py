@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from refusals import refused
+from small import SMALL
 
 from helpers import cnn
 from helpers.backend import keras
 from helpers.cnn import Architecture
 from helpers.images import Dataset
 
-SMALL = Architecture(image_shape=(8, 8, 1), filters=4, dense_units=16)
 LEARNT = ("conv1", "conv2", "dense1", "scores")  # the layers that have weights
 
 

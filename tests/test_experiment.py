@@ -10,18 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from refusals import refused
+from small import ADAM, SMALL
 
 from helpers import experiment, statistics
-from helpers.cnn import Architecture
 from helpers.experiment import Comparison, Plan
 from helpers.images import Dataset
 from helpers.tasks import Task, subsample
-from helpers.training import Recipe
 from helpers.transfer import Networks
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras on NumPy
-SMALL = Architecture(image_shape=(8, 8, 1), filters=4, dense_units=16)
-ADAM = Recipe(optimizer="adam", learning_rate=3e-3, batch_size=32, epochs=1, min_updates=20)
 PLAN = Plan([5, 6, 7, 8, 9], [0, 1, 2, 3, 4], labels_per_class=[5, "all"], seeds=[0, 1])
 FIVE = ["scratch", "frozen", "fine-tuned", "random-frozen", "reused-head"]
 

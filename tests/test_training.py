@@ -10,16 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refused
+from small import ADAM, SMALL, without_dropout
 
 from helpers import cnn, training
 from helpers.backend import keras
-from helpers.cnn import Architecture
 from helpers.images import Split
 from helpers.tasks import Task, subsample
 from helpers.training import Recipe, Trainer
-
-SMALL = Architecture(image_shape=(8, 8, 1), filters=4, dense_units=16)
-ADAM = Recipe(optimizer="adam", learning_rate=3e-3, batch_size=32, epochs=1, min_updates=20)
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +35,6 @@ def trainer() -> Trainer:
 def sure_trainer() -> Trainer:
     """Compile one without dropout."""
     return Trainer(without_dropout(cnn.build_cnn(SMALL)), ADAM)
-
-
-def without_dropout(model: keras.Model) -> keras.Model:
-    for name in ("dropout1", "dropout2"):
-        model.get_layer(name).rate = 0.0
-    return model
 
 
 def losses(trainer: Trainer, split: Split, seed: int = 0, **options: object) -> np.ndarray:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from refusals import refused
+from small import ADAM, SMALL, without_dropout
 
 from helpers import artefacts, cnn, training, transfer
 from helpers.backend import keras
@@ -19,8 +20,6 @@ from helpers.tasks import Task, split_tasks, subsample
 from helpers.training import Recipe, Training
 from helpers.transfer import STRATEGIES, Networks, Pretrained
 
-SMALL = Architecture(image_shape=(8, 8, 1), filters=4, dense_units=16)
-ADAM = Recipe(optimizer="adam", learning_rate=3e-3, batch_size=32, epochs=1, min_updates=20)
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras on NumPy
 FRESH = 7  # the seed of what a strategy draws; pretraining has seed 0
 
@@ -46,12 +45,6 @@ def source(tasks: tuple[Task, Task], networks: Networks, source_folder: Path) ->
 def images(tasks: tuple[Task, Task]) -> Split:
     """Take 20 images of each of the digits 0-4."""
     return subsample(tasks[1].train, 20)
-
-
-def without_dropout(model: keras.Model) -> keras.Model:
-    for name in ("dropout1", "dropout2"):
-        model.get_layer(name).rate = 0.0
-    return model
 
 
 def frozen_network() -> keras.Model:
