@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -538,7 +537,7 @@ def served(working_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setattr(datasets, "KERAS_DATASETS", f"http://127.0.0.1:{server.server_port}/")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         yield lambda content, length: answer.update(content=content, length=length)
@@ -656,9 +655,12 @@ def check_finished(folder: str) -> None:
     assert len(Path(folder, "results.csv").read_text().splitlines()) == 13
 
 
-def check_stop(process: subprocess.Popen, number: int) -> None:
+def check_stop(course: Path, number: int, *arguments: str) -> None:
     """Stop a run whose lesson hangs; it must say so, and leave a notebook that can be read and no kernel."""
+    Path("trap").write_text(HANG)
+    process = start(course, *arguments)
     kernel = hung_kernel()
+    Path("trap").write_text("raise KeyError")  # for a second run, which should not come so far
     time.sleep(0.5)  # what the cell has printed is under way
     second = run("--resume", "run")
     assert second.exit_code == 2
@@ -680,10 +682,9 @@ def check_stop(process: subprocess.Popen, number: int) -> None:
 @covers("a run that is still at work")
 def test_a_run_that_is_stopped_leaves_no_kernel_and_can_go_on_but_not_twice_at_once(course):
     save_npz("own.npz")
-    Path("trap").write_text(HANG)
-    check_stop(start(course, *TRAPPED), signal.SIGINT)
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        check_stop(start(course, "--resume", "run"), number)
+    check_stop(course, signal.SIGINT, *TRAPPED)
+    check_stop(course, signal.SIGTERM, "--resume", "run")
+    check_stop(course, signal.SIGKILL, "--resume", "run")
     Path("trap").unlink()
     check_finished("run")
 
