@@ -6,13 +6,15 @@ initial weights, the images drawn for a budget, the order of batches, dropout.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from helpers.artefacts import load, provenance, save
 from helpers.cnn import Architecture
 from helpers.images import Dataset
 from helpers.tasks import Task, check_budget, check_seed, split_tasks, subsample
@@ -87,7 +89,8 @@ def compare(
     """Train every strategy at every label budget with every seed, on the target task, and test each trained network
     once.
 
-    Pretraining runs once per seed, or is taken from the run folder; its row is `scratch` on the source task.
+    Pretraining runs once per seed; its row is `scratch` on the source task. What the run folder has of an earlier
+    comparison is taken from there.
     `architecture.classes` is set from the plan. The largest thing in memory is one set of cached features.
     """
     tasks = plan.check(dataset)
@@ -106,7 +109,9 @@ def compare(
                 rows.append(network.row)
                 bar.update()
             trained = []
-            for row, predicted in _with_seed(networks, strategies, plan.labels_per_class, target, seed, network):
+            for row, predicted in _with_seed(
+                networks, strategies, plan.labels_per_class, target, seed, network, folder
+            ):
                 trained.append(row)
                 probabilities[row["strategy"], row["labels_per_class"], seed] = predicted
                 bar.update()
@@ -121,19 +126,30 @@ def _with_seed(
     task: Task,
     seed: int,
     source: Pretrained | None,
+    folder: Path,
 ) -> Iterator[tuple[Row, np.ndarray]]:
     """Yield each strategy's result row and test probabilities at each budget.
 
-    Strategies with the same frozen features share their extraction; all budgets share that of the test images.
+    Strategies with the same frozen features share their extraction; all budgets share that of the test images. Each
+    training is kept in the run folder, and the same one is taken from there another time.
     """
+    shared = {"images": task.fingerprint, "classes": task.classes, "seed": seed, "frozen_convs": networks.frozen_convs}
+    shared |= {"architecture": asdict(networks.architecture), "recipe": asdict(networks.recipe)}
     for kind in ("random", "pretrained"):  # one kind at a time, so that only one set of features is in memory
         alike = [strategy for strategy in strategies if strategy.start == kind]
         cached = test = None
         for budget in budgets:
             images, cached = subsample(task.train, budget, seed), None  # the last set is gone before the next is made
             for strategy in alike:
+                used = source.file if source and kind == "pretrained" else None
+                origin = provenance(**shared, strategy=strategy.name, labels_per_class=budget, source=used)
+                if kept := load(folder, "training", origin):
+                    yield kept[1]["row"], np.load(kept[0])
+                    continue
                 if strategy.freezes and networks.caches_features and cached is None:
                     cached = networks.extract(strategy, task, images, seed, source, test)
                     test = cached[1]
                 training, predicted = networks.train(strategy, task, images, seed, source, cached)
-                yield result_row(task, strategy.name, budget, seed, networks.recipe, training, predicted), predicted
+                row = result_row(task, strategy.name, budget, seed, networks.recipe, training, predicted)
+                save(folder, "training", origin, ".npy", partial(np.save, arr=predicted), row=row)
+                yield row, predicted

@@ -99,6 +99,29 @@ def test_only_those_who_use_pretraining_or_extraction_pay_for_it(compared: Compa
         assert (row["extract_seconds"] > 0) == (row["strategy"] in ("frozen", "random-frozen", "reused-head"))
 
 
+def test_what_was_trained_before_is_not_trained_again(digits: Dataset, run_folder: Path, monkeypatch):
+    trained, train = [], Networks.train
+
+    def watched(networks, strategy, *arguments):
+        trained.append(strategy.name)
+        return train(networks, strategy, *arguments)
+
+    monkeypatch.setattr(Networks, "train", watched)
+    plan = replace(PLAN, seeds=[1], labels_per_class=[5], strategies=["scratch", "frozen"])
+    first = experiment.compare(digits, plan, SMALL, ADAM, run_folder, progress=False)
+    assert trained == ["scratch", "frozen"]
+    more = replace(plan, strategies=["scratch", "frozen", "random-frozen"])
+    again = experiment.compare(digits, more, SMALL, ADAM, run_folder, progress=False)
+    assert trained == ["scratch", "frozen", "random-frozen"]
+    kept = again.results[again.results["strategy"] != "random-frozen"].sort_values("strategy")
+    pd.testing.assert_frame_equal(kept.reset_index(drop=True), first.results.sort_values("strategy", ignore_index=True))
+    for key, probabilities in first.probabilities.items():
+        np.testing.assert_array_equal(again.probabilities[key], probabilities)
+    experiment.compare(digits, plan, SMALL, replace(ADAM, learning_rate=0.02), run_folder, progress=False)
+    experiment.compare(digits, replace(plan, seeds=[2]), SMALL, ADAM, run_folder, progress=False)
+    assert len(trained) == 7  # another recipe, or another seed, is another training
+
+
 def test_the_same_again_gives_the_same_errors_whatever_else_is_compared(
     compared: Comparison, digits: Dataset, run_folder: Path
 ):

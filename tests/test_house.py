@@ -90,8 +90,8 @@ def test_of_the_runner_only_the_parameters_know_networks():
 # Code that decides a result
 
 
-def test_an_artefact_is_made_by_the_strategies_module_and_all_that_it_imports():
-    makers, waiting = set(), ["transfer", "backend"]  # `backend` is imported where Keras is needed
+def test_an_artefact_is_made_by_the_comparison_and_all_that_it_imports():
+    makers, waiting = set(), ["experiment", "backend"]  # `backend` is imported where Keras is needed
     while waiting:
         module = waiting.pop()
         makers.add(module)
