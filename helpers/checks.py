@@ -194,6 +194,25 @@ def freeze_head(answer: Callable[["keras.Model"], None]) -> str | None:
     return None
 
 
+@exercise("0 becomes -1, 255 becomes 1, and what lies between keeps its place between them")
+def rescaled(answer: Callable[[np.ndarray], np.ndarray]) -> str | None:
+    """Check a function from pixels of 0 to 255 to numbers from -1 to 1."""
+    pixels = np.array([0, 51, 255], np.uint8)
+    value = answer(pixels)
+    if value is None:
+        return _NOTHING
+    given = np.asarray(value, float)
+    if np.allclose(given, pixels / 127.5 - 1):
+        return None
+    if np.allclose(given, pixels / 255):
+        return "that goes from 0 to 1, as our own network has it; MobileNet expects its black at -1"
+    if np.allclose(given, pixels / 255 - 0.5):
+        return "the middle is right, but it goes from -0.5 to 0.5 only"
+    if np.allclose(given, (pixels - np.uint8(127)) / 127.5):
+        return "pixels are uint8: below zero they start again at 255, so make them floats before you subtract"
+    return f"the pixels {pixels.tolist()} become {np.round(given, 2).tolist()}"
+
+
 @exercise("subtract seed by seed first, then hand the differences to interval")
 def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequence[float]) -> str | None:
     """Check the mean difference `one - other`, paired by seed, with its 95 % interval: (mean, low, high)."""

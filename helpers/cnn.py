@@ -103,7 +103,8 @@ def initialize(model: "keras.Model", seed: int) -> None:
         for role in ("kernel", "bias"):
             variable = getattr(layer, role, None)
             if variable is not None:
-                initializer = getattr(layer, f"{role}_initializer")
+                own = role if hasattr(layer, f"{role}_initializer") else "depthwise"  # as such a layer calls it
+                initializer = getattr(layer, f"{own}_initializer")
                 config = initializer.get_config()
                 if "seed" in config:
                     config["seed"] = zlib.crc32(f"{seed} {layer.name} {role}".encode())

@@ -1,8 +1,11 @@
-"""A dataset, by name or by the path of a file or folder."""
+"""A dataset, by name or by the path of a file or folder, and what has to be downloaded for it."""
 
 import hashlib
 import os
+import tempfile
+import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,8 +32,22 @@ FASHION_MNIST_HASHES = {
 }
 
 
+ANTS_BEES = "https://download.pytorch.org/tutorial/hymenoptera_data.zip"
+ANTS_BEES_HASH = "sha256:fbc41b31d544714d18dd1230b1e2b455e1557766e13e67f9f5a7a23af7c02209"
+ANTS_BEES_FILES = "15d89271f257b89832a79a665d92fea577411e875ab6be14222a571af4b2b359"  # SHA-256 of what is in it
+PHOTO_SIZES = (32, 224)  # what MobileNet halves five times, and the size that it was trained at
+
+
 class DownloadError(RuntimeError):
-    """A dataset is not on this machine and could not be fetched."""
+    """The data or weights that a parameter names are not on this machine and could not be fetched."""
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(f"{parameter}: {message}")
+        self.parameter = parameter
+
+    def _render_traceback_(self) -> list[str]:
+        """Let IPython show this in one line: what went wrong is not in the code above."""
+        return [f"DownloadError: {self}"]
 
 
 def load_dataset(name: str = "mnist", image_size: int = 0) -> Dataset:
@@ -42,15 +59,39 @@ def load_dataset(name: str = "mnist", image_size: int = 0) -> Dataset:
     """
     files.check_size(image_size)
     if isinstance(name, str) and name in NAMED:
-        return replace(_resized(NAMED[name](), image_size), name=name)
+        return replace(resized(NAMED[name](), image_size), name=name)
     if not is_path(name):
         raise ValueError(f"dataset: {name!r} is not known; allowed are {listed(NAMED)} and {files.ALLOWED}")
     return files.read(Path(os.path.expanduser(str(name))), image_size)
 
 
+def load_photos(photos: str = "ants_bees", photo_size: int = 128) -> Dataset:
+    """Load `"ants_bees"`, the 397 photos of PyTorch's transfer learning tutorial, or a folder of images by its path.
+
+    All are cut to squares of `photo_size` pixels, 32 to 224. Raises ValueError for what `files.read` refuses and for a
+    folder with one class, DownloadError for photos that cannot be had.
+    """
+    folder = _ants_bees() if photos == "ants_bees" else Path(os.path.expanduser(str(photos)))
+    if not str(photos) or not folder.is_dir():
+        raise ValueError(f'photos: {photos!r} is no folder; give "ants_bees" or the path of a folder of images')
+    dataset = replace(files.read(folder, photo_size, "photos", PHOTO_SIZES), name=Path(photos).name)
+    if len(dataset.classes) < 2:
+        raise ValueError(f"photos: {photos!r} has the class {listed(dataset.classes)} only; give two or more folders")
+    return dataset
+
+
+def resized(dataset: Dataset, image_size: int) -> Dataset:
+    """Return a dataset whose images have this size, unless it is 0."""
+    train, test = (
+        Split(files.as_uint8(split.images[:], "an image", image_size), split.labels)
+        for split in (dataset.train, dataset.test)
+    )
+    return replace(dataset, train=train, test=test)
+
+
 def is_path(name: object) -> bool:
-    """Tell whether this is, or looks like, the path of a file or folder, and is not the name of a dataset."""
-    if not isinstance(name, str | Path) or not str(name) or name in NAMED:
+    """Tell whether this is, or looks like, the path of a file or folder, and is no name that a parameter knows."""
+    if not isinstance(name, str | Path) or not str(name) or name in {*NAMED, "ants_bees", "imagenet", "random"}:
         return False
     path = Path(os.path.expanduser(str(name)))
     return bool(path.suffix) or len(path.parts) > 1 or path.exists()
@@ -63,10 +104,16 @@ def duplicated_images(dataset: Dataset) -> int:
 
 
 def _mnist() -> Dataset:
-    """MNIST from `$MNIST_NPZ`, from Keras's cache, or from where Keras takes it; checked against the original."""
-    given = os.environ.get("MNIST_NPZ")
-    path = Path(os.path.expanduser(given)) if given else _fetch("mnist", "mnist.npz", MNIST_NPZ_HASH)
-    dataset = files.read(path, parameter="MNIST_NPZ" if given else "dataset")
+    """MNIST from `$MNIST_NPZ`, `$TRANSFER_TUTORIAL_DATA`, Keras's cache, or from where Keras takes it; its content is
+    checked against the original, as files of other writers differ.
+    """
+    if given := os.environ.get("MNIST_NPZ"):
+        parameter, path = "MNIST_NPZ", Path(os.path.expanduser(given))
+    elif (path := _given("mnist.npz")).is_file():
+        parameter = "TRANSFER_TUTORIAL_DATA"
+    else:
+        parameter, path = "dataset", _fetch_dataset("mnist", "mnist.npz", MNIST_NPZ_HASH)
+    dataset = files.read(path, parameter=parameter)
     arrays = {
         "x_train": dataset.train.images[:][..., 0],
         "y_train": np.array(dataset.classes)[dataset.train.labels],
@@ -76,8 +123,8 @@ def _mnist() -> Dataset:
     differing = [name for name, published in MNIST_SHA256.items() if _idx_sha256(arrays[name]) != published]
     if differing:
         raise ValueError(
-            f"MNIST_NPZ: {path.name!r} is not MNIST, {listed(differing)} differ(s) from the published database; "
-            "set it to a mnist.npz as Keras provides it, or pass the file's path as dataset"
+            f"{parameter}: {path.name!r} is not MNIST, {listed(differing)} differ(s) from the published database; "
+            "give a mnist.npz as Keras provides it, or pass the file's path as dataset"
         )
     return dataset
 
@@ -100,7 +147,7 @@ def _fashion_mnist() -> Dataset:
 
     arrays = {}
     for name, (file, known_hash) in FASHION_MNIST_HASHES.items():
-        content = gzip.decompress(_fetch("fashion_mnist", f"fashion-mnist/{file}", known_hash, url=file).read_bytes())
+        content = gzip.decompress(_fetch_dataset("fashion_mnist", f"fashion-mnist/{file}", known_hash).read_bytes())
         header, shape = (16, (-1, 28, 28)) if name.startswith("x") else (8, (-1,))
         arrays[name] = np.frombuffer(content, np.uint8, offset=header).reshape(shape)
     return _of_digits(**arrays)
@@ -140,45 +187,77 @@ def _of_digits(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_t
     return Dataset("", train, test, tuple(range(10)))
 
 
-def _resized(dataset: Dataset, image_size: int) -> Dataset:
-    """Return a dataset whose images have this size, unless it is 0."""
-    train, test = (
-        Split(files.as_uint8(split.images[:], "an image", image_size), split.labels)
-        for split in (dataset.train, dataset.test)
-    )
-    return replace(dataset, train=train, test=test)
+def fetch(
+    subfolder: str, file: str, url: str, parameter: str, what: str, instead: str, known_hash: str | None = None
+) -> Path:
+    """Return a file of `$TRANSFER_TUTORIAL_DATA`, if it is there by its published name; else of this subfolder of
+    Keras's cache, after fetching it there, with a progress bar, if it is missing or broken.
 
-
-def _fetch(dataset: str, file: str, known_hash: str, url: str | None = None) -> Path:
-    """Return a file of `$TRANSFER_TUTORIAL_DATA`, if it is there by its published name; else of Keras's dataset cache,
-    after fetching it there if it is missing or broken.
+    Raises DownloadError if it cannot be had: the `parameter` that asks for it, `what` it is, and what the user can do
+    `instead`.
     """
     import pooch
     import requests
 
-    if folder := os.environ.get("TRANSFER_TUTORIAL_DATA"):
-        given = Path(os.path.expanduser(folder)) / Path(file).name
-        if given.is_file():
-            if pooch.file_hash(str(given), known_hash.split(":")[0]) != known_hash.split(":")[1]:
-                raise ValueError(
-                    f"TRANSFER_TUTORIAL_DATA: {given.name!r} in this folder is not whole, or another file; give the "
-                    "published one"
-                )
-            return given
-    cache = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets"
+    given = _given(Path(file).name)
+    if given.is_file():
+        if known_hash and pooch.file_hash(str(given), known_hash.split(":")[0]) != known_hash.split(":")[1]:
+            raise ValueError(
+                f"TRANSFER_TUTORIAL_DATA: {given.name!r} in this folder is not whole, or another file; give the "
+                "published one"
+            )
+        return given
     pooch.get_logger().setLevel("WARNING")  # a notebook shows the progress bar, not the address
     try:
-        return Path(
-            pooch.retrieve(KERAS_DATASETS + (url or file), known_hash, fname=file, path=cache, progressbar=True)
-        )
+        return Path(pooch.retrieve(url, known_hash, fname=file, path=_cache(subfolder), progressbar=True))
     except (OSError, ValueError, requests.RequestException) as error:
-        wrong_hash = type(error) is ValueError
-        why = "what arrived is not whole, or another file" if wrong_hash else type(error).__name__
-        also = "MNIST_NPZ to a mnist.npz" if dataset == "mnist" else "TRANSFER_TUTORIAL_DATA to a folder with the files"
-        raise DownloadError(
-            f'dataset: "{dataset}" is not on this machine and could not be downloaded ({why}); '
-            f'set {also} that you have, or pass dataset="mnist_5k", which needs no download'
-        ) from None  # the library's own errors are long, and say no more
+        why = "what arrived is not whole, or another file" if type(error) is ValueError else type(error).__name__
+        message = f"{what} is not on this machine and could not be downloaded ({why}); {instead}"
+        raise DownloadError(parameter, message) from None  # the library's own errors are long, and say no more
+
+
+def _fetch_dataset(dataset: str, file: str, known_hash: str) -> Path:
+    """Fetch a file from where Keras takes its datasets."""
+    also = "MNIST_NPZ to a mnist.npz" if dataset == "mnist" else "TRANSFER_TUTORIAL_DATA to a folder with the files"
+    instead = f'set {also} that you have, or pass dataset="mnist_5k", which needs no download'
+    return fetch("datasets", file, KERAS_DATASETS + Path(file).name, "dataset", f'"{dataset}"', instead, known_hash)
+
+
+def _ants_bees() -> Path:
+    """Return the folder of the ants and bees, in `$TRANSFER_TUTORIAL_DATA` or unpacked into Keras's cache.
+
+    The files are checked wherever they are found, as archives around the same photos differ.
+    """
+    name, cache = "hymenoptera_data", _cache("datasets")
+    for folder in (_given(name), cache / name):
+        if folder.is_dir() and files.folder_sha256(folder) == ANTS_BEES_FILES:
+            return folder
+    archive = _given(f"{name}.zip")
+    if not archive.is_file():
+        instead = f"set TRANSFER_TUTORIAL_DATA to a folder that holds {name}.zip, or photos to a folder of your own"
+        archive = fetch("datasets", f"{name}.zip", ANTS_BEES, "photos", '"ants_bees"', instead, ANTS_BEES_HASH)
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as temporary:
+        with suppress(zipfile.BadZipFile), zipfile.ZipFile(archive) as opened:
+            opened.extractall(temporary)  # which never leaves this folder, whatever names the archive holds
+        unpacked = Path(temporary, name)
+        if not unpacked.is_dir() or files.folder_sha256(unpacked) != ANTS_BEES_FILES:
+            raise ValueError(
+                f"TRANSFER_TUTORIAL_DATA: {archive.name!r} in this folder is damaged or holds other files than the 398 "
+                "of PyTorch's tutorial; give the published one"
+            )
+        with suppress(OSError):  # another process was faster
+            unpacked.replace(cache / name)
+    return cache / name
+
+
+def _given(name: str) -> Path:
+    """Return where a file or folder is in `$TRANSFER_TUTORIAL_DATA`, if that is set and has it."""
+    return Path(os.path.expanduser(os.environ.get("TRANSFER_TUTORIAL_DATA") or os.devnull), name)
+
+
+def _cache(subfolder: str) -> Path:
+    return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / subfolder
 
 
 def _idx_sha256(array: npt.NDArray[np.uint8]) -> str:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,13 +42,13 @@ class _Refused(Exception):
     """What is wrong with a file or folder, in words that follow its name."""
 
 
-def read(path: Path, image_size: int = 0, parameter: str = "dataset") -> Dataset:
+def read(path: Path, image_size: int = 0, parameter: str = "dataset", sizes: tuple[int, int] = SIZES) -> Dataset:
     """Read a folder of images, an .npz or a .csv file, or raise ValueError with one sentence that says what is wrong.
 
-    All images get `image_size` pixels each way, 8 to 64; with 0 they stay as they are, and those of a folder get 32.
-    Of an image that is no square the central one is kept.
+    All images get `image_size` pixels each way, 8 to 64 unless other `sizes` are allowed; with 0 they stay as they are,
+    and those of a folder get 32. Of an image that is no square the central one is kept.
     """
-    check_size(image_size)
+    check_size(image_size, "image_size" if sizes == SIZES else "photo_size", sizes)
     path = Path(path)
     reader = {".npz": _read_npz, ".csv": _read_csv}.get(path.suffix.lower())
     try:
@@ -74,10 +75,12 @@ def folder_sha256(root: Path) -> str:
     return digest.hexdigest()
 
 
-def check_size(image_size: int) -> None:
-    """Raise ValueError unless this is 0 or a size that the network is made for."""
-    if type(image_size) is not int or not (image_size == 0 or SIZES[0] <= image_size <= SIZES[1]):
-        raise ValueError(f"image_size: {image_size!r} is neither 0 nor a whole number from {SIZES[0]} to {SIZES[1]}")
+def check_size(size: int, parameter: str = "image_size", sizes: tuple[int, int] = SIZES) -> None:
+    """Raise ValueError unless this is a size that the network is made for, or 0 as an `image_size`."""
+    as_they_are = parameter == "image_size" and size == 0
+    if type(size) is not int or not (as_they_are or sizes[0] <= size <= sizes[1]):
+        allowed = "neither 0 nor" if parameter == "image_size" else "not"
+        raise ValueError(f"{parameter}: {size!r} is {allowed} a whole number from {sizes[0]} to {sizes[1]}")
 
 
 def _read_folder(root: Path, size: int) -> Dataset:
@@ -102,7 +105,9 @@ def _read_folder(root: Path, size: int) -> Dataset:
     labels = np.array([-1 if why else place[file[level]] for file, why in zip(files, left_out, strict=True)])
     notes += _notes(files + outside, [*left_out, *["outside the class folders"] * len(outside)])
     in_test = np.array([file[:level] == test for file in files]) if test else _held_out(labels, digests)
-    return _dataset(root, pixels if any(coloured) else pixels[..., :1], labels, in_test, classes, notes)
+    dataset = _dataset(root, pixels if any(coloured) else pixels[..., :1], labels, in_test, classes, notes)
+    tested = np.flatnonzero((labels >= 0) & in_test)
+    return replace(dataset, test_files=tuple(root.joinpath(*files[position]) for position in tested))
 
 
 def _walk(root: Path) -> tuple[list[Parts], list[Parts]]:

@@ -7,6 +7,7 @@ Images stay uint8 `(n, size, size, channels)`, one channel or three; a network r
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -45,13 +46,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test images; label `i` of either means `classes[i]`. `notes` are sentences that a user must see."""
+    """Training and test images; label `i` of either means `classes[i]`. `notes` are sentences that a user must see,
+    `test_files` the files that the test images were read from, if they were files.
+    """
 
     name: str
     train: Split
     test: Split
     classes: Classes
     notes: tuple[str, ...] = ()
+    test_files: tuple[Path, ...] = ()
 
     @property
     def fingerprint(self) -> str:

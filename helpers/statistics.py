@@ -37,15 +37,15 @@ def accuracy_by_class(task: Task, probabilities: Sequence[np.ndarray], split: st
     return pd.Series([right[labels == label].mean() for label in range(len(task.classes))], pd.Index(task.classes))
 
 
-def summarize(results: pd.DataFrame) -> pd.DataFrame:
-    """Summarize the target task over seeds: one row per label budget and strategy, in the order of their appearance.
+def summarize(results: pd.DataFrame, task: str = "target") -> pd.DataFrame:
+    """Summarize a task over seeds: one row per label budget and strategy, in the order of their appearance.
 
     Columns: seeds; accuracy with low and high; difference to `scratch` in percentage points, paired by seed, with low
     and high; error ratio to `scratch`, paired on the log, with low and high; medians of the seconds: train_seconds of
     the updates alone, target_seconds with the extraction of features, total_seconds with pretraining too. Half an
     error is added to each count before a ratio is taken, so that it exists where a network makes none.
     """
-    target = results[results["task"] == "target"]
+    target = results[results["task"] == task]
     rows = []
     for (budget, strategy), trainings in target.groupby(["labels_per_class", "strategy"], sort=False):
         baseline = target[(target["labels_per_class"] == budget) & (target["strategy"] == "scratch")]

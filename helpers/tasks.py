@@ -70,6 +70,26 @@ def split_tasks(
     )
 
 
+def whole_task(name: str, dataset: Dataset) -> Task:
+    """Return the task to tell all classes of a dataset apart. All training images are to train on, so its validation
+    split is empty.
+
+    Raises ValueError for a class without an image in one of the two sets.
+    """
+    for split, kind in ((dataset.train, "training"), (dataset.test, "test")):
+        counts = np.bincount(split.labels, minlength=len(dataset.classes))
+        if without := [label for label, count in zip(dataset.classes, counts, strict=True) if not count]:
+            raise ValueError(f"{name}: {dataset.name} has no {kind} image of class {listed(without)}; give it some")
+    none = Split(dataset.train.images[:0], dataset.train.labels[:0])
+    return Task(name, dataset.classes, dataset.train, none, dataset.test)
+
+
+def budgets_for(split: Split, labels_per_class: Sequence[int | str]) -> list[int | str]:
+    """Return label budgets in their order, "all" in place of those larger than the smallest class, each once."""
+    smallest = int(np.bincount(split.labels).min())
+    return list(dict.fromkeys("all" if isinstance(b, int) and b > smallest else b for b in labels_per_class))
+
+
 def subsample(split: Split, labels_per_class: int | str, seed: int = 0) -> Split:
     """Keep `labels_per_class` images of each class, or all of them for `"all"`.
 

@@ -372,7 +372,8 @@ def result_row(
 
 
 def _extractor_fingerprint(model: "keras.Model") -> str:
-    return _fingerprint(*map(model.get_layer, cnn.CONVOLUTIONS))
+    ours = [layer for layer in model.layers if layer.name in cnn.CONVOLUTIONS]
+    return _fingerprint(*(ours or model.layers))
 
 
 def _fingerprint(*layers: "keras.Layer") -> str:

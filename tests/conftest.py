@@ -19,14 +19,23 @@ from helpers.tasks import Task, split_tasks
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CACHED = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets" / "mnist.npz"
-MNIST_AT_HAND = bool(os.environ.get("MNIST_NPZ")) or CACHED.is_file()
 NO_MNIST = "MNIST is not at hand: set MNIST_NPZ to a mnist.npz"
+WEIGHTS, PHOTOS = "mobilenet_2_5_224_tf_no_top.h5", "hymenoptera_data"
+DATA = Path(os.environ.get("TRANSFER_TUTORIAL_DATA") or os.devnull).expanduser().absolute()
+MNIST_AT_HAND = bool(os.environ.get("MNIST_NPZ")) or CACHED.is_file() or (DATA / "mnist.npz").is_file()
+PHOTOS_AT_HAND = all(
+    any(path.exists() for path in (DATA / name, DATA / f"{name}.zip", CACHED.parents[1] / kind / name))
+    for kind, name in (("models", WEIGHTS), ("datasets", PHOTOS))
+)
+NO_PHOTOS = f"lesson 06's files are not at hand: set TRANSFER_TUTORIAL_DATA to a folder with {WEIGHTS} and {PHOTOS}.zip"
 
 hypothesis.settings.register_profile("course", deadline=None, derandomize=True, database=None, max_examples=60)
 hypothesis.settings.load_profile("course")
 
 if os.environ.get("MNIST_NPZ"):  # the kernels of notebooks start in other folders
     os.environ["MNIST_NPZ"] = str(Path(os.environ["MNIST_NPZ"]).expanduser().absolute())
+if os.environ.get("TRANSFER_TUTORIAL_DATA"):
+    os.environ["TRANSFER_TUTORIAL_DATA"] = str(DATA)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,6 +56,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("mnist")
             if not MNIST_AT_HAND:
                 item.add_marker(pytest.mark.skip(reason=NO_MNIST))
+        runs_a_lesson = any(map(item.get_closest_marker, ("notebook", "browser", "memory")))
+        if runs_a_lesson and "06_pretrained_network" in item.nodeid:
+            item.add_marker("photos")
+        if item.get_closest_marker("photos") and not PHOTOS_AT_HAND:
+            item.add_marker(pytest.mark.skip(reason=NO_PHOTOS))
     order = {tests / "reference": 1, tests / "test_course.py": 2, lessons: 3}  # the course uses the reference's results
     items.sort(key=lambda item: order.get(item.path, order.get(item.path.parent, 0)))
 
@@ -87,7 +101,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         for spelling in (name, name.lower()):
             monkeypatch.setenv(spelling, "http://127.0.0.1:9")  # the discard port, where nothing listens
-    for spelling in ("NO_PROXY", "no_proxy", "MNIST_NPZ"):
+    for spelling in ("NO_PROXY", "no_proxy", "MNIST_NPZ", "TRANSFER_TUTORIAL_DATA"):
         monkeypatch.delenv(spelling, raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     return tmp_path / "keras" / "datasets"

@@ -18,7 +18,7 @@ from test_browser import LESSONS, server  # noqa: F401  # the server is a fixtur
 
 pytestmark = pytest.mark.memory
 
-KERNEL_LIMITS = {"05": 1.4}  # GB
+KERNEL_LIMITS = {"05": 1.4, "06": 1.4}  # GB
 KERNEL_LIMIT = 1.2  # GB, of the other lessons
 SERVER_LIMIT = 2.0  # GB, of server and kernel together: Binder's own
 QUICKER = "" if os.environ.get("LIMITS_IN_FULL") else "published_epochs, seeds, labels_per_class = 1, [0], [10, 'all']"

@@ -33,13 +33,14 @@ stored = pytest.mark.parametrize("path", STORED, ids=lambda path: f"{path.parent
 lessons = pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
 
 
-def test_there_are_five_lessons():
+def test_there_are_six_lessons():
     assert [path.stem for path in LESSONS] == [
         "01_data_split",
         "02_cnn_build",
         "03_pretraining",
         "04_freezing",
         "05_transfer_comparison",
+        "06_pretrained_network",
     ]
 
 
@@ -83,7 +84,7 @@ def test_one_command_hands_out_lessons_without_answers_and_outputs(tmp_path):
 
 @lessons
 def test_is_short_enough_to_read(path):
-    assert len(read(path).cells) <= 45
+    assert len(read(path).cells) <= 50
     assert max(len(cell.source.splitlines()) for cell in code_cells(path)) <= 25
 
 
@@ -151,7 +152,17 @@ def test_links_to_other_lessons_lead_somewhere(path):
 
 
 def test_readme_quotes_lesson_05():
-    lesson, readme = LESSONS[-1], (ROOT / "README.md").read_text(encoding="utf-8")
+    lesson, readme = LESSONS[4], (ROOT / "README.md").read_text(encoding="utf-8")
     assert refresh_outputs.result_table(lesson) in readme
     (figure,) = [cell.outputs[-1] for cell in code_cells(lesson) if "key-figure" in tags(cell)]
     assert (ROOT / "notebooks" / "result.png").read_bytes() == base64.b64decode(figure.data["image/png"])
+
+
+def test_no_photo_of_others_is_stored():
+    showing = [
+        cell for cell in code_cells(LESSONS[5]) if re.search(r"sample_images|mistakes|plots\.photo", cell.source)
+    ]
+    assert len(showing) == 3
+    for cell in showing:
+        assert "no-picture" in tags(cell)
+        assert not [output for output in cell.outputs if "image/png" in output.get("data", {})]

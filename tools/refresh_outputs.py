@@ -2,12 +2,12 @@
 
 The result rows on that part are stored too, without their seconds, and README.md gets lesson 05's table and figure.
 
-    MNIST_NPZ=.../mnist.npz python tools/refresh_outputs.py [--only 03,05] [--anew]
+    MNIST_NPZ=.../mnist.npz TRANSFER_TUTORIAL_DATA=... python tools/refresh_outputs.py [--only 03,05] [--anew]
 
 What is stored has no timestamps, execution metadata, widgets, absolute paths or log lines, and does not change from run
 to run: a cell that is not compared (tagged nbval-ignore-output) keeps what is stored while its source is the same as at
 the last refresh, and so does a cell whose text agrees with what is stored. `--anew` takes every output from this run,
-as it must after a change to a figure.
+as it must after a change to a figure. Pictures of cells tagged no-picture are not stored: they show photos of others.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def refresh(path: Path, stored_at: Path, parameters: dict, images: bool, unchang
         cell.metadata = {"tags": tags} if tags else {}
         if cell.cell_type != "code":
             continue
-        cell.outputs = sanitized(cell, images)
+        cell.outputs = sanitized(cell, images and "no-picture" not in tags)
         kept = before.get(cell.source) if cell.source in unchanged else None
         if kept and ("nbval-ignore-output" in tags or text_of(kept) == text_of(cell.outputs)):
             cell.outputs = kept
@@ -155,7 +155,7 @@ def refresh_readme(lesson: Path) -> None:
 def main() -> None:
     """Refresh the chosen lessons on both datasets, in order, from an empty run folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="01,02,03,04,05", help="lessons to run, such as 03,05")
+    parser.add_argument("--only", default="01,02,03,04,05,06", help="lessons to run, such as 03,05")
     parser.add_argument("--anew", action="store_true", help="take every output from this run")
     parser.add_argument("--reference-only", action="store_true", help="refresh tests/reference/ alone, without MNIST")
     chosen = parser.parse_args()

@@ -1,11 +1,12 @@
 """One function per figure: each takes results and returns a Matplotlib `Figure` with alternative text."""
 
-from helpers.plots.comparisons import accuracy_by_labels, accuracy_by_parameter, accuracy_by_seconds
+from helpers.plots.comparisons import accuracy_by_depth, accuracy_by_labels, accuracy_by_parameter, accuracy_by_seconds
 from helpers.plots.figures import browse, png
 from helpers.plots.networks import epoch_seconds, feature_maps, filters, learning_curves, network
-from helpers.plots.tasks import class_counts, confusion, mistakes_by_strategy, sample_images
+from helpers.plots.tasks import class_counts, confusion, mistakes_by_strategy, photo, sample_images
 
 __all__ = [
+    "accuracy_by_depth",
     "accuracy_by_labels",
     "accuracy_by_parameter",
     "accuracy_by_seconds",
@@ -18,6 +19,7 @@ __all__ = [
     "learning_curves",
     "mistakes_by_strategy",
     "network",
+    "photo",
     "png",
     "sample_images",
 ]

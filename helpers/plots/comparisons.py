@@ -23,7 +23,7 @@ BUDGET_LABELS = {name: next(PLACES["right" if name in NAMED_AT_THE_RIGHT else "a
 
 
 @as_designed
-def accuracy_by_labels(summary: pd.DataFrame) -> Figure:
+def accuracy_by_labels(summary: pd.DataFrame, task: str = "target task") -> Figure:
     """Show test accuracy by label budget, one line per strategy with its 95 % interval; `summary` of
     `statistics.summarize`.
 
@@ -50,13 +50,39 @@ def accuracy_by_labels(summary: pd.DataFrame) -> Figure:
     enlarged.set_xticks([(len(at_largest) - 1) / 2], [str(largest)])
     seeds = summary["seeds"].max()
     over = "one seed, no interval" if seeds == 1 else f"mean of {seeds} seeds with 95 % interval"
-    axis.set(xlabel="labels per class", ylabel="test accuracy [%]", title=f"Target task, {over}")
+    axis.set(xlabel="labels per class", ylabel="test accuracy [%]", title=f"{task.capitalize()}, {over}")
     for panel in {axis, enlarged}:
         panel.set_ylim(top=min(panel.get_ylim()[1], 100.5))  # an interval may reach beyond 100 %, an accuracy does not
         panel.grid(alpha=0.3)
     names = at_largest["strategy"]
     _name_points(enlarged, names, names, range(len(names)), 100 * at_largest["accuracy"], "edge")
     return described(figure, _by_budget(summary, budgets))
+
+
+@as_designed
+def accuracy_by_depth(summary: pd.DataFrame, cuts: Sequence[str]) -> Figure:
+    """Show test accuracy by the place where a backbone is cut, a panel per label budget, with 95 % intervals.
+
+    `cuts` are those strategies of the summary, from the first layers to the last; the others are lines across.
+    """
+    budgets = list(dict.fromkeys(summary["labels_per_class"]))
+    figure = new_figure(height=3.4)
+    sentences = []
+    for axis, budget in zip(figure.subplots(1, len(budgets), squeeze=False)[0], budgets, strict=True):
+        at = summary[summary["labels_per_class"] == budget].set_index("strategy")
+        _accuracies(axis, range(len(cuts)), at.loc[list(cuts)], "backbone")
+        for strategy, row in at.drop(list(cuts)).iterrows():
+            style = {name: STYLES[strategy][name] for name in ("color", "linestyle")}
+            axis.axhline(100 * row["accuracy"], label=strategy, linewidth=1, **style)
+        axis.set_xticks(range(len(cuts)), cuts)
+        axis.set(xlabel="backbone cut after", title=f"{budget} labels per class")
+        axis.margins(x=0.15)
+        axis.grid(alpha=0.3)
+        accuracies = ", ".join(f"{cut} {at.loc[cut, 'accuracy']:.1%}" for cut in cuts)
+        sentences.append(f"with {budget} labels per class {accuracies}")
+    figure.axes[0].set_ylabel("test accuracy [%]")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return described(figure, f"Test accuracy by depth of the cut: {'; '.join(sentences)}.")
 
 
 @as_designed

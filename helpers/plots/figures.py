@@ -33,11 +33,11 @@ class Style(TypedDict, total=False):
 
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; marker and line tell the strategies apart in grey.
-COLOURS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#56B4E9")  # two more than strategies
+COLOURS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#56B4E9")  # one more than is needed
 MARKERS, LINES = "os^DvPX", ("-", "-", "--", ":", "-.", "--", ":")
 STYLES = {
     name: Style(color=color, marker=marker, linestyle=line)
-    for name, color, marker, line in zip(STRATEGIES, COLOURS, MARKERS, LINES, strict=False)
+    for name, color, marker, line in zip((*STRATEGIES, "backbone"), COLOURS, MARKERS, LINES, strict=False)
 }
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
 WIDTH = 8.0  # inches

@@ -42,6 +42,16 @@ def sample_images(tasks: Sequence[Task], per_class: int = 8) -> Figure:
 
 
 @as_designed
+def photo(pixels: np.ndarray, title: str) -> Figure:
+    """Show one photo `(height, width, 3)` under what is said of it."""
+    figure = new_figure(height=3.2, width=3.2 * pixels.shape[1] / pixels.shape[0])
+    axis = figure.subplots()
+    show_image(axis, pixels)
+    axis.set_title(title, fontsize=10)
+    return described(figure, f"A photo, classified: {title}.")
+
+
+@as_designed
 def class_counts(tasks: Sequence[Task]) -> Figure:
     """Show how many training, validation and test images each class has, one panel per task."""
     figure = new_figure(height=2.6)

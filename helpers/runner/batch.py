@@ -56,39 +56,60 @@ def new(dataset: str | None, given: Sequence[tuple[str, str]], only: Sequence[st
     values = {name: parameters.read(name, text) for name, text in given}
     if dataset is not None and values.setdefault("dataset", dataset) != dataset:
         raise ValueError(f"dataset: given twice, as {dataset!r} and {values['dataset']!r}")
-    if datasets.is_path(values.get("dataset")):
-        values["dataset"] = notebooks.absolute(values["dataset"])
+    for name in ("dataset", "photos", "backbone_weights"):
+        if datasets.is_path(values.get(name)):
+            values[name] = notebooks.absolute(values[name])
     artefacts.check_folder("--out", str(out or "runs"), (out or Path("runs")).absolute())
     if out is not None and out.is_dir() and any(out.iterdir()):
         raise ValueError(f"--out: {str(out)!r} exists and is not an empty folder; give a new one")
-    notes = []
-    try:
-        loaded = parameters.check(chosen, values)
-    except datasets.DownloadError:
-        if "dataset" in values:
-            raise
-        values["dataset"] = "mnist_5k"
-        loaded = parameters.check(chosen, values)
-        notes.append("MNIST is not on this machine and cannot be downloaded: running on 5,000 of its digits")
-    notes += [f"Note: {note}" for note in loaded.notes] if loaded else []
-    data = _data(loaded)
-    if data and (twice := data["test images also in training"]):
-        notes.append(
-            f"Note: {twice} of {data['test images']} test images are training images too; test accuracy flatters"
-        )
+    chosen, loaded, notes = _with_what_is_at_hand(chosen, values)
+    data = {name: _data(dataset) for name, dataset in loaded.items()}
+    for name, facts in data.items():
+        notes += [f"Note: {note}" for note in loaded[name].notes]
+        if twice := facts["test images also in training"]:
+            total = facts["test images"]
+            notes.append(f"Note: {twice} of {total} test images are training images too; test accuracy flatters")
     record = {
         "status": "running",
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "parameters": values,
-        "dataset": data,
+        "dataset": data.get("dataset"),
+        "photos": data.get("photos"),
+        "backbone": parameters.backbone(chosen, values),
+        "notes": notes,
         "made_with": _made_with(),
         "lessons": [_entry(lesson, values) for lesson in chosen],
     }
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         return Run(out.absolute(), record, notes)
-    name = Path(loaded.name).stem if loaded else "run"
+    name = Path(loaded["dataset"].name).stem if "dataset" in loaded else "run"
     return Run(_make_folder(Path.cwd() / "runs" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"), record, notes)
+
+
+def _with_what_is_at_hand(
+    chosen: list[Notebook], values: dict[str, Any]
+) -> tuple[list[Notebook], dict[str, Dataset], list[str]]:
+    """Check parameters; where data that nobody asked for cannot be had, take other data or leave a lesson out.
+
+    Returns the lessons, their datasets by parameter, and what to say.
+    """
+    try:
+        return chosen, parameters.check(chosen, values), []
+    except datasets.DownloadError as error:
+        if error.parameter == "dataset" and "dataset" not in values:
+            values["dataset"] = "mnist_5k"
+            note = "MNIST is not on this machine and cannot be downloaded: running on 5,000 of its digits"
+            rest = chosen
+        else:
+            rest = [lesson for lesson in chosen if error.parameter not in notebooks.defaults(lesson.path)]
+            known = {name for lesson in rest for name in notebooks.defaults(lesson.path)}
+            if not rest or values.keys() - known:  # the lesson that cannot be run is what is wanted
+                raise
+            (left_out,) = (lesson.number for lesson in chosen if lesson not in rest)
+            note = f"Lesson {left_out} is left out. {error}"
+    chosen, loaded, notes = _with_what_is_at_hand(rest, values)
+    return chosen, loaded, [note, *notes]
 
 
 def resume(folder: Path) -> Run:
@@ -96,12 +117,16 @@ def resume(folder: Path) -> Run:
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         chosen = [notebooks.lesson(entry["name"]) for entry in record["lessons"]]
-        values, data, before = dict(record["parameters"]), record["dataset"], record["made_with"]
+        values, before = dict(record["parameters"]), record["made_with"]
+        data = {name: record[name] for name in ("dataset", "photos", "backbone")}
         done = [entry["status"] == "done" and _intact(folder, entry) for entry in record["lessons"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"--resume: {str(folder)!r} holds no run.json of a run that could go on") from error
-    if data != _data(parameters.check(chosen, values)):
-        raise ValueError(f"--resume: dataset is not the one that this run started with, {data}; start a new run")
+    now: dict[str, Any] = {name: _data(dataset) for name, dataset in parameters.check(chosen, values).items()}
+    now["backbone"] = parameters.backbone(chosen, values)
+    for name, facts in data.items():
+        if facts != now.get(name):
+            raise ValueError(f"--resume: {name} is not the one that this run started with, {facts}; start a new run")
     notes = []
     record["made_with"] = _made_with()
     if record["made_with"] != before:
@@ -216,10 +241,8 @@ def _make_folder(wanted: Path, count: int = 1) -> Path:
     return path
 
 
-def _data(dataset: Dataset | None) -> dict[str, Any] | None:
+def _data(dataset: Dataset) -> dict[str, Any]:
     """Return what identifies the data of a run, and how far its test set can be trusted."""
-    if dataset is None:
-        return None
     images = {"training images": len(dataset.train), "test images": len(dataset.test)}
     images["test images also in training"] = datasets.duplicated_images(dataset)
     return {"name": dataset.name, "sha256": dataset.fingerprint, **images}

@@ -29,7 +29,7 @@ class BadInput(click.ClickException):
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="transfer-tutorial")
 def main() -> None:
-    """Transfer learning by running the experiment properly: five notebooks, run as lessons or headless."""
+    """Transfer learning by running the experiment properly: six notebooks, run as lessons or headless."""
     for name in ("MNIST_NPZ", "TRANSFER_TUTORIAL_DATA"):
         if os.environ.get(name):
             from helpers.runner.notebooks import absolute

@@ -12,13 +12,14 @@ from dataclasses import fields
 from functools import cache
 from typing import Any
 
-from helpers import artefacts, cnn, datasets, experiment, tasks, training, transfer
+from helpers import artefacts, backbones, cnn, datasets, experiment, tasks, training, transfer
 from helpers.images import Dataset, listed
 from helpers.runner import notebooks
 from helpers.runner.notebooks import Notebook
 
 TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
 CLASS_LISTS = ("source_classes", "target_classes")  # by number, or by name
+BACKBONE = "backbone_weights"  # who has this parameter has also its width, and photos with their size
 MANY = 10_000  # runs that nobody wants by mistake
 
 
@@ -104,11 +105,11 @@ def check_grid(grid: Mapping[str, Sequence[Any]], given: Mapping[str, Any], many
 
 def check(
     chosen: Sequence[Notebook], values: Mapping[str, Any], grid: Mapping[str, Sequence[Any]] | None = None
-) -> Dataset | None:
+) -> dict[str, Dataset]:
     """Check values for the parameters of some notebooks before anything runs, the notebooks' defaults filled in.
 
     `grid` has several values for some parameters; each is checked beside the first ones of the others. Returns the
-    dataset that the (first) values name, None if no notebook has such a parameter. Raises ValueError for a name that
+    datasets that the (first) values name, by parameter: `dataset`, `photos`. Raises ValueError for a name that
     no chosen notebook has, for a type that is not the default's, and for whatever the lessons themselves would refuse;
     of a notebook of one's own no more is known. Raises DownloadError for data that cannot be had.
     """
@@ -126,17 +127,26 @@ def check(
                 wanted = TYPE_NAMES.get(type(defaults[name]), type(defaults[name]).__name__)
                 raise ValueError(f"{name}: {value!r} is not {wanted} like the default, {defaults[name]!r}")
     if not all(each.number for each in chosen):
-        return None
-    load = cache(datasets.load_dataset)
+        return {}
+    load = cache(datasets.load_dataset), cache(datasets.load_photos)
     first = {**defaults, **{name: entries[0] for name, entries in choices.items()}}
-    dataset = _check_values(first, load)
+    loaded = _check_values(first, *load)
     for name, entries in choices.items():
         for value in entries[1:]:
-            _check_values({**first, name: value}, load)
-    return dataset
+            _check_values({**first, name: value}, *load)
+    return loaded
 
 
-def _check_values(given: dict[str, Any], load: Callable[[str, int], Dataset]) -> Dataset | None:
+def backbone(chosen: Sequence[Notebook], values: Mapping[str, Any]) -> dict[str, str | None] | None:
+    """Return file and hash of the weights that a notebook among these uses with these values, None if none does."""
+    defaults = {name: default for each in chosen for name, default in notebooks.defaults(each.path).items()}
+    given = {**defaults, **values}
+    return backbones.described(given["backbone_width"], given["backbone_weights"]) if BACKBONE in given else None
+
+
+def _check_values(
+    given: dict[str, Any], load: Callable[[str, int], Dataset], load_photos: Callable[[str, int], Dataset]
+) -> dict[str, Dataset]:
     """Let the functions that the lessons call refuse what they would refuse there, but now."""
     if "run_dir" in given:
         artefacts.run_folder(given["run_dir"])
@@ -148,16 +158,21 @@ def _check_values(given: dict[str, Any], load: Callable[[str, int], Dataset]) ->
         training.named_recipe(given["recipe"])
     if "frozen_convs" in given:
         transfer.check_frozen_convs(given["frozen_convs"])
+    loaded = {}
+    if BACKBONE in given:
+        backbones.weights_file(given["backbone_width"], given["backbone_weights"])
+        loaded["photos"] = load_photos(given["photos"], given["photo_size"])
+        tasks.whole_task("photos", loaded["photos"])
     if "dataset" not in given:
-        return None
-    dataset = load(given["dataset"], given.get("image_size", 0))
+        return loaded
+    loaded["dataset"] = dataset = load(given["dataset"], given.get("image_size", 0))
     _make(cnn.Architecture, {**given, "image_shape": dataset.train.images.shape[1:]})
     if {"source_classes", "target_classes"} <= given.keys():
         split = {name: given[name] for name in ("validation_fraction", "seed") if name in given}
         tasks.split_tasks(dataset, given["source_classes"], given["target_classes"], **split)
         if {"strategies", "labels_per_class", "seeds"} <= given.keys():
             _make(experiment.Plan, given).check(dataset)
-    return dataset
+    return loaded
 
 
 def _make(dataclass_: type, given: dict[str, Any]) -> Any:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 CONNECT_SECONDS = 10
+FOLDERS = ("dataset", "photos")  # parameters that may name one
 KERNEL_MEMORY = 2 * 2**30  # bytes to have for each kernel with TensorFlow in it
 KEYS = {"done": {"name", "parameters", "seconds", "results"}, "failed": {"name", "parameters", "error"}}  # of a record
 
@@ -80,12 +81,13 @@ def plan(
     grid = {name: [settled(name, value) for value in values] for name, values in grid.items()}
     parameters.check_grid(grid, given, many)
     choices = {**{name: [value] for name, value in given.items()}, **grid}
-    folders = [value for value in choices.get("dataset", []) if _is_data_folder("dataset", value)]
-    if on_cluster and folders:
-        raise ValueError(
-            f"dataset: {Path(folders[0]).name!r} is a folder, which the machines of a cluster do not have; make it an "
-            ".npz file, which travels to them"
-        )
+    folders = {value: name for name in FOLDERS for value in choices.get(name, []) if _is_data_folder(name, value)}
+    for folder, name in folders.items():
+        if on_cluster:
+            raise ValueError(
+                f"{name}: {Path(folder).name!r} is a folder, which the machines of a cluster do not have; sweep on "
+                "this machine, or give as dataset an .npz file, which travels to them"
+            )
     parameters.check([notebook], given, grid)
     choices = {
         name: [value] for name, value in defaults.items() if _names_file(value) and name not in choices
@@ -350,7 +352,7 @@ def _names_file(value: Any) -> bool:
 
 def _is_data_folder(name: str, value: Any) -> bool:
     """Tell whether a parameter names a folder of images."""
-    return name == "dataset" and is_path(value) and os.path.isdir(os.path.expanduser(value))
+    return name in FOLDERS and is_path(value) and os.path.isdir(os.path.expanduser(value))
 
 
 def _write(sweep: Sweep, name: str, outcome: dict[str, Any]) -> dict[str, Any]:

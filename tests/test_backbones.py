@@ -1,0 +1,325 @@
+"""Backbones: whose weights are taken, what comes out where they are cut, a fair head; and the photos they are for."""
+
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import h5py
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+from refusals import refused
+
+from helpers import backbones, datasets
+from helpers.artefacts import sha256
+from helpers.cnn import Architecture
+from helpers.images import Split
+from helpers.runner import batch, notebooks
+from helpers.tasks import budgets_for, whole_task
+from helpers.training import RECIPES, predict
+from helpers.transfer import target_seed
+
+LESSON = notebooks.LESSONS / "06_pretrained_network.ipynb"
+
+
+@pytest.fixture(scope="module")
+def random():
+    """Build MobileNet at 32 pixels with weights that nobody trained."""
+    return backbones.mobilenet(32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Make photos of two classes, not square and in colour: 10 to train on and 5 to test with, dark or light."""
+    draws = np.random.default_rng(0)
+    for split, count in (("train", 10), ("test", 5)):
+        for name, brightness in (("dark", 60), ("light", 200)):
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = draws.integers(brightness - 50, brightness + 50, (40, 60, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "photos" / split / name / f"{number}.png")
+    return tmp_path / "photos"
+
+
+# Weights
+
+
+@pytest.mark.parametrize("width", backbones.WIDTHS)
+def test_the_published_files_have_the_shapes_that_keras_builds(width):
+    from helpers.backend import keras
+
+    model = keras.applications.MobileNet(input_shape=(32, 32, 3), alpha=width, include_top=False, weights=None)
+    assert backbones._published_shapes(width) == Counter(weights.shape for weights in model.get_weights())
+
+
+def test_weights_saved_by_keras_are_loaded(random, tmp_path):
+    random.save_weights(tmp_path / "mine.weights.h5")
+    again = backbones.mobilenet(64, 0.25, backbones.weights_file(0.25, str(tmp_path / "mine.weights.h5")))
+    for one, other in zip(random.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_random_weights_are_drawn_by_the_seed(random):
+    same, other = backbones.mobilenet(32, seed=0), backbones.mobilenet(32, seed=1)
+    kernels = [layer.name for layer in random.layers if hasattr(layer, "kernel")]
+    assert len(kernels) == 27
+    for name in kernels:
+        drawn = [model.get_layer(name).get_weights()[0] for model in (random, same, other)]
+        np.testing.assert_array_equal(drawn[0], drawn[1])
+        assert (drawn[0] != drawn[2]).mean() > 0.9
+
+
+@pytest.mark.parametrize("width", [0.3, 2, 0, -1, True, "wide", None])
+def test_a_width_without_published_weights_is_refused(width):
+    with refused("backbone_width", repr(width), "0.25, 0.5, 0.75, 1.0"):
+        backbones.weights_file(width, "random")
+
+
+def write_other_network(path: Path, _) -> None:
+    with h5py.File(path, "w") as file:
+        file["dense/kernel"] = np.zeros((4, 2))
+
+
+def write_truncated(path: Path, model) -> None:
+    model.save_weights(path.with_name("whole.weights.h5"))
+    path.write_bytes(path.with_name("whole.weights.h5").read_bytes()[:100_000])
+
+
+def write_archive_with_code(path: Path, _) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        config = {"class_name": "Lambda", "config": {"function": "open('executed', 'w')"}}
+        archive.writestr("config.json", json.dumps(config))
+
+
+def write_model_with_code(path: Path, _) -> None:
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": "Lambda", "config": {"function": "exec('executed')"}})
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("other.h5", write_other_network),
+        ("cut.h5", write_truncated),
+        ("empty.h5", lambda path, _: path.write_bytes(b"")),
+        ("text.h5", lambda path, _: path.write_text("weights")),
+        ("code.keras", write_archive_with_code),
+        ("code.h5", write_model_with_code),
+    ],
+)
+def test_a_file_that_holds_no_weights_of_mobilenet_is_refused_unread(random, tmp_path, monkeypatch, name, write):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / name, random)
+    with refused("backbone_weights", name, "width 0.25", ".h5"):
+        backbones.weights_file(0.25, str(tmp_path / name))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_weights_of_another_width_are_refused(tmp_path):
+    backbones.mobilenet(32, 0.5).save_weights(tmp_path / "half.weights.h5")
+    with refused("backbone_weights", "half.weights.h5", "width 0.25"):
+        backbones.weights_file(0.25, str(tmp_path / "half.weights.h5"))
+
+
+@pytest.mark.parametrize("given", ["missing.h5", ".", "image_net"])
+def test_a_file_that_is_not_there_is_refused(given):
+    with refused("backbone_weights", given, '"imagenet"', '"random"'):
+        backbones.weights_file(0.25, given)
+
+
+def test_without_a_network_and_a_file_it_says_what_to_set(offline):
+    with refused(
+        "backbone_weights", "mobilenet_7_5_224_tf_no_top.h5", "TRANSFER_TUTORIAL_DATA", error=datasets.DownloadError
+    ):
+        backbones.weights_file(0.75)
+
+
+def test_the_users_data_folder_comes_first(offline, random, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRANSFER_TUTORIAL_DATA", str(tmp_path))
+    random.save_weights(tmp_path / "mine.weights.h5")
+    (tmp_path / "mine.weights.h5").rename(tmp_path / "mobilenet_2_5_224_tf_no_top.h5")
+    assert backbones.weights_file() == tmp_path / "mobilenet_2_5_224_tf_no_top.h5"
+    described = backbones.described(0.25, "imagenet")
+    assert described == {"file": "mobilenet_2_5_224_tf_no_top.h5", "sha256": sha256(backbones.weights_file())}
+
+
+# Features
+
+
+@pytest.mark.parametrize(("block", "features"), [(3, (2, 2, 32)), (6, (2, 2, 128)), (13, (1, 1, 256))])
+def test_grey_images_of_any_size_become_features(random, block, features):
+    images = np.random.default_rng(0).integers(0, 256, (3, 14, 14, 1), np.uint8)
+    backbone = backbones.mobilenet(64)
+    found = predict(backbones.extractor(backbone, (14, 14, 1), block), images)
+    assert found.shape == (3, *features)
+
+
+def test_the_extractor_feeds_the_range_that_keras_feeds(random):
+    from helpers.backend import keras
+
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    fed = keras.applications.mobilenet.preprocess_input(images.astype("float32"))
+    expected = random.predict_on_batch(fed).mean(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(predict(backbones.extractor(random, (32, 32, 3)), images), expected, rtol=1e-4, atol=0)
+    wrong = predict(backbones.extractor(random, (32, 32, 3), rescale=False), images)
+    assert not np.allclose(wrong, expected, rtol=0.1, atol=0)
+
+
+@pytest.fixture(scope="module")
+def features() -> Split:
+    draws = np.random.default_rng(0)
+    labels = np.tile(np.arange(2, dtype=np.int32), 20)
+    return Split(draws.normal(labels[:, None, None, None], 1, (40, 1, 1, 6)).astype("float32"), labels)
+
+
+@pytest.fixture(scope="module")
+def head() -> backbones.Head:
+    return backbones.Head((1, 1, 6), Architecture((32, 32, 3), 2, dense_units=8), RECIPES["fast"])
+
+
+def test_a_head_does_not_care_how_small_features_are(head, features):
+    tiny = Split(features.images * np.float32(1e-16), features.labels)
+    np.testing.assert_allclose(head.train(features, features, 0)[1], head.train(tiny, tiny, 0)[1], atol=1e-3)
+
+
+def test_a_head_starts_anew_each_time(head, features):
+    first = head.train(features, features, 0)[1]
+    assert not np.allclose(first, head.train(features, features, 1)[1])
+    np.testing.assert_array_equal(first, head.train(features, features, 0)[1])
+    assert target_seed(0) != 0  # what it draws is not what pretraining drew
+
+
+def test_a_heads_network_takes_features_as_they_are(head, features):
+    probabilities = head.train(features, features, 0)[1]
+    np.testing.assert_allclose(head.network().predict_on_batch(features.images), probabilities, atol=1e-5)
+
+
+# Photos
+
+
+def test_a_folder_of_photos_is_a_task(folder):
+    photos = datasets.load_photos(str(folder), 32)
+    task = whole_task("photos", photos)
+    assert task.classes == ("dark", "light")
+    assert [len(split) for split in (task.train, task.validation, task.test)] == [20, 0, 10]
+    for file, image, label in zip(photos.test_files, photos.test.images, photos.test.labels, strict=True):
+        assert file.parent.name == photos.classes[label]
+        assert abs(np.asarray(Image.open(file)).mean() - image.mean()) < 10
+
+
+@pytest.mark.parametrize("size", [0, 31, 225, 64.0, True, "128"])
+def test_a_size_that_the_network_cannot_take_is_refused(folder, size):
+    with refused("photo_size", repr(size), "from 32 to 224"):
+        datasets.load_photos(str(folder), size)
+
+
+def test_photos_need_two_classes_with_images_in_both_sets(folder, tmp_path):
+    (tmp_path / "one").mkdir()
+    (folder / "train" / "dark").rename(tmp_path / "one" / "dark")
+    with refused("photos", "class dark only", "two or more"):
+        datasets.load_photos(str(tmp_path / "one"), 32)
+    (folder / "train" / "dark").mkdir()
+    with refused("photos", "no training image of class dark"):
+        whole_task("photos", datasets.load_photos(str(folder), 32))
+
+
+@pytest.mark.parametrize("given", ["nowhere", "ants_bee", ""])
+def test_photos_that_are_not_there_are_refused(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with refused("photos", repr(given), '"ants_bees"'):
+        datasets.load_photos(given)
+
+
+def test_an_archive_is_checked_by_content_and_never_leaves_its_folder(offline, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    data.mkdir()
+    monkeypatch.setenv("TRANSFER_TUTORIAL_DATA", str(data))
+    picture = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(picture, "png")
+    with zipfile.ZipFile(data / "hymenoptera_data.zip", "w") as archive:
+        for name in ("hymenoptera_data/train/ants/1.png", "../../outside.png", "/absolute/outside.png"):
+            archive.writestr(name, picture.getvalue())
+    with refused("TRANSFER_TUTORIAL_DATA", "'hymenoptera_data.zip'", "published"):
+        datasets.load_photos("ants_bees")
+    assert not [path for path in tmp_path.rglob("*.png")]
+    (data / "hymenoptera_data.zip").write_bytes(b"no archive")
+    with refused("TRANSFER_TUTORIAL_DATA", "'hymenoptera_data.zip'", "published"):
+        datasets.load_photos("ants_bees")
+
+
+def test_without_a_network_and_photos_it_says_what_to_set(offline):
+    with refused(
+        "photos", '"ants_bees"', "TRANSFER_TUTORIAL_DATA", "hymenoptera_data.zip", error=datasets.DownloadError
+    ):
+        datasets.load_photos()
+
+
+@pytest.mark.photos
+def test_the_ants_and_bees_are_the_published_ones():
+    photos = datasets.load_photos("ants_bees", 32)
+    assert (len(photos.train), len(photos.test), photos.classes) == (244, 153, ("ants", "bees"))
+    assert photos.notes == ("1 of 398 files is no image: train/ants/imageNotFound.gif",)
+
+
+@pytest.mark.parametrize(
+    ("budgets", "taken"), [([5, 10, "all"], [5, 10, "all"]), ([10, 11, 500, "all"], [10, "all"]), ([99], ["all"])]
+)
+def test_a_budget_larger_than_a_class_is_all(budgets, taken):
+    split = Split(np.empty((21, 8, 8, 1), np.uint8), np.repeat(np.arange(2, dtype=np.int32), [10, 11]))
+    assert budgets_for(split, budgets) == taken
+
+
+# A run
+
+
+def test_a_lesson_whose_files_cannot_be_had_is_left_out(offline, tmp_path):
+    run = batch.new("digits", [], ["01", "06"], tmp_path / "run")
+    (note,) = [note for note in run.notes if "left out" in note]
+    for word in ("Lesson 06", "backbone_weights", "could not be downloaded", "TRANSFER_TUTORIAL_DATA"):
+        assert word in note
+    assert [entry["number"] for entry in run.record["lessons"]] == ["01"]
+
+
+@pytest.mark.parametrize(("only", "given"), [(["06"], []), (["01", "06"], [("photo_size", "64")])])
+def test_a_lesson_that_is_asked_for_is_not_left_out(offline, tmp_path, only, given):
+    with refused("backbone_weights", "TRANSFER_TUTORIAL_DATA", error=datasets.DownloadError):
+        batch.new("digits", given, only, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_download_that_fails_is_one_line_in_a_notebook():
+    assert datasets.DownloadError("photos", "why")._render_traceback_() == ["DownloadError: photos: why"]
+
+
+@pytest.mark.notebook
+def test_lesson_06_saves_a_network_that_a_script_can_use(folder, tmp_path, monkeypatch):
+    """Run it without a download, on random weights, then its lines for a script, in a process without this course."""
+    lesson = nbformat.read(LESSON, as_version=4)
+    lines = next(cell.source for cell in lesson.cells if "keras.saving.load_model(saved)" in cell.source)
+    lesson.cells.append(nbformat.v4.new_code_cell("(folder / 'p.json').write_text(json.dumps(probabilities.tolist()))"))
+    nbformat.write(lesson, tmp_path / "lesson.ipynb")
+    monkeypatch.setenv("TRANSFER_TUTORIAL_HOME", str(tmp_path))
+    small = {"dataset": "digits", "seeds": [0], "labels_per_class": [5], "filters": 4, "dense_units": 8}
+    values = {**small, "photos": str(folder), "photo_size": 32, "backbone_weights": "random", "run_dir": "run"}
+    notebooks.execute(notebooks.find(str(tmp_path / "lesson.ipynb")), tmp_path / "executed.ipynb", values)
+    probabilities = json.loads((tmp_path / "run" / "p.json").read_text())
+    (tmp_path / "run" / "p.json").unlink()
+    paths = {"saved": str(tmp_path / "run" / "photos.keras"), "photo": str(folder / "test" / "dark" / "0.png")}
+    script = "\n".join(
+        [
+            "from pathlib import Path",
+            *(f"{name} = Path({path!r})" for name, path in paths.items()),
+            *[line for line in lines.splitlines() if not line.startswith("photo = ")],
+            "import sys; assert 'helpers' not in sys.modules",
+            "print(json.dumps([answer, probabilities.tolist()]))",
+        ]
+    )
+    ran = subprocess.run([sys.executable, "-P", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    answer, again = json.loads(ran.stdout.splitlines()[-1])
+    assert answer.split(",")[0] == ["dark", "light"][int(np.argmax(again))]
+    np.testing.assert_allclose(again, probabilities, atol=1e-5)
