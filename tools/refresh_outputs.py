@@ -27,7 +27,8 @@ from helpers.runner import notebooks
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 REFERENCE = ROOT / "tests" / "reference"
-REFERENCE_PARAMETERS = {"dataset": "mnist_5k", "image_size": 14, "seeds": [0, 1]}  # offline everywhere, and quick
+# Offline everywhere, and quick.
+REFERENCE_PARAMETERS = {"dataset": "mnist_5k", "image_size": 14, "filters": 16, "seeds": [0, 1]}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 UNWANTED = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|usr|opt|Users)/|oneDNN|absl::|0x[0-9a-f]{6,}|\bdtype: ")
 
