@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from helpers import checks, cnn
+from helpers.backbones import Head
 from helpers.datasets import load_dataset
 from helpers.runner.notebooks import lessons
 from helpers.statistics import interval
 from helpers.tasks import split_tasks
+from helpers.training import RECIPES
 
 CLASSES = list(range(10))
 TRAINING, TEST = np.repeat([0, 1, 2], [40, 30, 30]), np.repeat([0, 1, 2], [30, 35, 35])
@@ -157,6 +159,17 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
             "'equal' is not one of the words": "equal",
         },
     ),
+    (
+        checks.rescaled,
+        (),
+        lambda pixels: pixels / 127.5 - 1,
+        {
+            "from 0 to 1": lambda pixels: pixels / 255,
+            "from -0.5 to 0.5": lambda pixels: pixels / 255 - 0.5,
+            "start again at 255": lambda pixels: (pixels - np.uint8(127)) / 127.5,
+            "become [0.0, 51.0, 255.0]": lambda pixels: pixels,
+        },
+    ),
     (checks.word, (-0.1, 0.2, 0.2), "as good", {"says more than that": "no detectable difference"}),
     (checks.word, (0.3, 0.9, 0.2), "better", {"beyond the margin": "as good"}),
 ]
@@ -176,7 +189,7 @@ def exercises() -> list:
             if cell.cell_type == "code" and "..." in cell.source and "\nchecks." in cell.source:
                 name = re.search(r"checks\.\w+", cell.source)[0]
                 found.append(pytest.param(cell.source, folded.source, id=f"{lesson.name} {name}"))
-    assert len(found) == 10
+    assert len(found) == 12
     return found
 
 
@@ -194,6 +207,7 @@ def lesson_names() -> dict:
     source, _ = split_tasks(everything, CLASSES[5:], CLASSES[:5])
     height, _, channels = source.image_shape
     whole = cnn.build_cnn(cnn.Architecture(source.image_shape))
+    head = Head((1, 1, 256), cnn.Architecture(classes=2), RECIPES["fast"])
     return {"checks": checks, "np": np, "interval": interval, **locals()}
 
 
@@ -240,7 +254,7 @@ def test_the_baseline_takes_labels_of_any_kind(labels):
     assert checks.baseline(0.5, np.array(labels)[[0, 0, 1]], np.array(labels)).right
 
 
-@pytest.mark.parametrize("check", [checks.cross_entropy, checks.freeze_head])
+@pytest.mark.parametrize("check", [checks.cross_entropy, checks.freeze_head, checks.rescaled])
 def test_a_function_that_does_nothing_is_no_answer_yet(check):
     assert check(lambda *arguments: None).right is None
 
