@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import PHOTOS_AT_HAND
 from refresh_outputs import REFERENCE_PARAMETERS
 from test_report import Tags
 from tiny_course import save_npz
@@ -17,7 +18,7 @@ from helpers.artefacts import write_text
 
 pytestmark = pytest.mark.notebook
 REFERENCE = Path(__file__).resolve().parent / "reference"
-STORED = sorted(path.name for path in REFERENCE.glob("results-*.csv"))
+STORED = sorted(path.name for path in REFERENCE.glob("results-*.csv") if PHOTOS_AT_HAND or "06" not in path.name)
 TOLERANCE = 0.03  # of accuracy: 15 of 500 test images may change sides on another processor
 OUT = "<u>run {0} 'é"
 LETTERS = '"><script>alert(1)<&script><img src=x onerror=alert(1)>.npz'
@@ -63,7 +64,9 @@ def reference_results(home: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """
     left = home / "runs" / "lessons"
     if not all((left / name).is_file() for name in STORED):
-        run = transfer_tutorial(tmp_path_factory.mktemp("reference"), REFERENCE_PARAMETERS, "--only", "03,04,05")
+        run = transfer_tutorial(
+            tmp_path_factory.mktemp("reference"), REFERENCE_PARAMETERS, "--only", "03,04,05" + ",06" * PHOTOS_AT_HAND
+        )
         left = run / "artefacts"
     return left
 
@@ -82,7 +85,8 @@ def test_results_agree_with_the_stored_ones(reference_results, name):
     stored, fresh = read_results(REFERENCE / name), read_results(reference_results / name)
     exact = ["lesson", "task", "classes", "strategy", "labels_per_class", "seed", "updates", "test_images"]
     assert fresh[exact].equals(stored[exact])
-    assert (fresh["test_accuracy"] - stored["test_accuracy"]).abs().max() <= TOLERANCE
+    by_chance = (stored["task"] == "photos") & (stored["strategy"] != "frozen")  # no better than guessing, nearly
+    assert (fresh["test_accuracy"] - stored["test_accuracy"])[~by_chance].abs().max() <= TOLERANCE
 
 
 # A run of all lessons, and the same again

@@ -240,7 +240,7 @@ an unknown strategy | --only 05 -p strategies [reused-head] -p target_classes '[
 leaves nothing to compare ... has 5 outputs and the target task 2 classes
 an unknown lesson | --only 09 | lesson: '09' is not known; allowed are 01_data_split, 02_cnn_build, 03_pretraining
 an unknown lesson | --only '' | lesson: '' is not known; allowed are
-an unknown parameter | -p epoch 3 | epoch: no parameter of ... has this name; known are batch_size, dataset
+an unknown parameter | -p epoch 3 | epoch: no parameter of ... has this name; known are backbone_weights
 an unknown parameter | --only 01 -p epochs 3 | epochs: no parameter of 01_data_split has this name
 an output folder that is not empty | --out full | --out: 'full' exists and is not an empty folder; give a new one
 a budget of zero | -p labels_per_class [0] | labels_per_class: 0 is not a label budget ... at least 1, or "all"

@@ -158,21 +158,21 @@ def _check_values(
         training.named_recipe(given["recipe"])
     if "frozen_convs" in given:
         transfer.check_frozen_convs(given["frozen_convs"])
-    loaded = {}
-    if BACKBONE in given:
-        backbones.weights_file(given["backbone_width"], given["backbone_weights"])
-        loaded["photos"] = load_photos(given["photos"], given["photo_size"])
-        tasks.whole_task("photos", loaded["photos"])
     if "dataset" not in given:
-        return loaded
-    loaded["dataset"] = dataset = load(given["dataset"], given.get("image_size", 0))
+        return {}
+    dataset = load(given["dataset"], given.get("image_size", 0))
     _make(cnn.Architecture, {**given, "image_shape": dataset.train.images.shape[1:]})
     if {"source_classes", "target_classes"} <= given.keys():
         split = {name: given[name] for name in ("validation_fraction", "seed") if name in given}
         tasks.split_tasks(dataset, given["source_classes"], given["target_classes"], **split)
         if {"strategies", "labels_per_class", "seeds"} <= given.keys():
             _make(experiment.Plan, given).check(dataset)
-    return loaded
+    if BACKBONE not in given:
+        return {"dataset": dataset}
+    backbones.weights_file(given["backbone_width"], given["backbone_weights"])  # the last, as it may be a download
+    photos = load_photos(given["photos"], given["photo_size"])
+    tasks.whole_task("photos", photos)
+    return {"dataset": dataset, "photos": photos}
 
 
 def _make(dataclass_: type, given: dict[str, Any]) -> Any:
