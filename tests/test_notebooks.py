@@ -166,3 +166,8 @@ def test_no_photo_of_others_is_stored():
     for cell in showing:
         assert "no-picture" in tags(cell)
         assert not [output for output in cell.outputs if "image/png" in output.get("data", {})]
+
+
+@lessons
+def test_no_line_of_code_is_wider_than_jupyterlab_shows(path):
+    assert not [line for cell in code_cells(path) for line in cell.source.splitlines() if len(line) > 96]
