@@ -71,7 +71,7 @@ class Recipe:
 
 RECIPES = {
     "published": Recipe(),
-    "fast": Recipe(optimizer="adam", learning_rate=5e-3, batch_size=48, epochs=1, min_updates=300, schedule="cosine"),
+    "fast": Recipe(optimizer="adam", learning_rate=5e-3, batch_size=48, epochs=1, min_updates=200, schedule="cosine"),
 }
 
 

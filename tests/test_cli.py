@@ -129,6 +129,8 @@ def test_a_cell_that_fails_ends_the_run_and_resume_goes_on_there(course):
 
     finished = (folder / "lessons" / "03_pretraining.ipynb").read_bytes()
     Path("trap").unlink()
+    older = {name: value for name, value in record(folder).items() if name not in ("photos", "backbone")}
+    (folder / "run.json").write_text(json.dumps(older))  # a version without lesson 06 wrote so
     resumed = run("--resume", folder)
     assert resumed.exit_code == 0, resumed.output
     assert status(folder) == ["done"] * 2

@@ -118,7 +118,7 @@ def resume(folder: Path) -> Run:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         chosen = [notebooks.lesson(entry["name"]) for entry in record["lessons"]]
         values, before = dict(record["parameters"]), record["made_with"]
-        data = {name: record[name] for name in ("dataset", "photos", "backbone")}
+        data = {name: record.get(name) for name in ("dataset", "photos", "backbone")}
         done = [entry["status"] == "done" and _intact(folder, entry) for entry in record["lessons"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"--resume: {str(folder)!r} holds no run.json of a run that could go on") from error
