@@ -263,7 +263,7 @@ def check_table_of_contents(page, prose: str) -> None:
 
 def check_folded_answers(notebook, prose: str) -> None:
     answers = notebook.locator("details")
-    assert answers.count() == prose.count("<details>") > 0
+    assert answers.count() == prose.count("<details>") > 0 or prose.startswith("# 00")  # which has no exercises
     for answer in answers.all():
         content = answer.locator(":scope > :not(summary)").first
         assert not content.is_visible()
@@ -292,15 +292,16 @@ def check_links_to_lessons(page, notebook, name: str, prose: str) -> None:
 
 
 def test_a_cell_that_fails_is_seen_and_says_what_is_allowed(page, server):
-    on_digits(LESSONS[0], server.folder, dataset="nothing")
-    notebook = open_lesson(page, server, LESSONS[0].stem)
+    first = LESSONS[1]  # the fastest one
+    on_digits(first, server.folder, dataset="nothing")
+    notebook = open_lesson(page, server, first.stem)
     try:
-        run_all(page, server, LESSONS[0].stem, notebook, seconds=60)
+        run_all(page, server, first.stem, notebook, seconds=60)
         assert notebook.locator(ERROR).count() == 1
         assert "dataset: 'nothing' is not known; allowed are" in notebook.locator(ERROR).inner_text()
     finally:
         server.shut_kernels_down()
-        on_digits(LESSONS[0], server.folder)
+        on_digits(first, server.folder)
 
 
 @pytest.fixture(scope="module")

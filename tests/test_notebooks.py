@@ -31,10 +31,12 @@ def tags(cell: nbformat.NotebookNode) -> list[str]:
 STORED = [*LESSONS, *sorted(REFERENCES.glob("*.ipynb"))]
 stored = pytest.mark.parametrize("path", STORED, ids=lambda path: f"{path.parent.name}/{path.stem}")
 lessons = pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+lessons_with_exercises = pytest.mark.parametrize("path", LESSONS[1:], ids=lambda p: p.stem)
 
 
-def test_there_are_six_lessons():
+def test_there_are_six_lessons_and_the_whole_game_before_them():
     assert [path.stem for path in LESSONS] == [
+        "00_whole_game",
         "01_data_split",
         "02_cnn_build",
         "03_pretraining",
@@ -45,16 +47,20 @@ def test_there_are_six_lessons():
 
 
 @lessons
-def test_opens_and_closes_like_every_lesson(path):
-    first, *_, last = read(path).cells
+def test_opens_like_every_lesson(path):
     for promise in ("What you'll do", "What you'll learn", "What you'll need", "minutes"):
-        assert promise in first.source
+        assert promise in read(path).cells[0].source
+
+
+@lessons_with_exercises
+def test_closes_like_every_lesson(path):
+    last = read(path).cells[-1]
     for part in ("## In practice", "## Further reading"):
         assert part in last.source
     assert sum("\n## On your own\n" in cell.source for cell in read(path).cells) == 1
 
 
-@lessons
+@lessons_with_exercises
 def test_exercises_answer_back_and_their_answers_are_tagged(path):
     unanswered = [cell for cell in code_cells(path) if re.search(r"(?m)= \.\.\.|^    \.\.\.$", cell.source)]
     assert len(unanswered) == 2
@@ -152,7 +158,7 @@ def test_links_to_other_lessons_lead_somewhere(path):
 
 
 def test_readme_quotes_lesson_05():
-    lesson, readme = LESSONS[4], (ROOT / "README.md").read_text(encoding="utf-8")
+    lesson, readme = LESSONS[5], (ROOT / "README.md").read_text(encoding="utf-8")
     assert refresh_outputs.result_table(lesson) in readme
     (figure,) = [cell.outputs[-1] for cell in code_cells(lesson) if "key-figure" in tags(cell)]
     assert (ROOT / "notebooks" / "result.png").read_bytes() == base64.b64decode(figure.data["image/png"])
@@ -160,7 +166,7 @@ def test_readme_quotes_lesson_05():
 
 def test_no_photo_of_others_is_stored():
     showing = [
-        cell for cell in code_cells(LESSONS[5]) if re.search(r"sample_images|mistakes|plots\.photo", cell.source)
+        cell for cell in code_cells(LESSONS[6]) if re.search(r"sample_images|mistakes|plots\.photo", cell.source)
     ]
     assert len(showing) == 3
     for cell in showing:
@@ -171,3 +177,11 @@ def test_no_photo_of_others_is_stored():
 @lessons
 def test_no_line_of_code_is_wider_than_jupyterlab_shows(path):
     assert not [line for cell in code_cells(path) for line in cell.source.splitlines() if len(line) > 96]
+
+
+def test_readme_shows_the_whole_game():
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [cell.source for cell in code_cells(LESSONS[0]) if re.search(r"\.fit\(", cell.source)]
+    assert len(lines) == 2
+    for source in lines:
+        assert re.sub(r"(?m)^(print\(|kept = ).*\n?", "", source).strip() in shown

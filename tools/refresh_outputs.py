@@ -156,7 +156,7 @@ def refresh_readme(lesson: Path) -> None:
 def main() -> None:
     """Refresh the chosen lessons on both datasets, in order, from an empty run folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="01,02,03,04,05,06", help="lessons to run, such as 03,05")
+    parser.add_argument("--only", default="00,01,02,03,04,05,06", help="lessons to run, such as 03,05")
     parser.add_argument("--anew", action="store_true", help="take every output from this run")
     parser.add_argument("--reference-only", action="store_true", help="refresh tests/reference/ alone, without MNIST")
     chosen = parser.parse_args()

@@ -59,7 +59,7 @@ def lesson(number: str) -> Notebook:
     """Return the lesson "03", "3" or "03_pretraining"; raise ValueError for one that does not exist."""
     known = lessons()
     for candidate in known:
-        if number in (candidate.name, candidate.number, candidate.number.lstrip("0")):
+        if number in (candidate.name, candidate.number, str(int(candidate.number))):
             return candidate
     raise ValueError(f"lesson: {number!r} is not known; allowed are {', '.join(each.name for each in known)}")
 
