@@ -8,6 +8,7 @@ initial weights, the images drawn for a budget, the order of batches, dropout.
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,8 @@ def compare(
                 trained.append(row)
                 probabilities[row["strategy"], row["labels_per_class"], seed] = predicted
                 bar.update()
-            rows += sorted(trained, key=lambda row: plan.labels_per_class.index(row["labels_per_class"]))
+            places = [*product(plan.labels_per_class, [strategy.name for strategy in strategies])]
+            rows += sorted(trained, key=lambda row: places.index((row["labels_per_class"], row["strategy"])))
     return Comparison(pd.DataFrame(rows), left_out, target, probabilities)
 
 

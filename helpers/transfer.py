@@ -62,7 +62,10 @@ STRATEGIES = {
 
 
 def named_strategies(names: Sequence[str]) -> list[Strategy]:
-    """Return strategies by name; raise ValueError for one that is not known or occurs twice, and for an empty list."""
+    """Return strategies by name, always in the order of `STRATEGIES`, so that all tables and figures have that one.
+
+    Raises ValueError for one that is not known or occurs twice, and for an empty list.
+    """
     known = listed(STRATEGIES)
     if not isinstance(names, list | tuple) or not names:
         raise ValueError(f"strategies: {names!r} is not a list of strategies; allowed are {known}")
@@ -71,7 +74,7 @@ def named_strategies(names: Sequence[str]) -> list[Strategy]:
             raise ValueError(f"strategies: {name!r} is not known; allowed are {known}")
     if len(set(names)) < len(names):
         raise ValueError(f"strategies: {list(names)} names one twice; give each once")
-    return [STRATEGIES[name] for name in names]
+    return [strategy for name, strategy in STRATEGIES.items() if name in names]
 
 
 def strategies_for(

@@ -60,6 +60,12 @@ def test_pretraining_is_a_row_of_its_own_for_each_seed(compared: Comparison):
     assert set(source["classes"]) == {"5 6 7 8 9"}
 
 
+def test_at_each_seed_and_budget_the_strategies_stand_in_their_one_order(compared: Comparison):
+    target = compared.results[compared.results["task"] == "target"]
+    for _, rows in target.groupby(["seed", "labels_per_class"]):
+        assert rows["strategy"].tolist() == [name for name in FIVE if name in set(rows["strategy"])]
+
+
 def test_no_row_lacks_a_value(compared: Comparison):
     assert not compared.results.isna().any().any()
     assert compared.results.columns.tolist() == [

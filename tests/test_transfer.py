@@ -443,9 +443,13 @@ def test_all_five_strategies_apply_to_tasks_of_equal_size():
     assert left_out == {}
 
 
+def test_strategies_come_in_one_order_however_they_are_named():
+    assert [strategy.name for strategy in transfer.named_strategies(list(STRATEGIES)[::-1])] == list(STRATEGIES)
+
+
 def test_a_head_of_another_size_cannot_be_reused_and_the_reason_is_given():
     chosen, left_out = transfer.strategies_for(["reused-head", "frozen", "scratch"], 7, 3)
-    assert [strategy.name for strategy in chosen] == ["frozen", "scratch"]
+    assert [strategy.name for strategy in chosen] == ["scratch", "frozen"]
     assert left_out == {
         "reused-head": "the source task's head has 7 outputs and the target task 3 classes, so it cannot be reused"
     }
