@@ -134,7 +134,7 @@ def published_claim(summary: pd.DataFrame, margin: float = MARGIN) -> dict[str, 
         return {"same accuracy": "cannot tell: it takes the strategies scratch, and reused-head or frozen"}
     scratch, transfer = at.loc["scratch"], at.loc[checked]
     found = finding(transfer, margin)
-    wordings = {
+    wordings: dict[str, bool | str] = {
         "as good": True,
         "better": True,
         "worse": False,
@@ -143,8 +143,8 @@ def published_claim(summary: pd.DataFrame, margin: float = MARGIN) -> dict[str, 
     return {
         "checked for": checked,
         "same accuracy": wordings.get(found, found),
-        "on the target task, times faster": round(scratch["target_seconds"] / transfer["target_seconds"], 1),
-        "with pretraining, times faster": round(scratch["total_seconds"] / transfer["total_seconds"], 1),
+        "on the target task, times faster": float(f"{scratch['target_seconds'] / transfer['target_seconds']:.2g}"),
+        "with pretraining, times faster": float(f"{scratch['total_seconds'] / transfer['total_seconds']:.2g}"),
     }
 
 

@@ -95,6 +95,11 @@ def show_image(axis: Axes, image: np.ndarray) -> None:
     axis.imshow(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 
+def two_digits(number: float) -> str:
+    """Write a number with two significant digits, such as 0.043, 1.6 or 250, since "0.0 s" would say nothing."""
+    return np.format_float_positional(number, precision=2, unique=False, fractional=False, trim="k").rstrip(".")
+
+
 def wrapped(name: object) -> str:
     """Break a class's name into lines that leave room for an image."""
     return textwrap.fill(str(name), 14)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from helpers.plots.figures import TRAINING, VALIDATION, as_designed, described, new_figure, show_image
+from helpers.plots.figures import TRAINING, VALIDATION, as_designed, described, new_figure, show_image, two_digits
 
 if TYPE_CHECKING:
     import keras
@@ -26,7 +26,7 @@ def network(costs: pd.DataFrame) -> Figure:
         axis.barh(names, share, color=color)
         for position, (part, count) in enumerate(zip(share, costs[column], strict=True)):
             if count:
-                axis.text(part + 1, position, f"{count:,} ({part:.1f} %)", va="center", fontsize=8)
+                axis.text(part + 1, position, f"{count:,} ({two_digits(part)} %)", va="center", fontsize=8)
         axis.set(
             title=column.replace("_", "-"), xlabel="share of the total [%]", xlim=(0, 150), xticks=range(0, 101, 25)
         )
@@ -112,9 +112,10 @@ def epoch_seconds(seconds: Mapping[str, float]) -> Figure:
     axis = figure.subplots()
     axis.barh(list(seconds), list(seconds.values()), color=TRAINING)
     for position, value in enumerate(seconds.values()):
-        axis.text(value, position, f" {value:.1f} s", va="center")
+        axis.text(value, position, f" {two_digits(value)} s", va="center")
     axis.invert_yaxis()
     axis.set(xlabel="seconds per epoch", xlim=(0, 1.15 * max(seconds.values())))
     return described(
-        figure, "Seconds per epoch: " + "; ".join(f"{name}: {value:.1f}" for name, value in seconds.items()) + "."
+        figure,
+        "Seconds per epoch: " + "; ".join(f"{name}: {two_digits(value)}" for name, value in seconds.items()) + ".",
     )
