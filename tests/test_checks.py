@@ -11,6 +11,7 @@ import pytest
 
 from helpers import checks, cnn
 from helpers.backbones import Head
+from helpers.backend import keras
 from helpers.datasets import load_dataset
 from helpers.runner.notebooks import lessons
 from helpers.statistics import interval
@@ -44,11 +45,75 @@ def freeze_scores(model):
     model.get_layer("scores").trainable = False
 
 
+def freeze_head_alone(model):
+    model.get_layer("dense1").trainable = model.get_layer("scores").trainable = False
+
+
+def thaw_all_but_scores(model):
+    for layer in model.layers:
+        layer.trainable = layer.name in cnn.CONVOLUTIONS or (layer.name == "dense1" and not layer.trainable)
+
+
+def compiled_again(model):
+    for layer in model.layers:
+        layer.trainable = layer.name not in cnn.CONVOLUTIONS
+    model.compile("sgd", loss="sparse_categorical_crossentropy")
+
+
+def freeze_first_convolution(model):
+    model.get_layer("conv1").trainable = False
+    model.compile("sgd", loss="sparse_categorical_crossentropy")
+
+
+def without_learning(model):
+    compiled_again(model)
+    model.compile(keras.optimizers.SGD(0.0), loss="sparse_categorical_crossentropy")
+
+
+def freeze_normalization(model, inside=True, outside=True):
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            freeze_normalization(layer, inside=False, outside=inside)
+        elif isinstance(layer, keras.layers.BatchNormalization) and outside:
+            layer.trainable = False
+
+
+def dealt(training=slice(200, None), validation=slice(100, 200), test=slice(0, 100), shuffled=True, seeded=True):
+    def three_parts(number, seed):
+        order = np.random.default_rng(seed if seeded else 0).permutation(number) if shuffled else np.arange(number)
+        return order[training], order[validation], order[test]
+
+    return three_parts
+
+
+def convolved(smaller=0, turned=False, factor=1):
+    def convolve(image, kernel):
+        kernel = kernel[::-1, ::-1] if turned else kernel
+        rows, columns = (side - len(kernel) + 1 - smaller for side in image.shape)
+        windows = [[image[r : r + 3, c : c + 3] for c in range(columns)] for r in range(rows)]
+        return factor * np.array([[np.sum(window * kernel) for window in row] for row in windows])
+
+    return convolve
+
+
+def descended(factor=0.8, more=0):
+    return lambda rate, updates: (1 - 2 * rate) ** (updates + more) if factor == 0.8 else factor**updates
+
+
 DIFFERENCE = interval(np.subtract(ONE, OTHER))
 HALF = DIFFERENCE[2] - DIFFERENCE[0]
 UNPAIRED = math.hypot(*(interval(values)[2] - statistics.mean(values) for values in (ONE, OTHER)))
 MEAN = DIFFERENCE[0]
 ENDS = interval(ONE)[2] - interval(OTHER)[2] - MEAN
+SPREAD = statistics.stdev(np.subtract(ONE, OTHER))
+NETWORK = cnn.build_cnn(cnn.Architecture())  # 320, 9,248, 589,952 and 645 parameters
+HEAD = cnn.cut(NETWORK)[1]
+
+
+def around(half):
+    """Return an interval around the mean difference."""
+    return MEAN, MEAN - half, MEAN + half
+
 
 CASES = [  # check, facts, the right answer, wrong answers with what is said of each
     (
@@ -56,24 +121,46 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
         (CLASSES,),
         ([0, 1, 2, 3, 4, 5, 6], [7, 8, 9]),
         {
-            "source task names the label 0 twice": ([0, 0, 1, 2, 3, 4, 5, 6], [7, 8, 9]),
-            "the label 6 in both tasks": ([0, 1, 2, 3, 4, 5, 6], [6, 7, 8, 9]),
-            "no label 10": ([0, 1, 2, 3, 4, 5, 6], [7, 8, 9, 10]),
-            "the label 6 is in neither": ([0, 1, 2, 3, 4, 5], [7, 8, 9]),
-            "should have three classes, yours has 5": (CLASSES[:5], CLASSES[5:]),
-            "is two lists of labels": 7,
+            "source task names the class 0 twice": ([0, 0, 1, 2, 3, 4, 5, 6], [7, 8, 9]),
+            "the class 6 in both tasks": ([0, 1, 2, 3, 4, 5, 6], [6, 7, 8, 9]),
+            "no class 10": ([0, 1, 2, 3, 4, 5, 6], [7, 8, 9, 10]),
+            "no class '7'": ([0, 1, 2, 3, 4, 5, 6], ["7", 8, 9]),
+            "the class 6 is in neither": ([0, 1, 2, 3, 4, 5], [7, 8, 9]),
+            "should have three classes, yours has 5.": (CLASSES[:5], CLASSES[5:]),
+            "yours has 7; the source task comes first": ([7, 8, 9], CLASSES[:7]),
+            "is two lists of classes": 7,
         },
     ),
     (
         checks.baseline,
         (TRAINING, TEST),
-        0.3,
+        (0, 0.3),
         {
-            "not a percentage": 30,
-            "on the training labels": 0.4,
-            "equally frequent": 1 / 3,
-            "not right for 10.0%": 0.1,
-            "does not work as an answer": "a third",
+            "two parts, (label, share)": 0.3,
+            "not a percentage": (0, 30),
+            "its share of the training images": (0, 0.4),
+            "most frequent label of the test images, which is another one": (0, 0.35),
+            "guessing reaches with 3 classes": (0, 1 / 3),
+            "not on 0.103 of the test images": (0, 0.103),
+            "no training image has the label 7": (7, 0.3),
+            "1 is a most frequent label of the test images": (1, 0.35),
+            "does not work as an answer": (0, "a third"),
+        },
+    ),
+    (checks.baseline, (TRAINING, np.repeat([0, 1, 2], [47, 60, 36])), (0, 0.329), {"rounded too much": (0, 0.33)}),
+    (checks.baseline, (TRAINING, TRAINING), (0, 0.4), {"30 training images have the label 2": (2, 0.3)}),
+    (
+        checks.three_parts,
+        (),
+        dealt(),
+        {
+            "100 images of 1000 are in the training and in the test part": dealt(slice(0, 800), slice(800, 900)),
+            "100 images of 1000 are in the validation and in the test part": dealt(validation=slice(0, 100)),
+            "hold 900 of 1000": dealt(training=slice(300, None)),
+            "hold [700, 200, 100]": dealt(slice(300, None), slice(100, 300)),
+            "are neighbours": dealt(shuffled=False),
+            "another seed draws the same": dealt(seeded=False),
+            "returns 2 parts": lambda number, seed: dealt()(number, seed)[:2],
         },
     ),
     (
@@ -81,8 +168,15 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
         (64, 5, 3),
         64 * 76,
         {
-            "left out the biases": 64 * 75,
+            "the biases are left out": 64 * 75,
             "a bias of its own": 64 * 75 + 1,
+            "that is one filter": 76,
+            "with kernels of 3 x 3": 64 * 28,
+            "with 32 filters": 32 * 76,
+            "that is 32 filters of 3 x 3": 32 * 28,
+            "32 filters of 3 x 3 on 32 channels": 9248,
+            "with 32 channels of input, as a second": 64 * (25 * 32 + 1),
+            "with 64 channels of input, as a second": 64 * (25 * 64 + 1),
             "all channels": 64 * 26,
             "a kernel is a square": 64 * 16,
             "it is not 12": 12,
@@ -94,9 +188,25 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
         (28, 64, 5, 1),
         24 * 24 * 64 * 25,
         {
-            "does not fit at the image's edge": 28 * 28 * 64 * 25,
+            "so the output is smaller than the image": 28 * 28 * 64 * 25,
             "the number of weights": 64 * 25,
+            "the number of parameters": 64 * 26,
             "not a multiplication": 24 * 24 * 64 * 26,
+            "fits 24 times along 28.": 23 * 23 * 64 * 25,
+            "as often down the image": 24 * 64 * 25,
+            "that is one filter": 24 * 24 * 25,
+        },
+    ),
+    (checks.multiply_adds, (32, 64, 5, 3), 28**2 * 64 * 75, {"looks at all channels": 28**2 * 64 * 25}),
+    (
+        checks.convolved,
+        (),
+        convolved(),
+        {
+            "turned by half": convolved(turned=True),
+            "its numbers are not": convolved(factor=2),
+            "your map has 1 x 3, not 3 x 5": convolved(smaller=2),
+            "your map has one number": lambda image, kernel: np.sum(image[:3, :3] * kernel),
         },
     ),
     (
@@ -105,8 +215,11 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
         48,
         {
             "left over at the end of an epoch": 45,
-            "that is one epoch": 16,
-            "a whole batch": 3000,
+            "that is one epoch; there": 16,
+            "one epoch without its last batch": 15,
+            "with batches of 128; these have 64": 24,
+            "the number of images": 1000,
+            "a whole batch, not at one": 3000,
             "in each epoch": 47,
             "it is not 46": 46,
         },
@@ -119,9 +232,66 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
             "the sign is wrong": lambda probabilities, label: math.log(probabilities[label]),
             "to base 10": lambda probabilities, label: -math.log10(probabilities[label]),
             "found most likely": lambda probabilities, label: -math.log(max(probabilities)),
-            "your function gives 0.300": lambda probabilities, label: 1 - probabilities[label],
-            "the label 0 your function gives 1.609": lambda probabilities, label: -math.log(probabilities[1]),
+            "to base 2": lambda probabilities, label: -math.log2(probabilities[label]),
+            "labels count from 0": lambda probabilities, label: -math.log(probabilities[label - 1]),
+            "adds up all classes": lambda probabilities, label: -sum(map(math.log, probabilities)),
+            "the probability itself": lambda probabilities, label: probabilities[label],
+            "one minus the probability": lambda probabilities, label: 1 - probabilities[label],
+            "returns 4 numbers": lambda probabilities, label: -np.log(probabilities),
+            "the label 0 your function gives 1.609": lambda probabilities, label: -math.log(probabilities[2]),
             "IndexError": lambda probabilities, label: -math.log(probabilities[label + 7]),
+            "returns nothing": lambda probabilities, label: print(end=""),
+        },
+    ),
+    (
+        checks.descended,
+        (),
+        descended(),
+        {
+            "against the slope": descended(1.2),
+            "twice the weight": descended(0.9),
+            "one update too few": descended(more=-1),
+            "one update too many": descended(more=1),
+            "that is one update, however": lambda rate, updates: 1 - 2 * rate,
+            "after 2 updates with 0.25 your weight is at 0.64": lambda rate, updates: 0.8**updates,
+        },
+    ),
+    (
+        checks.trainable,
+        (NETWORK, ["conv2"]),
+        600_165 - 9_248,
+        {
+            "that is how many are frozen": 9_248,
+            "that is all of them": 600_165,
+            "without conv1 and conv2": 590_597,
+            "without conv1.": 599_845,
+            "the biases are left out": 600_165 - 9_248 - 32 - 128 - 5,
+            "without their biases, of all layers": 600_165 - 2 * 32 - 128 - 5,
+            "the biases of dense1 are left out": 600_165 - 9_248 - 128,
+            "of a frozen layer are frozen too": 600_165 - 9_248 + 32,
+            "the number of layers": 3,
+            "it is not 590,918": 590_918,
+        },
+    ),
+    (
+        checks.trainable,
+        (HEAD, [], NETWORK),
+        590_597,
+        {
+            "the network below, which": 600_165,
+            "counts the network below too": 600_165 + 590_597,
+            "without their biases, of all layers": 590_597 - 133,
+            "biases of scores are left out": 590_597 - 5,
+        },
+    ),
+    (
+        checks.freeze_convolutions,
+        (),
+        compiled_again,
+        {
+            "conv2 is still trainable": freeze_first_convolution,
+            "dense1 belongs to the head": freeze_all,
+            "nothing moves, not even the head": without_learning,
         },
     ),
     (
@@ -129,9 +299,23 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
         (),
         freeze_head,
         {
-            "freezes conv1, which should be trained": freeze_all,
+            "freezes conv1; it should be trained": freeze_all,
             "dense1 is still trainable": freeze_scores,
             "all layers are still trainable": freeze_a_layer_that_is_not_there,
+            "conv1 was frozen before and your function leaves it so": freeze_head_alone,
+            "dense1 was frozen, and your function thaws it": thaw_all_but_scores,
+        },
+    ),
+    (
+        checks.freeze_normalization,
+        (),
+        freeze_normalization,
+        {
+            "freezes a dense layer": freeze_all,
+            "the layers around it are left out": lambda model: freeze_normalization(model, outside=False),
+            "every normalization layer is trainable": lambda model: freeze_normalization(
+                model, inside=False, outside=False
+            ),
         },
     ),
     (
@@ -140,12 +324,31 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
         DIFFERENCE,
         {
             "turned round": interval(np.subtract(OTHER, ONE)),
-            "the mean difference is not 2.50": (2.5, 1, 4),
-            "two separate intervals": (MEAN, MEAN - UNPAIRED, MEAN + UNPAIRED),
-            "combined their ends": (MEAN, MEAN - ENDS, MEAN + ENDS),
+            "the mean difference is not 2.5.": (2.5, 1, 4),
+            "two separate intervals": around(UNPAIRED),
+            "the ends of two intervals": around(ENDS),
+            "not 1.904": (1.904, 1, 3),
+            "the mean comes first": (DIFFERENCE[1], MEAN, DIFFERENCE[2]),
+            "that is a share": tuple(value / 100 for value in DIFFERENCE),
+            "the lower end comes before": (MEAN, DIFFERENCE[2], DIFFERENCE[1]),
+            "not its half-width": (MEAN, HALF, HALF),
+            "the standard deviation": around(SPREAD),
+            "the standard error": around(SPREAD / math.sqrt(3)),
+            "1.96 is for many seeds": around(1.96 * SPREAD / math.sqrt(3)),
             "has three numbers": MEAN,
-            "needs n - 1": (MEAN, MEAN - HALF * math.sqrt(2 / 3), MEAN + HALF * math.sqrt(2 / 3)),
-            "from 1.00 to 3.00 is not": (MEAN, 1, 3),
+            "needs n - 1": around(HALF * math.sqrt(2 / 3)),
+            "from 1 to 3.5 is not": (MEAN, 1, 3.5),
+        },
+    ),
+    (
+        checks.by_seed,
+        (),
+        lambda one, other: [one[seed] - other[seed] for seed in one],
+        {
+            "the sign is turned round": lambda one, other: [other[seed] - one[seed] for seed in one],
+            "the worst with the worst": lambda one, other: np.subtract(sorted(one.values()), sorted(other.values())),
+            "returns 1 numbers": lambda one, other: 2.33,
+            "yours are [1.0, 2.0, 3.0]": lambda one, other: [1, 2, 3],
         },
     ),
     (
@@ -166,12 +369,31 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
         {
             "from 0 to 1": lambda pixels: pixels / 255,
             "from -0.5 to 0.5": lambda pixels: pixels / 255 - 0.5,
-            "start again at 255": lambda pixels: (pixels - np.uint8(127)) / 127.5,
+            "and at 255 below 0": lambda pixels: (pixels - np.uint8(127)) / 127.5,
+            "at 0 beyond 255": lambda pixels: pixels * np.uint8(2) / 255 - 1,
+            "from 0 to 2": lambda pixels: pixels / 127.5,
+            "half of 255, not of 256": lambda pixels: pixels / 128 - 1,
+            "black and white": lambda pixels: 1 - pixels / 127.5,
+            "may not depend on the others": lambda pixels: 2 * (pixels / pixels.max()) - 1,
             "become [0.0, 51.0, 255.0]": lambda pixels: pixels,
         },
     ),
-    (checks.word, (-0.1, 0.2, 0.2), "as good", {"says more than that": "no detectable difference"}),
-    (checks.word, (0.3, 0.9, 0.2), "better", {"beyond the margin": "as good"}),
+    (
+        checks.word,
+        (0.05, 0.15, 0.2),
+        "as good",
+        {
+            "all of the interval lies within": "no detectable difference",
+            "lies within the margin": "better",
+            "or better than zero, lies in": "worse",
+        },
+    ),
+    (
+        checks.word,
+        (0.3, 0.9, 0.2),
+        "better",
+        {"beyond the margin": "as good", "zero is not in the interval": "no detectable difference"},
+    ),
 ]
 WRONG = [
     pytest.param(check, facts, answer, said, id=f"{check.__name__}: {said}")
@@ -186,10 +408,10 @@ def exercises() -> list:
     for lesson in lessons():
         cells = nbformat.read(lesson.path, as_version=4).cells
         for cell, folded in itertools.pairwise(cells):
-            if cell.cell_type == "code" and "..." in cell.source and "\nchecks." in cell.source:
+            if cell.cell_type == "code" and "\nchecks." in cell.source:
                 name = re.search(r"checks\.\w+", cell.source)[0]
                 found.append(pytest.param(cell.source, folded.source, id=f"{lesson.name} {name}"))
-    assert len(found) == 12
+    assert len(found) == 18
     return found
 
 
@@ -208,7 +430,8 @@ def lesson_names() -> dict:
     height, _, channels = source.image_shape
     whole = cnn.build_cnn(cnn.Architecture(source.image_shape))
     head = Head((1, 1, 256), cnn.Architecture(classes=2), RECIPES["fast"])
-    return {"checks": checks, "np": np, "interval": interval, **locals()}
+    backbone = whole
+    return {"checks": checks, "np": np, "keras": keras, "interval": interval, **locals()}
 
 
 @pytest.mark.parametrize(("exercise", "folded"), exercises())
@@ -251,16 +474,105 @@ def test_a_reply_has_no_line_that_a_notebook_would_break():
 
 @pytest.mark.parametrize("labels", [[-7, 10**9], ["a", "b"]])
 def test_the_baseline_takes_labels_of_any_kind(labels):
-    assert checks.baseline(0.5, np.array(labels)[[0, 0, 1]], np.array(labels)).right
+    assert checks.baseline((labels[0], 0.5), np.array(labels)[[0, 0, 1]], np.array(labels)).right
+
+
+def test_where_classes_are_equally_frequent_any_of_them_is_a_baseline_but_a_share_alone_is_none():
+    balanced = np.repeat(CLASSES, 5)
+    assert all(checks.baseline((label, 0.1), balanced, balanced).right for label in CLASSES)
+    assert checks.baseline(0.1, balanced, balanced).right is False
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist_5k"])
+def test_no_guess_passes_for_the_baseline_of_a_dataset(name):
+    everything = load_dataset(name)
+    training, test = everything.train.labels, everything.test.labels
+    most = np.bincount(training).max()
+    for label in CLASSES:
+        reply = checks.baseline((label, np.mean(test == label)), training, test)
+        assert reply.right is bool(np.sum(training == label) == most)
+
+
+def test_half_an_answer_is_none_yet():
+    assert checks.tasks(([...], [7, 8, 9]), CLASSES).right is None
+    assert checks.baseline((..., 0.3), TRAINING, TEST).right is None
+
+
+def test_classes_have_names_where_the_dataset_names_them():
+    reply = checks.tasks(([0, 1], ["ant", "bee", "cup"]), ["ant", "bee", "cup", "dog", "egg"])
+    assert "the dataset has no class 0" in reply.text
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(-0.35, 0.3), (-0.1, 0.15), (0.05, 0.15), (-0.15, -0.05), (0.1, 2), (-2, -0.1)]
+)
+def test_what_is_said_of_an_interval_is_true(low, high):
+    true = {
+        "all of the interval lies within the margin": low >= -0.2 and high <= 0.2,
+        "the interval reaches beyond the margin": low < -0.2 or high > 0.2,
+        "zero, or worse than zero, lies in": low <= 0,
+        "zero, or better than zero, lies in": high >= 0,
+        "zero is not in the interval": not low <= 0 <= high,
+    }
+    replies = [
+        checks.word(given, low, high, 0.2) for given in ("as good", "better", "worse", "no detectable difference")
+    ]
+    assert sum(reply.right for reply in replies) == 1
+    for reply in replies:
+        assert reply.right or [holds for said, holds in true.items() if said in reply.text] == [True], reply.text
+
+
+@pytest.mark.parametrize(("size", "channels"), [(5, 1), (6, 1), (8, 1), (14, 1), (28, 1), (32, 3), (64, 3)])
+def test_the_counts_of_a_convolution_are_right_for_images_of_all_sizes(size, channels):
+    layer = keras.layers.Conv2D(64, 5)
+    layer.build((None, size, size, channels))
+    assert checks.parameters(layer.count_params(), 64, 5, channels).right
+    assert checks.multiply_adds((size - 4) ** 2 * 1600 * channels, size, 64, 5, channels).right
+
+
+def not_written(*arguments):
+    """Do what an exercise asks for."""
+    ...
+
+
+def without_return(*arguments):
+    len(arguments)
 
 
 @pytest.mark.parametrize("check", [checks.cross_entropy, checks.freeze_head, checks.rescaled])
 def test_a_function_that_does_nothing_is_no_answer_yet(check):
     assert check(lambda *arguments: None).right is None
+    assert check(not_written).right is None
 
 
-def test_the_trainable_parameters_of_the_published_network_with_its_first_convolution_frozen():
-    model = cnn.build_cnn(cnn.Architecture())
-    assert checks.trainable(600_165 - 320, model, ["conv1"]).right
-    assert "how many are frozen" in checks.trainable(320, model, ["conv1"]).text
-    assert "all of them" in checks.trainable(600_165, model, ["conv1"]).text
+RETURNING = [
+    checks.cross_entropy,
+    checks.rescaled,
+    checks.three_parts,
+    checks.convolved,
+    checks.descended,
+    checks.by_seed,
+]
+
+
+@pytest.mark.parametrize("check", RETURNING)
+def test_a_function_that_forgets_to_return_is_told_so(check):
+    assert "your function returns nothing" in check(without_return).text
+
+
+def test_an_exercise_in_each_lesson_has_a_planted_bug_that_is_no_answer_yet(lesson_names):
+    planted = [case for case in exercises() if "..." not in case.values[0]]
+    assert [case.id[:2] for case in planted] == ["01", "02", "03", "04", "05", "06"]
+    for case in planted:
+        *code, check = case.values[0].splitlines()
+        names = dict(lesson_names)
+        exec("\n".join(code), names)
+        reply = eval(check, names)
+        assert reply.right is None
+        assert "the bug that was planted is still there" in reply.text
+
+
+def test_the_answer_of_what_stays_trainable_stands_in_no_table_of_its_lesson():
+    (lesson,) = [lesson for lesson in lessons() if lesson.name.startswith("04")]
+    shown = str([cell.get("outputs") for cell in nbformat.read(lesson.path, as_version=4).cells]).replace(",", "")
+    assert "599845" in shown and "590917" not in shown

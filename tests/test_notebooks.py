@@ -1,7 +1,11 @@
 """Promises of the lessons as documents. That they run and show what they showed is checked by nbval."""
 
 import base64
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -9,6 +13,7 @@ import papermill
 import pytest
 import refresh_outputs
 from nbconvert.nbconvertapp import NbConvertApp
+from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -60,15 +65,49 @@ def test_closes_like_every_lesson(path):
     assert sum("\n## On your own\n" in cell.source for cell in read(path).cells) == 1
 
 
+@lessons
+def test_the_kernel_is_shut_down_when_all_is_done(path):
+    told = [cell for cell in read(path).cells if "shut this lesson's kernel down" in cell.source]
+    assert told == [read(path).cells[-1]]
+    assert "shut this lesson's kernel down" in told[0].source.splitlines()[-1]
+
+
+def test_collected_notebooks_are_checked_with_their_own_parameters_and_one_that_stops_is_counted_apart(tmp_path):
+    if not (bash := shutil.which("bash")):
+        pytest.skip("the README's loop is for bash")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (loop,) = re.findall(r"```bash\n([^`]+collected/\*\.ipynb[^`]+)```", readme)
+    (tmp_path / "collected").mkdir()
+    for name, last in {"done": "checks.descended(right)", "stopped": "checks.descended(wrong)"}.items():
+        cells = [
+            'dataset: str = "mnist"',
+            "from helpers import checks\n\nright = lambda rate, updates: (1 - 2 * rate) ** updates",
+            'checks.descended(right if dataset == "mnist" else None)',
+            last,
+        ]
+        notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
+        notebook.cells[0].metadata["tags"] = ["parameters"]
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(notebook, tmp_path / "collected" / f"{name} twice.ipynb")
+    given = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    printed = subprocess.run([bash, "-c", loop], cwd=tmp_path, env=given, capture_output=True, text=True).stdout
+    assert re.findall(r"(?m)^\d+$|:\d+$", printed) in (["2"], [":2"])
+    assert "checked/stopped twice.ipynb.stopped" in printed
+
+
 @lessons_with_exercises
 def test_exercises_answer_back_and_their_answers_are_tagged(path):
-    unanswered = [cell for cell in code_cells(path) if re.search(r"(?m)= \.\.\.|^    \.\.\.$", cell.source)]
-    assert len(unanswered) == 2
-    for cell in unanswered:
-        assert re.search(r"(?m)^checks\.", cell.source)
+    dots = [cell for cell in code_cells(path) if re.search(r"(?m)= \.\.\.|^    \.\.\.$", cell.source)]
+    checked = [cell for cell in code_cells(path) if re.search(r"(?m)^checks\.", cell.source)]
+    assert len(dots) == 2 and checked[:2] == dots and len(checked) == 3
+    for cell in checked:
         assert cell.outputs[-1].data["text/plain"].startswith("Not answered yet: ")
     folded = [cell for cell in read(path).cells if "<details>" in cell.source]
-    assert len(folded) == 3
+    assert len(folded) == 4
     assert all(tags(cell) == ["answer"] for cell in folded)
 
 
@@ -86,11 +125,20 @@ def test_one_command_hands_out_lessons_without_answers_and_outputs(tmp_path):
         assert "<details>" not in handed_out
         assert not any(cell.outputs for cell in code_cells(tmp_path / path.name))
         assert "Not answered yet" not in handed_out
+        assert "answer holds" not in handed_out  # answers are taken out
+
+
+def test_the_lines_that_lesson_05s_experiment_needs_stand_in_the_exercise():
+    (exercise,) = [cell for cell in read(LESSONS[4]).cells if "**A lower learning rate.**" in cell.source]
+    assert "answer" not in tags(exercise)
+    (block,) = re.findall(r"```python\n(.+?)```", exercise.source, re.DOTALL)
+    compile(block, "exercise", "exec")
+    assert block.count("...") == 3  # to fill in
 
 
 @lessons
 def test_is_short_enough_to_read(path):
-    assert len(read(path).cells) <= 50
+    assert len(read(path).cells) <= 60
     assert max(len(cell.source.splitlines()) for cell in code_cells(path)) <= 25
 
 

@@ -1,0 +1,74 @@
+"""Exercises of lesson 02."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from helpers.checks.replies import STILL_THERE, count, exercise
+
+
+@exercise("each filter has one weight per pixel of its kernel and input channel, and one bias")
+def parameters(answer: int, filters: int, kernel_size: int, channels: int) -> str | None:
+    """Check the number of parameters of a convolution."""
+    square = kernel_size**2
+    weights = filters * square * channels
+    mistakes = {
+        weights: "those are the weights; the biases are left out, one per filter",
+        weights + 1: "every filter has a bias of its own",
+        square * channels + 1: f"that is one filter; there are {filters}",
+        filters * (kernel_size * channels + 1): "a kernel is a square",
+        filters * (9 * channels + 1): f"that is with kernels of 3 x 3; these are {kernel_size} x {kernel_size}",
+        32 * (square * channels + 1): f"that is with 32 filters; here are {filters}",
+        32 * (9 * channels + 1): f"that is 32 filters of 3 x 3; here are {filters} of {kernel_size} x {kernel_size}",
+        32 * (9 * 32 + 1): "those are 32 filters of 3 x 3 on 32 channels, as in a second convolution",
+    }
+    inputs, rest = divmod(int(answer) - filters, filters * square)
+    if not rest and inputs > channels:
+        mistakes[int(answer)] = (
+            f"that is with {inputs} channels of input, as a second convolution has; the image has {channels}"
+        )
+    elif not rest and 0 < inputs < channels:
+        mistakes[int(answer)] = "every filter looks at all channels of its input"
+    return count(answer, weights + filters, mistakes)
+
+
+@exercise("every weight of a kernel is used once at every position of the output; biases multiply nothing")
+def multiply_adds(answer: int, image_size: int, filters: int, kernel_size: int, channels: int) -> str | None:
+    """Check the number of multiply-adds of a convolution without padding on a square image."""
+    side, weights = max(0, image_size - kernel_size + 1), filters * kernel_size**2 * channels
+    fits = f"a kernel of {kernel_size} pixels fits {side} times along {image_size}"
+    return count(
+        answer,
+        side**2 * weights,
+        {
+            (side - 1) ** 2 * weights: fits,
+            image_size**2 * weights: f"{fits}: at the edge it does not, so the output is smaller than the image",
+            side * weights: f"{fits}, and as often down the image",
+            side**2 * filters * kernel_size**2: "every filter looks at all channels of its input",
+            side**2 * kernel_size**2 * channels: f"that is one filter; there are {filters}",
+            side**2 * (weights + filters): "adding a bias is not a multiplication",
+            weights: "that is the number of weights; each is used at many positions",
+            weights + filters: "that is the number of parameters; each weight is used at many positions",
+        },
+    )
+
+
+@exercise("along a side of 4 pixels a kernel of 3 has room at two places; how many does the function visit?")
+def convolved(answer: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> str | None:
+    """Check a function of (image, kernel) that computes the feature map of one convolution without padding."""
+    rng = np.random.default_rng(0)
+    image, kernel = rng.integers(0, 9, (5, 7)), rng.integers(-3, 4, (3, 3))
+    windows = np.lib.stride_tricks.sliding_window_view(image, kernel.shape)
+    right, turned = (np.einsum("rcij,ij->rc", windows, k) for k in (kernel, kernel[::-1, ::-1]))
+    value = answer(image, kernel)
+    if value is None:
+        return "your function returns nothing"
+    given = np.asarray(value, float)
+    if given.shape == (2, 4):
+        return STILL_THERE
+    if given.shape != right.shape:
+        shapes = [" x ".join(map(str, shape)) for shape in (given.shape, right.shape)]
+        return f"of an image of 5 x 7 and a kernel of 3 x 3 your map has {shapes[0] or 'one number'}, not {shapes[1]}"
+    if np.allclose(given, turned):
+        return "the kernel is turned by half; a network lays it on as it is"
+    return None if np.allclose(given, right) else "the size of your map is right, its numbers are not"

@@ -1,0 +1,101 @@
+"""Exercises of lesson 01."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from helpers.checks.replies import NOTHING, STILL_THERE, close, exercise
+
+
+@exercise("each list names classes of the dataset, and no class may be in both")
+def tasks(answer: Any, classes: Sequence[int | str]) -> str | None:
+    """Check two lists of classes: three for the target task, which comes second, and all others for the source task."""
+    try:
+        source, target = (list(dict.fromkeys(given)) for given in answer)
+        given = [*answer[0], *answer[1]]
+    except (TypeError, ValueError):
+        return "the answer is two lists of classes, ([...], [...]): the source task's and the target task's"
+    if ... in given:
+        return NOTHING
+    if unknown := [name for name in given if name not in classes]:
+        return f"the dataset has no class {_named(unknown[0])}"
+    if both := [name for name in source if name in target]:
+        return f"your split holds the class {_named(both[0])} in both tasks"
+    if twice := [name for name in given if given.count(name) > 1]:
+        return f"your {'source' if twice[0] in source else 'target'} task names the class {_named(twice[0])} twice"
+    if left := [name for name in classes if name not in given]:
+        return f"the class {_named(left[0])} is in neither task"
+    if len(target) != 3:
+        swapped = "; the source task comes first" if len(source) == 3 else ""
+        return f"the target task should have three classes, yours has {len(target)}{swapped}"
+    return None
+
+
+@exercise("count the most frequent label of the training images, then look how often the test images have it")
+def baseline(answer: Any, training_labels: np.ndarray, test_labels: np.ndarray) -> str | None:
+    """Check a pair: the most frequent training label, and the share, between 0 and 1, of the test images that have it.
+
+    The label is asked for as well, because with equally frequent classes a guess would give the right share.
+    """
+    try:
+        label, share = answer
+    except (TypeError, ValueError):
+        return "the answer has two parts, (label, share)"
+    if label is ... or share is ...:
+        return NOTHING
+    known, counts = np.unique(training_labels, return_counts=True)
+    if label not in known:
+        return f"no training image has the label {_named(label)}"
+    on_training, right = (np.mean(labels == label) for labels in (training_labels, test_labels))
+    tested, test_counts = np.unique(test_labels, return_counts=True)
+    most_tested = test_counts.max() / len(test_labels)
+    if counts[known == label][0] < counts.max():
+        if np.any(tested[test_counts == test_counts.max()] == label):
+            return f"{_named(label)} is a most frequent label of the test images; the training images decide"
+        return f"{counts[known == label][0]:,} training images have the label {_named(label)}, and of another more do"
+    if close(share, right):
+        return None
+    if not 0 <= share <= 1:
+        return "a share lies between 0 and 1; it is not a percentage or a number of images"
+    if close(share, on_training):
+        return "that is its share of the training images; a result is reported on test images"
+    if close(share, most_tested):
+        return "that is the share of the most frequent label of the test images, which is another one"
+    if close(share, 1 / len(tested)):
+        return f"that is what guessing reaches with {len(tested)} classes, and this label is not so frequent"
+    if round(float(right), 2) == share:
+        return "that is rounded too much; give three digits"
+    return f"the label is right, but it is not on {share:.4g} of the test images"
+
+
+@exercise("each image is in one part, and the numbers of the three parts add up")
+def three_parts(answer: Callable[[int, int], Sequence[np.ndarray]]) -> str | None:
+    """Check a function of (number, seed) that draws training, validation and test images: 80, 10 and 10 %."""
+    parts = answer(1000, 0)
+    if parts is None:
+        return "your function returns nothing"
+    parts = [np.asarray(part).tolist() for part in parts]
+    if len(parts) != 3:
+        return f"your function returns {len(parts)} parts, not three"
+    training, validation, test = (set(part) for part in parts)
+    if shared := training & test:
+        return f"{len(shared)} images of 1000 are in the training and in the test part"
+    if shared := validation & test:
+        return f"{len(shared)} images of 1000 are in the validation and in the test part"
+    if training & validation:
+        return STILL_THERE
+    if (held := training | validation | test) != set(range(1000)):
+        return f"your parts hold {len(held & set(range(1000)))} of 1000 images"
+    if (sizes := [len(part) for part in parts]) != [800, 100, 100]:
+        return f"of 1000 images your parts hold {sizes}; they should hold 800, 100 and 100"
+    if test in ({*range(100)}, {*range(900, 1000)}):
+        return "your test images are neighbours in the dataset; draw them"
+    if set(np.asarray(answer(1000, 1)[2]).tolist()) == test:
+        return "another seed draws the same test images"
+    return None
+
+
+def _named(label: int | str) -> str:
+    """Return a label as it is written: text in quotation marks, as "7" is not 7."""
+    return repr(str(label)) if isinstance(label, str) else str(label)

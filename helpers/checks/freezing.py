@@ -1,0 +1,104 @@
+"""Exercises of lesson 04, one of them used in lesson 06 too."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from helpers import cnn
+from helpers.checks.replies import STILL_THERE, count, exercise
+
+if TYPE_CHECKING:
+    import keras
+
+
+@exercise("what is frozen is not trained, all the rest is")
+def trainable(
+    answer: int, model: "keras.Model", frozen: Sequence[str], below: "keras.Model | None" = None
+) -> str | None:
+    """Check the number of parameters that stay trainable when the layers named are frozen.
+
+    `below` is a network that is frozen as a whole and that the model stands on, if there is one.
+    """
+    layers = {layer.name: layer for layer in model.layers if layer.get_weights()}
+    counts, biases = ({name: len_of(layer) for name, layer in layers.items()} for len_of in (_parameters, _biases))
+    everything, gone = sum(counts.values()), sum(counts[name] for name in frozen)
+    right, all_biases = everything - gone, sum(biases.values())
+    mistakes = {
+        len(layers) - len(frozen): "that is the number of layers; count their parameters",
+        right - all_biases + sum(biases[name] for name in frozen): "the biases are left out; they are trained too",
+        everything - all_biases: "those are the weights without their biases, of all layers",
+        **{right - biases[name]: f"the biases of {name} are left out" for name in layers if name not in frozen},
+        right + sum(biases[name] for name in frozen): "the biases of a frozen layer are frozen too",
+    }
+    for names in [*([name] for name in layers), [name for name in cnn.CONVOLUTIONS if name in layers]]:
+        mistakes[everything - sum(counts[name] for name in names)] = (
+            f"that is what is left without {' and '.join(names)}"
+        )
+    if frozen:
+        mistakes |= {gone: "that is how many are frozen", everything: "that is all of them; freezing takes some away"}
+    if below is not None:
+        frozen_below = below.count_params()
+        mistakes[frozen_below] = "that is the network below, which is frozen"
+        mistakes[right + frozen_below] = "that counts the network below too, which is frozen"
+    return count(answer, right, mistakes)
+
+
+@exercise("go through model.layers, and set trainable to False for the dense layers and to True for the others")
+def freeze_head(answer: Callable[["keras.Model"], None]) -> str | None:
+    """Check a function that freezes the head of a network and leaves the convolutions trainable."""
+    for before in (True, False):  # frozen convolutions, too, are to be trainable afterwards
+        model = _small()
+        for layer in model.layers:
+            layer.trainable = before
+        answer(model)
+        switches = {layer.name: layer.trainable for layer in model.layers if layer.get_weights()}
+        if before and all(switches.values()):
+            return "after your function all layers are still trainable"
+        if frozen := [name for name in cnn.CONVOLUTIONS if not switches[name]]:
+            leaves = "your function freezes {}" if before else "{} was frozen before and your function leaves it so"
+            return leaves.format(frozen[0]) + "; it should be trained"
+        if heads := [name for name, on in switches.items() if on and name not in cnn.CONVOLUTIONS]:
+            return f"{heads[0]} {'is still trainable' if before else 'was frozen, and your function thaws it'}"
+    return None
+
+
+@exercise("in one line of lesson 04's first table the switch is thrown, and the layer moves all the same")
+def freeze_convolutions(answer: Callable[["keras.Model"], None]) -> str | None:
+    """Check a function that freezes the convolutions of a network that has been trained, so that updates move the
+    head alone.
+    """
+    model = _small()
+    images, labels = np.arange(256, dtype="uint8").reshape(4, 8, 8, 1), np.arange(4)
+    model.compile("sgd", loss="sparse_categorical_crossentropy")
+    model.train_on_batch(images, labels)
+    answer(model)
+    layers = [layer for layer in model.layers if layer.get_weights()]
+    before = [[weights.copy() for weights in layer.get_weights()] for layer in layers]
+    model.train_on_batch(images, labels)
+    moved = {
+        layer.name: any(map(np.any, map(np.subtract, layer.get_weights(), weights)))
+        for layer, weights in zip(layers, before, strict=True)
+    }
+    switches = {layer.name: layer.trainable for layer in layers}
+    if on := [name for name in cnn.CONVOLUTIONS if switches[name]]:
+        return f"{on[0]} is still trainable"
+    if off := [name for name, switch in switches.items() if not switch and name not in cnn.CONVOLUTIONS]:
+        return f"{off[0]} belongs to the head, and your function freezes it"
+    if any(moved[name] for name in cnn.CONVOLUTIONS):
+        return STILL_THERE
+    return None if moved["scores"] else "after your function nothing moves, not even the head"
+
+
+def _small() -> "keras.Model":
+    """Return the network of the course, smaller."""
+    return cnn.build_cnn(cnn.Architecture(image_shape=(8, 8, 1), filters=2, dense_units=4))
+
+
+def _parameters(layer: "keras.Layer") -> int:
+    return int(layer.count_params())
+
+
+def _biases(layer: "keras.Layer") -> int:
+    bias = getattr(layer, "bias", None)
+    return 0 if bias is None else int(np.prod(bias.shape))

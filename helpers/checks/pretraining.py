@@ -1,0 +1,83 @@
+"""Exercises of lesson 03."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from helpers.checks.replies import STILL_THERE, close, count, exercise
+
+
+@exercise(
+    "each epoch needs as many batches as it takes to show every image, and the last of them counts like the others"
+)
+def updates(answer: int, images: int, batch_size: int, epochs: int) -> str | None:
+    """Check the number of updates of a training."""
+    batches = math.ceil(images / batch_size)
+    return count(
+        answer,
+        epochs * batches,
+        {
+            epochs * math.ceil(images / 128): f"that is with batches of 128; these have {batch_size}",
+            images: "that is the number of images; an update looks at a whole batch",
+            epochs * images: "an update looks at a whole batch, not at one image",
+            epochs * (images // batch_size): "the images left over at the end of an epoch make a batch too",
+            math.ceil(epochs * images / batch_size): "what an epoch leaves over is a batch of its own, in each epoch",
+            images // batch_size: f"that is one epoch without its last batch; there are {epochs}",
+            batches: f"that is one epoch; there are {epochs}",
+        },
+    )
+
+
+@exercise(
+    "return the negative natural logarithm of the probability that the network gave to the right class; a function "
+    "without return answers nothing"
+)
+def cross_entropy(answer: Callable[[Sequence[float], int], float]) -> str | None:
+    """Check a function of (probabilities, label) that returns the cross-entropy of one image."""
+    probabilities, label = [0.3, 0.1, 0.2, 0.4], 2
+    value = answer(probabilities, label)
+    if value is None:
+        return "your function returns nothing"
+    if np.size(value) != 1:
+        return f"your function returns {np.size(value)} numbers; the loss of an image is one, that of the right class"
+    known = {
+        math.log(0.2): "the sign is wrong: a loss must fall when the network gets better",
+        -math.log10(0.2): "that is the logarithm to base 10; take the natural one",
+        -math.log2(0.2): "that is the logarithm to base 2; take the natural one",
+        -math.log(0.4): "that is the probability of the class that it found most likely, not of the right class",
+        -math.log(0.1): "that is the class before the right one; labels count from 0",
+        -sum(map(math.log, probabilities)): "that adds up all classes; only the right one counts",
+        0.2: "that is the probability itself; take its logarithm",
+        0.8: "one minus the probability falls too, but the cross-entropy is a logarithm",
+    }
+    for number, meaning in known.items():
+        if close(value, number):
+            return meaning
+    for label, probability in enumerate(probabilities):
+        if not close(value := answer(probabilities, label), -math.log(probability)):
+            return f"for probabilities {probabilities} and the label {label} your function gives {value:.4g}"
+    return None
+
+
+@exercise("the slope belongs to the weight as it is now; go through two updates with pencil and paper")
+def descended(answer: Callable[[float, int], float]) -> str | None:
+    """Check a function of (learning_rate, updates): where plain descent takes a weight from 1, its loss its square."""
+    value = answer(0.1, 3)
+    if value is None:
+        return "your function returns nothing"
+    known = {
+        1 - 3 * 0.2: STILL_THERE,
+        1.2**3: "the weight climbs; a step goes against the slope",
+        0.9**3: "the slope of the square is twice the weight",
+        0.8: "that is one update, however many are asked for",
+        0.8**2: "that is one update too few",
+        0.8**4: "that is one update too many",
+    }
+    for number, meaning in known.items():
+        if close(value, number):
+            return meaning
+    for rate, number in ((0.1, 3), (0.1, 0), (0.25, 2)):
+        if not close(value := answer(rate, number), (1 - 2 * rate) ** number):
+            return f"after {number} updates with {rate} your weight is at {value:.4g}"
+    return None

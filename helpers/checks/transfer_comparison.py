@@ -1,0 +1,91 @@
+"""Exercises of lesson 05."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from helpers.checks.replies import STILL_THERE, close, exercise
+
+
+@exercise("subtract seed by seed first, then hand the differences to interval")
+def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequence[float]) -> str | None:
+    """Check the mean difference `one - other`, paired by seed, with its 95 % interval: (mean, low, high)."""
+    from helpers.statistics import interval  # SciPy takes its time, and lesson 01 needs none of it
+
+    if not isinstance(answer, Sequence | np.ndarray) or len(answer) != 3:
+        return "the answer has three numbers, (mean, low, high)"
+    mean, low, high = answer
+    right = interval(np.subtract(one, other))
+    if close(low, right[0]) and close(mean, right[1]):
+        return "the mean comes first, then the ends of the interval"
+    if close(mean, -right[0]) and not close(mean, 0):
+        return "the sign is turned round: it is the first minus the second"
+    if close(100 * mean, right[0]):
+        return "that is a share; the accuracies are in percent, so the difference is in percentage points"
+    if not close(mean, right[0]):
+        return f"the mean difference is not {mean:.4g}"
+    if close(low, right[1]) and close(high, right[2]):
+        return None
+    if close(low, right[2]) and close(high, right[1]):
+        return "the lower end comes before the upper one"
+    if close(low, high):
+        return "low and high are the two ends of the interval, not its half-width"
+    width, half = high - mean, right[2] - right[0]
+    halves = [interval(values)[2] - float(np.mean(values)) for values in (one, other)]
+    seeds, spread = len(one), float(np.std(np.subtract(one, other), ddof=1))
+    if any(close(width, ends) for ends in (halves[0] - halves[1], halves[1] - halves[0], sum(halves))):
+        return "that combines the ends of two intervals; take the differences first"
+    known = {
+        math.hypot(*halves): "that combines two separate intervals; the luck of a seed that both share cancels if you "
+        "pair first",
+        half * math.sqrt((seeds - 1) / seeds): "that divides by n where the spread of a sample needs n - 1",
+        spread: "that is the standard deviation of the differences, not the interval of their mean",
+        spread / math.sqrt(seeds): "that is the standard error; an interval is several times as wide",
+        1.96 * spread / math.sqrt(seeds): f"1.96 is for many seeds; for {seeds} it takes the t-distribution",
+    }
+    for number, meaning in known.items():
+        if close(width, number):
+            return meaning
+    return f"the mean is right, the interval from {low:.4g} to {high:.4g} is not"
+
+
+@exercise('one of "better", "worse", "as good", "no detectable difference"; look at zero and at the margin')
+def word(answer: str, low: float, high: float, margin: float) -> str | None:
+    """Check the word for an interval of a difference in percentage points, one that has a width."""
+    from helpers.statistics import finding  # SciPy takes its time, and lesson 01 needs none of it
+
+    row = {"strategy": "", "difference": (low + high) / 2, "difference_low": low, "difference_high": high}
+    right, given = finding(row, margin), answer.strip().lower()
+    within = "all of the interval lies within the margin"
+    reasons = {
+        "as good": "the interval reaches beyond the margin, so equality is not shown",
+        "better": within if low > 0 else "zero, or worse than zero, lies in the interval",
+        "worse": within if high < 0 else "zero, or better than zero, lies in the interval",
+        "no detectable difference": within if right == "as good" else "zero is not in the interval, which says more",
+    }
+    if given not in reasons:
+        return f"{answer!r} is not one of the words"
+    return None if given == right else reasons[given]
+
+
+@exercise("print the seeds of each strategy, in the order in which they come")
+def by_seed(answer: Callable[[Mapping[int, float], Mapping[int, float]], Sequence[float]]) -> str | None:
+    """Check a function of two {seed: accuracy} that returns the differences, first minus second, seed by seed."""
+    one, other = {3: 90.0, 1: 95.0, 2: 97.0}, {1: 94.0, 2: 91.0, 3: 86.0}
+    right = {seed: one[seed] - other[seed] for seed in one}
+    value = answer(one, other)
+    if value is None:
+        return "your function returns nothing"
+    if np.size(value) != len(one):
+        return f"for three seeds your function returns {np.size(value)} numbers"
+    given = np.ravel(list(value.values()) if isinstance(value, Mapping) else value).astype(float)
+    if np.allclose(given, np.subtract(list(one.values()), list(other.values()))):
+        return STILL_THERE
+    if np.allclose(sorted(given), sorted(right.values())):
+        return None
+    if np.allclose(sorted(-given), sorted(right.values())):
+        return "the sign is turned round: it is the first minus the second"
+    if np.allclose(sorted(given), sorted(np.subtract(sorted(one.values()), sorted(other.values())))):
+        return "that pairs the worst with the worst; pair the results of one seed"
+    return f"the differences are {sorted(right.values())} in some order, yours are {np.round(given, 2).tolist()}"
