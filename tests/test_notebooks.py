@@ -129,7 +129,7 @@ def test_one_command_hands_out_lessons_without_answers_and_outputs(tmp_path):
 
 
 def test_the_lines_that_lesson_05s_experiment_needs_stand_in_the_exercise():
-    (exercise,) = [cell for cell in read(LESSONS[4]).cells if "**A lower learning rate.**" in cell.source]
+    (exercise,) = [cell for cell in read(LESSONS[5]).cells if "**A lower learning rate.**" in cell.source]
     assert "answer" not in tags(exercise)
     (block,) = re.findall(r"```python\n(.+?)```", exercise.source, re.DOTALL)
     compile(block, "exercise", "exec")
