@@ -233,3 +233,10 @@ def test_readme_shows_the_whole_game():
     assert len(lines) == 2
     for source in lines:
         assert re.sub(r"(?m)^(print\(|kept = ).*\n?", "", source).strip() in shown
+
+
+def test_the_training_written_out_comes_within_a_point_of_the_comparison():
+    (cell,) = [cell for cell in code_cells(LESSONS[5]) if "written_out(name)" in cell.source]
+    rows = [re.findall(r"([\d.]+)%", line) for line in cell.outputs[-1].data["text/plain"].splitlines()[1:]]
+    assert len(rows) == 2
+    assert all(abs(float(here) - float(there)) < 1 for here, there in rows)
