@@ -4,6 +4,8 @@ The pages load nothing from anywhere, neither script nor font nor image, and tel
 HTML and CSS are the files in `templates/`.
 """
 
+import os
+import sys
 from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,12 +146,21 @@ def _body(notebook: "NotebookNode", pages: dict[str, Any]) -> str:
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
+    class OwnTemplates(HTMLExporter):
+        """Takes the templates that come with nbconvert, where a user's of the same name would come first."""
+
+        def get_prefix_root_dirs(self) -> list[str]:
+            users = super().get_prefix_root_dirs()  # type: ignore[no-untyped-call]
+            known = [os.path.join(sys.prefix, "share", "jupyter"), *users]
+            return [next(root for root in known if Path(root, "nbconvert", "templates", "basic").is_dir())]
+
     notebook.metadata.pop("widgets", None)  # without its kernel, the widget of a progress bar would show 0 %
     for cell in notebook.cells:
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
     config = Config({"NbConvertBase": {"display_data_priority": SHOWN}})
-    body, _ = HTMLExporter(config=config, template_name="basic").from_notebook_node(notebook)
+    exporter = OwnTemplates(config=config, template_name="basic")  # type: ignore[no-untyped-call]
+    body, _ = exporter.from_notebook_node(notebook)
     for name in pages:
         body = body.replace(f'href="{name}.ipynb', f'href="{name}.html')
     return body
