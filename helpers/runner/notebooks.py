@@ -20,6 +20,8 @@ from helpers.artefacts import REPOSITORY, checksum, write_text
 
 LESSONS = REPOSITORY / "notebooks"
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # a kernel's
+OTHERS = ("PYTHONWARNINGS", "PYTHONDEVMODE", "PYTHONOPTIMIZE", "PYTHONIOENCODING", "MPLBACKEND")  # not for a kernel
+PATIENCE = 600  # seconds until a kernel has started, or has sent what a finished cell printed: machines may be crowded
 LONGEST_SOCKET_FOLDER = 90  # bytes; the whole path of a socket has 103 at most on macOS, 107 on Linux
 
 
@@ -70,11 +72,14 @@ def find(name: str) -> Notebook:
         return lesson(name)
     path = Path(absolute(name))
     try:
-        own = Notebook("", path.stem, _title(path), path)
+        own, about = Notebook("", path.stem, _title(path), path), _content(path)["metadata"]
+        language = {"language": "python", **about.get("kernelspec", {})}["language"]
     except OSError as error:
         raise ValueError(f"notebook: there is no file {name!r} that can be read") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"notebook: {name!r} is not a notebook of format 4, JSON with a list of cells") from error
+    if language.lower() != "python":
+        raise ValueError(f"notebook: {name!r} is written in {language}; give one in Python")
     return next((each for each in lessons() if each.path == path.resolve()), own)
 
 
@@ -100,10 +105,10 @@ def named_files(notebook: Path) -> Iterator[tuple[str, Path]]:
     """
     names = set()
     for cell in code_cells(notebook):
-        with suppress(SyntaxError):  # a cell with IPython's own commands
-            constants = (node.value for node in ast.walk(ast.parse("".join(cell["source"]))) if hasattr(node, "value"))
-            names |= {value for value in constants if isinstance(value, str) and value}
-    for name in sorted(names):
+        constants = (node.value for node in ast.walk(_parsed(cell)) if isinstance(node, ast.Constant))
+        names |= {value for value in constants if isinstance(value, str) and value}
+    folders = [name for name in names if os.path.isdir(notebook.parent / name)]
+    for name in sorted(names | {f"{folder}/{name}" for folder in folders for name in names}):  # Path("data") / "d.csv"
         with suppress(OSError, ValueError):
             path = notebook.parent / name
             below = path.resolve().is_relative_to(notebook.parent.resolve())
@@ -135,7 +140,7 @@ def execute(
     try:
         with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as sockets:
             papermill.execute_notebook(
-                _unformatted(notebook.path),
+                _whole_files() + _unformatted(notebook.path),
                 _whole_files() + _unformatted(output),
                 parameters=values,
                 kernel_name="python3",
@@ -143,6 +148,8 @@ def execute(
                 kernel_manager_class=_kernel_manager(sockets, folder, environment or {}, quiet=not description),
                 progress_bar={"desc": description} if description else False,
                 execution_timeout=timeout,
+                start_timeout=PATIENCE,
+                iopub_timeout=PATIENCE,
             )
     except papermill.PapermillExecutionError as error:
         raise CellError(error.exec_count, f"{error.ename}: {error.evalue}") from error
@@ -156,10 +163,11 @@ def execute(
 
 @contextmanager
 def signals_as_exit(kill_children: bool = True) -> Iterator[list[int]]:
-    """Turn Ctrl-C and SIGTERM into SystemExit with the exit code that shells expect, 130 or 143, and kill the kernel.
+    """Turn Ctrl-C, SIGTERM and SIGHUP into SystemExit with the exit code that shells expect, 128 and the number, and
+    kill the kernel.
 
-    SystemExit passes through asyncio, nbclient and papermill, which saves the notebook on its way. Yields the list of
-    signals received.
+    SystemExit passes through asyncio, nbclient and papermill, which saves the notebook on its way. Under nohup SIGHUP,
+    of a terminal that goes away, stays ignored. Yields the list of signals received.
     """
     import psutil
 
@@ -175,7 +183,9 @@ def signals_as_exit(kill_children: bool = True) -> Iterator[list[int]]:
         sys.exit(128 + number)
 
     received: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if os.name == "posix" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
     before = {each: signal.signal(each, stop) for each in signals}
     try:
         yield received
@@ -192,23 +202,26 @@ def absolute(path: str) -> str:
 def code_cells(notebook: Path) -> list[dict[str, Any]]:
     """Return the code cells of a notebook's file, none if there is no such file or it cannot be read."""
     try:
-        return [cell for cell in json.loads(notebook.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+        return [cell for cell in _content(notebook)["cells"] if cell["cell_type"] == "code"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
 @cache
 def _whole_files() -> str:
-    """Return the scheme, put before a path, by which papermill writes a notebook so that it can be read at any moment,
-    also after the run was killed while writing it.
+    """Return the scheme, put before a path, by which papermill reads a notebook that lacks something, and writes one so
+    that it can be read at any moment, also after the run was killed while writing it.
     """
     from papermill.iorw import papermill_io
+
+    def read(path: str) -> str:
+        return json.dumps(_content(Path(path.removeprefix(scheme))))
 
     def write(text: str, path: str) -> None:
         write_text(Path(path.removeprefix(scheme)), text)
 
     scheme = "file://"
-    papermill_io.register(scheme, SimpleNamespace(write=write, pretty_path=str))
+    papermill_io.register(scheme, SimpleNamespace(read=read, write=write, pretty_path=str))
     return scheme
 
 
@@ -238,6 +251,7 @@ def _kernel_manager(sockets: str, folder: Path | None, environment: Mapping[str,
             """Start the kernel where it shall work; papermill's own way moves the whole process there."""
             quiet_debugger = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # else older kernels warn on the terminal
             alone = {**quiet_debugger, **os.environ, **environment, "IPYTHONDIR": f"{sockets}/ipython"}
+            alone = {name: value for name, value in alone.items() if name not in OTHERS} | {"PYTHONUTF8": "1"}
             settings |= {"cwd": folder and str(folder), "env": alone}
             settings["extra_arguments"] = ["--ignore-cwd", "--InteractiveShellApp.exec_PYTHONSTARTUP=False"]
             if quiet:  # what it says, such as that it was asked to stop, would get in between other bars
@@ -253,20 +267,38 @@ def _assigned(path: Path, tag: str) -> dict[str, Any]:
     for cell in code_cells(path):
         if tag not in cell["metadata"].get("tags", []):
             continue
-        python = re.sub(r"^\s*[%!].*$", "", "".join(cell["source"]), flags=re.MULTILINE)  # IPython's own commands
-        with suppress(SyntaxError):  # the kernel will say more
-            for node in ast.parse(python).body:
-                targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-                if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(targets[0], ast.Name):
-                    found[targets[0].id] = None
-                    with suppress(ValueError, TypeError, MemoryError, RecursionError):
-                        found[targets[0].id] = ast.literal_eval(node.value) if node.value else None
+        for node in _parsed(cell).body:
+            if isinstance(node, ast.Assign | ast.AnnAssign):
+                value = None
+                with suppress(ValueError, TypeError, MemoryError, RecursionError):
+                    value = ast.literal_eval(node.value) if node.value else None
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                found |= {target.id: value for target in targets if isinstance(target, ast.Name)}
     return found
+
+
+def _parsed(cell: Mapping[str, Any]) -> ast.Module:
+    """Return a cell's Python, in which IPython's own commands are calls; nothing of a cell that is no Python."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    source = re.sub(r"^\s*%%.*", "", "".join(cell["source"]))  # %%time; what follows %%bash is no Python
+    with suppress(SyntaxError, ValueError):
+        return ast.parse(TransformerManager().transform_cell(source))  # type: ignore[no-untyped-call]
+    return ast.Module([], [])
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Read a notebook's file, and add what nbformat insists on and other programs leave out, also a mark before it."""
+    content: dict[str, Any] = {"metadata": {}, "nbformat_minor": 4, **json.loads(path.read_text("utf-8-sig"))}
+    for number, cell in enumerate(content["cells"]):
+        code = {"execution_count": None, "outputs": list[Any]()} if cell["cell_type"] == "code" else {}
+        content["cells"][number] = {"metadata": {}, "source": "", **code, **cell}
+    return content
 
 
 def _title(path: Path) -> str:
     """Return the text of a notebook's first heading, or its file name if it has none."""
-    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+    for cell in _content(path)["cells"]:
         if cell["cell_type"] == "markdown":
             for line in "".join(cell["source"]).splitlines():
                 if line.startswith("#"):

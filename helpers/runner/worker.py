@@ -62,6 +62,10 @@ def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, An
                 results.append(path.read_text(encoding="utf-8"))
             except UnicodeDecodeError:
                 failed = failed or {"error": f"{path.name} is not UTF-8 text; write it with encoding='utf-8'"}
+            else:
+                header = results[-1].partition("\n")[0]
+                if "," not in header and {*";\t"} & {*header}:
+                    failed = failed or {"error": f"{path.name} has no commas between columns; write it with sep=','"}
         outcome = {
             "notebook": output.read_text(encoding="utf-8") if output.is_file() else "",
             "results": results,
