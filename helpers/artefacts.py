@@ -55,11 +55,14 @@ def run_folder(run_dir: str = "runs/lessons") -> Path:
 def check_folder(parameter: str, given: str, folder: Path) -> None:
     """Raise ValueError unless a folder can be written to, or could be once it is made; makes nothing itself."""
     try:
+        str(folder).encode()
         there = next(path for path in (folder, *folder.parents) if path.exists())
         if there.is_dir():
             why = "" if os.access(there, os.W_OK | os.X_OK) else "cannot be written to"
         else:
             why = "is a file" if there == folder else f"is below a file, {there.name!r}"
+    except UnicodeEncodeError:
+        why = "is no UTF-8 text"  # and could not stand in a notebook
     except OSError as error:  # a name too long, a folder that may not be looked into
         why = f"cannot be used ({error.strerror})"
     if why:
@@ -90,10 +93,18 @@ def lock(parameter: str, folder: Path) -> Iterator[None]:
         yield
 
 
+def version(package: str) -> str:
+    """Return the installed version of a package; TensorFlow is also distributed as tensorflow-cpu and the like."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    others = importlib.metadata.packages_distributions().get(package)
+    return importlib.metadata.version(others[0]) if others else "unknown"
+
+
 def provenance(**values: Any) -> dict[str, Any]:
     """Return what an artefact is made from: the given values, package versions, and the code that makes it."""
     code = checksum({module: CODE[module] for module in MAKERS})
-    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+    versions = {package: version(package) for package in PACKAGES}
     origin: dict[str, Any] = json.loads(json.dumps({**values, "versions": versions, "code": code}))
     return origin
 

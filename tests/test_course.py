@@ -153,11 +153,14 @@ def make_hostile(folder: Path) -> dict[str, str]:
         "startup.py": "raise RuntimeError('PYTHONSTARTUP')",
         "helpers.py": "",
         "seaborn.py": "raise ImportError",
+        "nbconvert/templates/basic/index.html.j2": "{% another %}",
     }
     for name, content in kept.items():
         write_text(folder / name, content)
     paths = {"KERAS_HOME": "", "IPYTHONDIR": "", "MATPLOTLIBRC": "matplotlibrc", "PYTHONSTARTUP": "startup.py"}
+    paths |= {"JUPYTER_PATH": "", "GIT_DIR": ""}
     short = {"KERAS_MAX_EPOCHS": "1", "KERAS_MAX_STEPS_PER_EPOCH": "1", "KERAS_BACKEND": "jax", "LC_ALL": "C"}
+    short |= {"PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "1", "MPLBACKEND": "nonsense"}
     return {name: str(folder / path) for name, path in paths.items()} | short
 
 

@@ -145,9 +145,111 @@ ROWS = {
         "a name that does not exist",
         "a name with markup in it",
     ],
+    "settings of other programs": [
+        "Keras's, Matplotlib's and IPython's files, a module in the way",
+        "display options of pandas and NumPy",
+        "IPython that shows no values",
+        "what Matplotlib says of its file",
+        "templates of nbconvert",
+        "Dask's configuration",
+        "a damaged file of Dask's",
+        "a Git hook's variables",
+        "Python's variables",
+    ],
+    "what may be missing": [
+        "standard streams, or who reads them",
+        "a home that is named",
+        "a user with a home",
+        "the working directory",
+        "TensorFlow's usual name",
+        "a kernelspec",
+    ],
+    "users' values": [
+        "numbers as Python writes them",
+        "a number in another notation",
+        "words of YAML 1.1",
+        "a value that is none",
+        "a value that the notebook would see changed",
+        "a value that is given twice",
+        "values that papermill hands on",
+        "any annotation",
+        "very small classes",
+    ],
+    "users' notebooks and files": [
+        "a notebook that was executed before",
+        "files beside a notebook",
+        "files in a folder beside a notebook",
+        "IPython's commands among the parameters",
+        "a notebook without metadata, or with a mark",
+        "a notebook in another language",
+        "results in another encoding",
+        "results with another delimiter",
+        "bytes that are no UTF-8",
+        "an apostrophe in a command to paste",
+    ],
+    "slow and crowded machines": [
+        "a terminal that goes away",
+        "a kernel that takes minutes to start",
+        "output that comes late",
+        "a full disk",
+        "workers that cannot be started",
+        "a handle that must be writable to be flushed",
+    ],
 }
 
 ELSEWHERE = {
+    **{
+        row: f"test_machine.{test}"
+        for row, test in {
+            "display options of pandas and NumPy": (
+                "test_tables_and_arrays_look_the_same_whatever_a_startup_file_or_an_earlier_cell_has_set"
+            ),
+            "IPython that shows no values": "test_the_last_value_of_a_cell_is_shown_whatever_ipython_is_told",
+            "what Matplotlib says of its file": "test_what_matplotlib_says_of_a_users_settings_is_not_a_lessons_output",
+            "templates of nbconvert": "test_pages_take_the_templates_that_come_with_nbconvert",
+            "Dask's configuration": "test_a_sweep_on_this_machine_takes_dask_as_it_comes",
+            "a damaged file of Dask's": "test_a_damaged_file_of_dasks_is_named_in_one_sentence",
+            "a Git hook's variables": "test_the_commit_of_a_run_is_this_repositorys_in_a_git_hook_too",
+            "Python's variables": "test_variables_of_python_and_matplotlib_do_not_reach_a_kernel",
+            "standard streams, or who reads them": "test_a_run_whose_streams_are_closed_is_done",
+            "a user with a home": "test_a_user_without_a_home_gets_one_for_caches",
+            "the working directory": "test_a_working_directory_that_is_gone_is_one_sentence",
+            "TensorFlow's usual name": "test_a_package_may_be_distributed_under_another_name",
+            "words of YAML 1.1": "test_a_word_is_a_number_only_where_json_and_python_read_it_as_one",
+            "values that papermill hands on": "test_strategies_that_papermill_hands_on_unchecked_are_refused",
+            "very small classes": "test_lesson_01_runs_on_classes_of_ten_images",
+            "files in a folder beside a notebook": (
+                "test_files_come_along_that_a_cell_with_commands_names_or_whose_folder_it_names"
+            ),
+            "IPython's commands among the parameters": "test_parameters_stand_among_ipythons_own_commands_too",
+            "a notebook without metadata, or with a mark": (
+                "test_a_notebook_may_lack_all_that_is_empty_and_be_saved_with_a_mark"
+            ),
+            "a notebook in another language": "test_a_notebook_in_another_language_is_refused",
+            "results with another delimiter": "test_results_without_commas_fail_their_run_and_say_so",
+            "an apostrophe in a command to paste": "test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written",
+            "a kernel that takes minutes to start": "test_a_kernel_may_take_minutes_to_start",
+            "output that comes late": "test_what_a_cell_printed_may_come_late",
+            "a full disk": "test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written",
+            "workers that cannot be started": "test_workers_that_cannot_be_started_are_one_sentence",
+            "a terminal that goes away": "test_a_terminal_that_goes_away_stops_a_run_but_not_under_nohup",
+            "a handle that must be writable to be flushed": "test_a_file_is_flushed_by_a_handle_that_may_write",
+        }.items()
+    },
+    "Keras's, Matplotlib's and IPython's files, a module in the way": (
+        "test_course.test_a_run_repeated_from_its_record_gives_the_same_under_settings_of_other_programs"
+    ),
+    "a home that is named": "test_sweep.test_a_home_that_does_not_exist_is_one_sentence",
+    "a kernelspec": "test_sweep.test_a_notebook_without_a_kernelspec_runs_as_python",
+    "numbers as Python writes them": "test_sweep.test_numbers_are_read_as_python_writes_them",
+    "any annotation": "test_sweep.test_parameters_may_have_any_annotation_and_text",
+    "a notebook that was executed before": (
+        "test_sweep.test_a_notebook_that_was_executed_before_keeps_the_values_that_it_was_given"
+    ),
+    "files beside a notebook": "test_sweep.test_files_beside_a_notebook_that_its_code_names_come_along",
+    "results in another encoding": (
+        "test_sweep.test_results_that_are_no_utf_8_fail_their_run_and_its_notebook_is_kept"
+    ),
     "MNIST that cannot be downloaded": "test_cli.test_without_mnist_5000_of_its_digits_are_taken_and_that_is_said",
     "pretrained features missing": (
         "test_transfer.test_a_strategy_that_needs_pretrained_features_is_refused_without_them"
@@ -267,15 +369,25 @@ a value of another type | -p target_classes 5 | target_classes: 5 is not a list 
 a value of another type | -p strategies scratch | strategies: 'scratch' is not a list like the default
 a value of another type | -p labels_per_class [[10]] | labels_per_class: [[10]] is not a list like the default
 a value of another type | -p dataset 5 | dataset: 5 is not a text like the default, 'mnist'
-a value of another type | -p dataset 2026-01-01 | dataset: datetime.date(2026, 1, 1) is not a text
 a value that is no YAML | -p target_classes '[1,' | target_classes: '[1,' cannot be read as YAML; values look like 3
-a value that is no YAML | -p seed 2026-02-30 | seed: '2026-02-30' cannot be read as YAML
+a number in another notation | -p seed 2026-02-30 | seed: '2026-02-30' is not a whole number like the default, 0
 a value that is no YAML | -p seed '!!python/object/apply:os.mkdir [made]' | seed: '!!python/object/apply:os.mk
 a number out of range | -p learning_rate -1e-3 | learning_rate: -0.001 is not allowed; give a number above 0
 a number out of range | -p filters 0 | filters: 0 is not allowed; give a whole number of at least 1
 a number out of range | -p kernel_size 5 | kernel_size: 5 twice and pool_size 2 leave nothing of an image of 8 pixels
 a number out of range | -p frozen_convs 3 | frozen_convs: 3 is not allowed; give 0, 1 or 2
 a number out of range | -p seed -1 | seed: -1 is not a seed; give a whole number from 0 to 4294967295
+a number in another notation | -p seed 010 | seed: '010' is not a whole number like the default, 0
+a number in another notation | -p seed 0x10 | seed: '0x10' is not a whole number like the default, 0
+a number in another notation | -p learning_rate 1:30 | learning_rate: '1:30' is not a number like the default, 1.0
+a number in another notation | -p seeds 'range(3)' | seeds: 'range(3)' is not a list like the default, [0, 1
+a value that is none | -p optimizer None | optimizer: None is not a text like the default, 'adadelta'
+a value that is none | -p seeds '' | seeds: None is not a list like the default, [0, 1
+a value that the notebook would see changed | -p recipe '{1: a}' | recipe: '{1: a}' is more than numbers, texts in UTF-8
+a value that the notebook would see changed | -p recipe '!!binary aGk=' | recipe: '!!binary aGk=' is more than numbers
+a value that is given twice | -p seed 1 -p seed 2 | seed: -p is given twice for it; give one value
+bytes that are no UTF-8 | -p run_dir BYTES | run_dir: '\\udcff' cannot be read as YAML
+bytes that are no UTF-8 | --out BYTES | --out: '\\udcff' is no UTF-8 text; give a folder that can be written to
 a name that does not exist | -p recipe slow | recipe: 'slow' is not known; allowed are published, fast
 a name that does not exist | -p optimizer fast | optimizer: 'fast' is not known; allowed are adadelta, adam, rmsprop
 """
@@ -299,7 +411,9 @@ def commands() -> Iterator[Case]:
     for line in COMMANDS.strip().splitlines():
         row, command, says = line.split(" | ")
         digits = "" if "dataset" in command or "--resume" in command else "--dataset digits "
-        yield Case(row, digits + command.replace("LONG", "a" * 300), tuple(says.split(" ... ")))
+        yield Case(
+            row, digits + command.replace("LONG", "a" * 300).replace("BYTES", "\udcff"), tuple(says.split(" ... "))
+        )
 
 
 def own(row: str, says: str, **arrays: np.ndarray | None) -> Case:
@@ -683,7 +797,7 @@ def check_stop(course: Path, number: int, *arguments: str) -> None:
 def test_a_run_that_is_stopped_leaves_no_kernel_and_can_go_on_but_not_twice_at_once(course):
     save_npz("own.npz")
     check_stop(course, signal.SIGINT, *TRAPPED)
-    check_stop(course, signal.SIGTERM, "--resume", "run")
+    check_stop(course, signal.SIGHUP, "--resume", "run")
     check_stop(course, signal.SIGKILL, "--resume", "run")
     Path("trap").unlink()
     check_finished("run")

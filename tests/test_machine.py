@@ -1,27 +1,37 @@
-"""A user's machine: other programs' settings, what it lacks, how full and slow it is; and what users write and keep."""
+"""A user's machine: other programs' settings, what it lacks, how full and slow it is; and what users write and keep.
 
+`test_faults` counts these tests by kind.
+"""
+
+import errno
 import importlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from unittest.mock import MagicMock
 
+import distributed
 import IPython
 import numpy as np
 import pandas as pd
 import papermill
 import pytest
+from click.testing import CliRunner
 from nbclient import NotebookClient
 from nbformat.v4 import new_markdown_cell, new_notebook
 from refusals import refused
+from tiny_course import outputs, record, run, save_npz
 
-from helpers import artefacts, plots
-from helpers.runner import notebooks, report, worker
+from helpers import artefacts, plots, transfer
+from helpers.runner import batch, cli, notebooks, parameters, report, worker
 from helpers.runner.notebooks import Notebook
 
-fcntl = pytest.importorskip("fcntl")  # what is no Windows
+fcntl, pwd = (pytest.importorskip(name) for name in ("fcntl", "pwd"))  # what is no Windows
 
 EMPTY = {"metadata": {}, "outputs": [], "execution_count": None}
 
@@ -95,6 +105,14 @@ def test_pages_take_the_templates_that_come_with_nbconvert(tmp_path: Path, monke
     assert "<h1" in body and "Title" in body and "another" not in body
 
 
+def test_the_commit_of_a_run_is_this_repositorys_in_a_git_hook_too(tmp_path: Path, monkeypatch):
+    known = batch._made_with()["commit"]
+    if known is None:
+        pytest.skip("this is not a git repository")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))
+    assert batch._made_with()["commit"] == known
+
+
 @pytest.mark.notebook
 def test_variables_of_python_and_matplotlib_do_not_reach_a_kernel(tmp_path: Path, monkeypatch):
     for name, value in {
@@ -111,6 +129,181 @@ def test_variables_of_python_and_matplotlib_do_not_reach_a_kernel(tmp_path: Path
     notebooks.execute(own, tmp_path / "out.ipynb", {}, folder=tmp_path)
     assert "inline True é\n" in printed(tmp_path / "out.ipynb")
     assert (tmp_path / "own.txt").read_bytes() == "é".encode()
+
+
+DASKS = {
+    "DISTRIBUTED__WORKER__PRELOAD": "nosuchmodule",
+    "DISTRIBUTED__WORKER__LIFETIME__DURATION": "1s",
+    "DISTRIBUTED__WORKER__MEMORY__TERMINATE": "0.001",
+    "DISTRIBUTED__SCHEDULER__IDLE_TIMEOUT": "1s",
+    "DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "0.01s",
+    "DISTRIBUTED__DASHBOARD__LINK": "{nothing}",
+    "TEMPORARY_DIRECTORY": "/dev/null/nothing",
+}  # each alone is enough to break a sweep
+
+
+def sweep_of(folder: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Sweep a notebook of one's own, in a process of its own, as Dask reads its settings only once."""
+    own = write_own(folder / "own.ipynb", "open('results-own.csv', 'w').write(f'test_accuracy\\n{seed}\\n')")
+    code = "from helpers.runner.cli import main; main()"
+    command = ["sweep", str(own.path), "--grid", "seed=0", "--workers", "1", "--out", str(folder / "out")]
+    environ = {**os.environ, "PYTHONPATH": str(artefacts.REPOSITORY), **environment}
+    return subprocess.run([sys.executable, "-c", code, *command, *more], env=environ, capture_output=True, text=True)
+
+
+@pytest.mark.sweep
+def test_a_sweep_on_this_machine_takes_dask_as_it_comes(tmp_path: Path):
+    done = sweep_of(tmp_path, **{f"DASK_{name}": value for name, value in DASKS.items()})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "out" / "results.csv").read_text().count("\n") == 2
+
+
+def test_a_damaged_file_of_dasks_is_named_in_one_sentence(tmp_path: Path):
+    artefacts.write_text(tmp_path / "dask" / "mine.yaml", "a: [")
+    ended = sweep_of(tmp_path, DASK_CONFIG=str(tmp_path / "dask"))
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+    assert ended.stderr.startswith("Error: A dask config file at ") and "mine.yaml' is malformed" in ended.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_workers_that_cannot_be_started_are_one_sentence(tmp_path: Path, monkeypatch):
+    def fail(**_: object) -> None:
+        raise RuntimeError("Cluster failed to start:\nno more processes")
+
+    monkeypatch.setattr(distributed, "LocalCluster", fail)
+    own = write_own(tmp_path / "own.ipynb")
+    ended = CliRunner().invoke(cli.main, ["sweep", str(own.path), "--grid", "seed=0", "--out", str(tmp_path / "out")])
+    says = "Error: Dask cannot start its workers: RuntimeError: Cluster failed to start: no more processes; the same"
+    assert ended.exit_code == 1 and ended.output.splitlines()[-1] == f"{says} command goes on"
+    assert not (tmp_path / "out").exists()
+
+
+# What may be missing
+
+
+@pytest.mark.notebook
+def test_a_run_whose_streams_are_closed_is_done(course):
+    reader, writer = os.pipe()
+    os.close(reader)  # as in `transfer-tutorial run | true`
+    code = "import os, sys; os.close(0); os.close(2); os.dup2(int(sys.argv.pop(1)), 1); "
+    code += "os.execv(sys.executable, [sys.executable, '-c', *sys.argv[1:]])"
+    child = "import sys; sys.modules['rfc3987_syntax'] = None; "  # of jsonschema's; takes long to import
+    child += "from pathlib import Path; from helpers.runner import cli, notebooks; "
+    child += "notebooks.LESSONS = Path(sys.argv.pop(1)); cli.main()"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(writer),
+        child,
+        str(course),
+        "run",
+        "--only",
+        "01",
+        "--dataset",
+        "digits",
+    ]
+    environ = {**os.environ, "PYTHONPATH": str(artefacts.REPOSITORY)}
+    ended = subprocess.run([*command, "--out", "run"], env=environ, pass_fds=[writer])
+    os.close(writer)
+    assert (ended.returncode, record("run")["status"]) == (0, "done")
+    assert "digits 0" in outputs("run", "01_data")
+    assert Path("run/index.html").is_file()
+
+
+def test_a_user_without_a_home_gets_one_for_caches(course, monkeypatch):
+    def unknown(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setenv("HOME", "")  # so that it is put back
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert run("--only", "09").exit_code == 2
+    assert Path.home().is_dir()
+
+
+def test_a_working_directory_that_is_gone_is_one_sentence(tmp_path: Path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for command in ("run", "sweep"):
+        ended = CliRunner().invoke(
+            cli.main, [command, *["own.ipynb"] * (command == "sweep"), "--out", str(tmp_path / "out")]
+        )
+        assert (ended.exit_code, ended.output) == (2, "Error: the folder that you are in is gone; cd to another\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_package_may_be_distributed_under_another_name(monkeypatch):
+    known = metadata.version
+
+    def version(name: str) -> str:
+        if name == "tensorflow":
+            raise metadata.PackageNotFoundError(name)
+        return "2.99" if name == "tensorflow_cpu" else known(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: {"tensorflow": ["tensorflow_cpu"]})
+    assert artefacts.provenance()["versions"]["tensorflow"] == batch._made_with()["versions"]["tensorflow"] == "2.99"
+
+
+# Users' values
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *[
+            (word, word)
+            for word in ("010", "1:30", "0x10", "0b1", "yes", "No", "on", "2026-01-01", "1.2.3", "nan", "=")
+        ],
+        *[("None", None), ("null", None), ("~", None), ("True", True), ("false", False)],
+        *[("1_000", 1000), ("+1", 1), ("-0", 0), ("1.", 1.0), (".5", 0.5), ("-1e-3", -0.001), (".inf", float("inf"))],
+        *[("{a: 1, b: [x]}", {"a": 1, "b": ["x"]}), ("'010'", "010"), ('"1"', "1")],
+    ],
+)
+def test_a_word_is_a_number_only_where_json_and_python_read_it_as_one(text: str, value: object):
+    assert (parameters.read("any", text), type(parameters.read("any", text))) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{1: a}",
+        '[{"a": {1.5: b}}]',
+        "!!binary aGk=",
+        "!!set {a, b}",
+        "!!timestamp 2026-01-01",
+        "&a [*a]",
+        "{[1]: 2}",
+        "[" * 5000,
+        "\udcff",
+        '"\\ud800"',
+        "{\udcff: 1}",
+        "!!int x",
+    ],
+)
+def test_a_value_that_would_reach_the_notebook_as_another_is_refused(text: str):
+    with refused("any: ", " "):
+        parameters.read("any", text)
+
+
+def test_lesson_01_runs_on_classes_of_ten_images(tmp_path: Path):
+    labels = np.repeat(np.arange(10), 10)
+    images = np.random.default_rng(0).integers(0, 256, (100, 8, 8), np.uint8)
+    save_npz(tmp_path / "few.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    given = {"dataset": str(tmp_path / "few.npz"), "validation_fraction": 0.2}
+    parameters.check([notebooks.lesson("01")], given)
+    first, *others = ("".join(cell["source"]) for cell in notebooks.code_cells(notebooks.lesson("01").path))
+    names: dict[str, object] = {}
+    for source in (first, *(f"{name} = {value!r}" for name, value in given.items()), *others):
+        exec(source, names)
+
+
+def test_strategies_that_papermill_hands_on_unchecked_are_refused():
+    for given, says in (("scratch", "'scratch' is not a list"), (["scratch", "freezed"], "'freezed' is not known")):
+        with refused("strategies: ", says, "allowed are scratch, frozen"):
+            transfer.named_strategies(given)
 
 
 # Users' notebooks and files
@@ -222,3 +415,30 @@ def test_a_file_is_flushed_by_a_handle_that_may_write(tmp_path: Path, monkeypatc
     artefacts.write_text(tmp_path / "text", "text")
     artefacts.save(tmp_path, "weights", {}, ".bin", lambda path: path.write_bytes(b"weights"))
     assert flushed == [True] * 3
+
+
+@pytest.mark.parametrize("full", ["run.json", "01_data.ipynb", "results.csv", "01_data.html", "index.html"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(course, monkeypatch, full: str):
+    publish = artefacts._publish
+
+    def publish_most(temporary: Path, path: Path) -> None:
+        if path.name == full and (full != "run.json" or path.exists()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        publish(temporary, path)
+
+    def execute(lesson: Notebook, output: Path, *_: object, **__: object) -> None:
+        try:
+            artefacts.write_text(output, lesson.path.read_text())
+        except OSError as error:
+            raise notebooks.CellError(0, str(error)) from error
+
+    monkeypatch.setattr(notebooks, "execute", execute)
+    with monkeypatch.context() as patched:
+        patched.setattr(artefacts, "_publish", publish_most)
+        ended = run("--only", "01", "--dataset", "digits", "--out", "it's full")
+    said = ended.output[ended.output.index("Error: ") :]
+    assert ended.exit_code == 1 and "No space left on device" in said and "Traceback" not in said
+    assert said.endswith("""To go on: transfer-tutorial run --resume '""" + str(Path.cwd()) + """/it'"'"'s full'\n""")
+    assert not [path for path in Path("it's full").rglob(".*")]
+    assert run("--resume", "it's full").exit_code == 0
+    assert record("it's full")["status"] == "done"

@@ -412,7 +412,7 @@ def test_a_worker_that_is_killed_costs_no_run(own, start):
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGHUP])
 def test_a_sweep_that_is_stopped_keeps_what_is_finished_and_leaves_no_process(own, start, number):
     command = [own, "--grid", "seed=0,1,2,3", "-p", "seconds", "1", "--workers", 2, "--out", "out"]
     sweeping = start(*command)
@@ -421,8 +421,8 @@ def test_a_sweep_that_is_stopped_keeps_what_is_finished_and_leaves_no_process(ow
     family = psutil.Process(sweeping.pid).children(recursive=True)
     sweeping.send_signal(number)
     _, errors = sweeping.communicate(timeout=60)
-    if number == signal.SIGINT:
-        assert sweeping.returncode == 130
+    if number != signal.SIGKILL:
+        assert sweeping.returncode == 128 + number
         assert "The same command goes on" in errors and "Traceback" not in errors
     psutil.wait_procs(family, timeout=15)
     assert not [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +52,7 @@ def new(dataset: str | None, given: Sequence[tuple[str, str]], only: Sequence[st
     """
     wanted = notebooks.lessons() if only is None else {notebooks.lesson(number) for number in only}
     chosen = sorted(wanted, key=lambda lesson: lesson.number)
-    values = {name: parameters.read(name, text) for name, text in given}
+    values = parameters.read_given(given)
     if dataset is not None and values.setdefault("dataset", dataset) != dataset:
         raise ValueError(f"dataset: given twice, as {dataset!r} and {values['dataset']!r}")
     for name in ("dataset", "photos", "backbone_weights"):
@@ -254,14 +253,15 @@ def _made_with() -> dict[str, Any]:
     if (artefacts.REPOSITORY / ".git").exists():
         command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
         with suppress(OSError):  # no git on this machine
-            ran = subprocess.run(command, cwd=artefacts.REPOSITORY, capture_output=True, text=True)
+            own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # a hook sets some
+            ran = subprocess.run(command, cwd=artefacts.REPOSITORY, env=own, capture_output=True, text=True)
             commit = ran.stdout.strip() or None
     with suppress(OSError):  # Linux's own processor names are empty, its /proc says more
         named = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
         processor = named[1] if named else processor
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     settings = {name: os.environ[name] for name in (*THREADS, "TF_ENABLE_ONEDNN_OPTS") if name in os.environ}
-    versions = {name: metadata.version(name) for name in PACKAGES}
+    versions = {name: artefacts.version(name) for name in PACKAGES}
     return {
         "versions": {"tutorial": __version__, "python": platform.python_version(), **versions},
         "machine": {"system": platform.platform(), "processor": processor, "threads": threads, **settings},

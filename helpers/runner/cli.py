@@ -5,10 +5,13 @@ Options in, lines out. What takes time to import is imported inside the commands
 """
 
 import os
+import shlex
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
@@ -18,6 +21,26 @@ if TYPE_CHECKING:
     from helpers.runner.sweep import Sweep
 
 FOLDER = click.Path(path_type=Path)
+
+
+class _Lossy:
+    """Standard output or error, whose terminal or reader may go away: then what is said is lost, and no work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:  # what it still holds goes nowhere, now and when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 class BadInput(click.ClickException):
@@ -30,6 +53,18 @@ class BadInput(click.ClickException):
 @click.version_option(__version__, prog_name="transfer-tutorial")
 def main() -> None:
     """Transfer learning by running the experiment properly: six notebooks, run as lessons or headless."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed before this process began; a file must not get its number
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(nowhere, True)
+            setattr(sys, name, os.fdopen(nowhere, mode))
+    sys.stdout, sys.stderr = cast(TextIO, _Lossy(sys.stdout)), cast(TextIO, _Lossy(sys.stderr))
+    if os.path.expanduser("~") == "~":  # a user without a home, as in a container under another number
+        os.environ["HOME"] = tempfile.gettempdir()
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise BadInput("the folder that you are in is gone; cd to another") from error
     for name in ("MNIST_NPZ", "TRANSFER_TUTORIAL_DATA"):
         if os.environ.get(name):
             from helpers.runner.notebooks import absolute
@@ -55,6 +90,7 @@ def run(
     with signals_as_exit() as received, ExitStack() as held:
         from helpers import artefacts
         from helpers.runner import batch, report
+        from helpers.runner.worker import one_line
 
         with _bad_input_in_one_line():
             if resume is None:
@@ -68,7 +104,7 @@ def run(
                 started = batch.resume(resume.absolute())
         for note in started.notes:
             click.echo(note)
-        go_on = f"\nTo go on: transfer-tutorial run --resume '{started.folder}'"
+        go_on = f"\nTo go on: transfer-tutorial run --resume {shlex.quote(str(started.folder))}"
         try:
             with batch.recorded(started):
                 failed = batch.execute(started, received)
@@ -82,7 +118,7 @@ def run(
             click.echo(f"\nInterrupted.{go_on}", err=True)
             raise
         except Exception as error:  # a full disk, a page that cannot be written
-            raise click.ClickException(f"{type(error).__name__}: {error}{go_on}") from error
+            raise click.ClickException(f"{one_line(error)}{go_on}") from error
     if failed:
         raise click.ClickException(failed + go_on)
 
@@ -127,7 +163,7 @@ def sweep(
 
         with _bad_input_in_one_line():
             sweep.check_options(scheduler, workers)
-            values, found = {name: parameters.read(name, text) for name, text in given}, notebooks.find(notebook)
+            values, found = parameters.read_given(given), notebooks.find(notebook)
             planned = sweep.plan(
                 found, parameters.read_grid(swept), values, out.absolute(), yes, on_cluster=scheduler is not None
             )
@@ -165,7 +201,7 @@ def _early_end_reported(planned: "Sweep") -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise BadInput(str(error)) from error
+        raise BadInput(" ".join(str(error).split())) from error
     except OSError as error:  # the scheduler is gone, the disk is full
         with suppress(OSError):
             _report_sweep(planned)

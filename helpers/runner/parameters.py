@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from helpers import artefacts, backbones, cnn, datasets, experiment, tasks, training, transfer
 from helpers.images import Dataset, listed
@@ -24,8 +24,9 @@ MANY = 10_000  # runs that nobody wants by mistake
 
 
 def read(name: str, text: str) -> Any:
-    """Read a parameter's value: JSON, which knows 1e-3 as a number, else YAML, which knows words without quotes.
+    """Read a parameter's value: JSON, else YAML, which knows words without quotes.
 
+    A word that neither JSON nor Python knows as a number, as true, false or nothing is a text: 010, 1:30, yes.
     Classes that are not all whole numbers are names, as they are written: no, 01 and 1e3 are names of folders too.
     """
     import yaml
@@ -36,24 +37,50 @@ def read(name: str, text: str) -> Any:
                 return value
         with suppress(yaml.YAMLError):
             return yaml.load(text, yaml.BaseLoader)  # which makes texts only
-    with suppress(ValueError):
-        return json.loads(text)
     try:
-        return yaml.load(text, _loader())
-    except (yaml.YAMLError, ValueError) as error:  # the latter for a date that the calendar lacks
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = yaml.load(text, _loader())
+        if _travels(value):
+            return value
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # such as !!int x, a list as a key
         raise ValueError(f"{name}: {text!r} cannot be read as YAML; values look like 3, adam or [0, 1, 2]") from error
+    raise ValueError(f"{name}: {text!r} is more than numbers, texts in UTF-8, lists, and mappings whose keys are texts")
+
+
+def read_given(given: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Read the values of `-p NAME VALUE`; raise ValueError for a name that is given twice."""
+    names = [name for name, _ in given]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{max(names, key=names.count)}: -p is given twice for it; give one value")
+    return {name: read(name, text) for name, text in given}
+
+
+def _travels(value: Any) -> bool:
+    """Tell whether papermill hands a value on as it is; it makes texts of bytes, dates and the keys of mappings."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _travels([key, entry]) for key, entry in value.items())
+    if isinstance(value, str):
+        return value == value.encode("utf-8", "ignore").decode()  # no bytes that are no text
+    return all(map(_travels, value)) if isinstance(value, list) else isinstance(value, int | float | None)
 
 
 @cache
 def _loader() -> type:
-    """Return YAML's safe loader, which knows as numbers what Python does: 1e-3, not only 1.0e-3."""
+    """Return YAML's safe loader with the plain words of JSON and Python; YAML's own make 8 of 010 and 90 of 1:30."""
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-        pass
+        yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
-    number = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    for kind, word in {
+        "null": r"null|None|~|",
+        "bool": r"[Tt]rue|[Ff]alse",
+        "int": r"[-+]?(0|[1-9](_?\d)*)",
+        "float": r"[-+]?((\d+(\.\d*)?|\.\d+)[eE][-+]?\d+|\d+\.\d*|\.\d+)|[-+]?\.inf|\.nan",
+    }.items():
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(rf"({word})$"), None)
     return Loader
 
 

@@ -14,7 +14,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from io import StringIO
@@ -202,19 +202,24 @@ def connect(scheduler: str | None, workers: int | None) -> "Iterator[Client]":
 
     Those can be reached from this machine alone, and only with the certificate that is made for them.
 
-    Raises ValueError for a scheduler that is not there, or has a worker without this version of this package.
+    Raises OSError where no worker can be started, and ValueError for a scheduler that is not there, or has a worker
+    without this version of this package.
     """
+    import dask
     from distributed import Client, LocalCluster
 
     for name in ("distributed", "distributed.client", "asyncio", "tornado"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is said in one line
     if scheduler is None:
+        dask.config.refresh(paths=[], env={})  # what the user configured is meant for clusters of another kind
         settings = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "security": True}
-        with (
-            LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **settings) as cluster,
-            Client(cluster) as c,
-        ):
-            yield c
+        with ExitStack() as opened:
+            try:
+                cluster = LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **settings)
+                client = opened.enter_context(Client(opened.enter_context(cluster)))
+            except RuntimeError as error:
+                raise OSError(f"Dask cannot start its workers: {one_line(error)}") from error
+            yield client
         return
     try:
         asyncio.run(_reach(scheduler))
