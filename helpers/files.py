@@ -86,6 +86,9 @@ def check_size(size: int, parameter: str = "image_size", sizes: tuple[int, int] 
 def _read_folder(root: Path, size: int) -> Dataset:
     """Read a training and a test set, or class folders of which a fifth is held out."""
     files, folders = _walk(root)
+    top, full = _inside((), folders), any(len(file) == 2 for file in files)
+    if len(top) == 1 and top[0].lower() != "train" and _inside((top[0],), folders) and not full:
+        return _read_folder(root / top[0], size)  # the one that is meant lies in another, as unpacking makes it
     train, test, notes = _sets(folders)
     names, level = _inside(train, folders), len(train)
     if not names:

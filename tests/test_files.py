@@ -105,6 +105,13 @@ def test_training_and_test_folders_are_known_by_name(tmp_path: Path, train: str,
     assert found.notes == ()
 
 
+@pytest.mark.parametrize("below", ["photos", "photos/photos"])
+def test_a_folder_around_the_one_that_is_meant_is_looked_through(tmp_path: Path, below: str):
+    meant = fill(tmp_path / "given" / below, "a", "b", each=5)
+    (tmp_path / "given" / "read me.txt").write_text("Thank you for downloading.")
+    assert same(read(tmp_path / "given"), read(meant))
+
+
 def test_a_training_folder_alone_lends_a_fifth_to_the_test_set(tmp_path: Path):
     fill(tmp_path / "train", "a", "b", each=5)
     found = read(tmp_path)

@@ -52,7 +52,7 @@ class BadInput(click.ClickException):
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="transfer-tutorial")
 def main() -> None:
-    """Transfer learning by running the experiment properly: six notebooks, run as lessons or headless."""
+    """Transfer learning by running the experiment properly: seven notebooks, run as lessons or headless."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed before this process began; a file must not get its number
             nowhere = os.open(os.devnull, os.O_RDWR)
