@@ -340,7 +340,7 @@ an unknown strategy | -p strategies '[frozen, frozen]' | strategies: ['frozen', 
 an unknown strategy | -p strategies [] | strategies: [] is not a list of strategies; allowed are scratch, frozen,
 an unknown strategy | --only 05 -p strategies [reused-head] -p target_classes '[0, 1]' | strategies: ['reused-head'] \
 leaves nothing to compare ... has 5 outputs and the target task 2 classes
-an unknown lesson | --only 09 | lesson: '09' is not known; allowed are 01_data_split, 02_cnn_build, 03_pretraining
+an unknown lesson | --only 09 | lesson: '09' is not known; allowed are 00_whole_game, 01_data_split, 02_cnn_build
 an unknown lesson | --only '' | lesson: '' is not known; allowed are
 an unknown parameter | -p epoch 3 | epoch: no parameter of ... has this name; known are backbone_weights
 an unknown parameter | --only 01 -p epochs 3 | epochs: no parameter of 01_data_split has this name
