@@ -143,8 +143,9 @@ def test_is_short_enough_to_read(path):
 
 
 @lessons
-def test_has_one_cell_of_parameters(path):
-    assert sum("parameters" in tags(cell) for cell in code_cells(path)) == 1
+def test_has_one_cell_of_parameters_and_three_that_most_people_change_come_first(path):
+    (cell,) = [cell for cell in code_cells(path) if "parameters" in tags(cell)]
+    assert [line[0] == "#" for line in cell.source.splitlines()[:5]] == [False] * 3 + [True, False]
 
 
 def test_a_parameter_is_the_same_in_all_lessons():

@@ -330,6 +330,30 @@ def convolution(filters: int, size: float) -> keras.Model:
     return model
 
 
+def test_the_network_cut_in_two_shows_what_leaves_each_layer_and_passes_the_cut(costs: pd.DataFrame):
+    figure = rendered(plots.cut_in_two(costs, (8, 8, 1)))
+    (axis,) = figure.axes
+    shapes = costs.set_index("layer")["output"]
+    for name in ("conv1", "conv2", "pool", "dense1", "scores"):
+        assert name in texts(axis) and "×".join(map(str, shapes[name])) in texts(axis)
+    places = {text.get_text(): text.get_position()[0] for text in axis.texts}
+    (cut,) = {x for line in axis.lines if line.get_linestyle() == "--" for x in line.get_xdata()}
+    assert places["pool"] < cut < places["dense1"]
+    assert f"= {math.prod(shapes['pool']):,} numbers of each image pass the cut" in figure.alternative_text
+
+
+def test_strategies_are_filled_where_they_come_from_the_source_task_and_hatched_where_they_are_frozen():
+    shown = list(STRATEGIES.values())
+    (axis,) = rendered(plots.strategies(shown)).axes
+    blocks = axis.patches  # the features and the head of one strategy after the other
+    for strategy, features, head in zip(shown, blocks[::2], blocks[1::2], strict=True):
+        colour = to_hex(STYLES[strategy.name]["color"])
+        filled = [to_hex(block.get_facecolor()) == colour for block in (features, head)]
+        assert filled == [strategy.start == "pretrained", strategy.head == "reused"]
+        assert [bool(block.get_hatch()) for block in (features, head)] == [strategy.freezes, False]
+        assert to_hex(features.get_edgecolor()) == to_hex(head.get_edgecolor()) == colour
+
+
 def test_filters_of_all_networks_share_one_scale():
     models = {"untrained": convolution(32, 0.1), "trained": convolution(32, 2.0)}
     figure = rendered(plots.filters(models))

@@ -22,7 +22,15 @@ if shell := get_ipython():
 
 from helpers.plots.comparisons import accuracy_by_depth, accuracy_by_labels, accuracy_by_parameter, accuracy_by_seconds
 from helpers.plots.figures import browse, png, two_digits
-from helpers.plots.networks import epoch_seconds, feature_maps, filters, learning_curves, network
+from helpers.plots.networks import (
+    cut_in_two,
+    epoch_seconds,
+    feature_maps,
+    filters,
+    learning_curves,
+    network,
+    strategies,
+)
 from helpers.plots.tasks import class_counts, confusion, mistakes_by_strategy, photo, sample_images
 
 __all__ = [
@@ -33,6 +41,7 @@ __all__ = [
     "browse",
     "class_counts",
     "confusion",
+    "cut_in_two",
     "epoch_seconds",
     "feature_maps",
     "filters",
@@ -42,5 +51,6 @@ __all__ = [
     "photo",
     "png",
     "sample_images",
+    "strategies",
     "two_digits",
 ]

@@ -1,13 +1,23 @@
 """Figures of networks: their layers, their filters and feature maps, their training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from helpers.plots.figures import TRAINING, VALIDATION, as_designed, described, new_figure, show_image, two_digits
+from helpers.plots.figures import (
+    STYLES,
+    TRAINING,
+    VALIDATION,
+    as_designed,
+    described,
+    new_figure,
+    show_image,
+    two_digits,
+)
+from helpers.transfer import Strategy
 
 if TYPE_CHECKING:
     import keras
@@ -37,6 +47,72 @@ def network(costs: pd.DataFrame) -> Figure:
         f"The layers from input to output. The convolutions hold {convolutions['parameters']:.1%} of the parameters "
         f"and do {convolutions['multiply_adds']:.1%} of the multiply-adds.",
     )
+
+
+@as_designed
+def cut_in_two(costs: pd.DataFrame, image_shape: tuple[int, ...], last: str = "pool") -> Figure:
+    """Draw the network cut after its `last` feature layer, with the size of what leaves each layer; `costs` from
+    `cnn.layer_costs`.
+    """
+    shown = costs[(costs["parameters"] > 0) | (costs["layer"] == last)]
+    layers = [("image", image_shape), *zip(shown["layer"], shown["output"], strict=True)]
+    cut = [name for name, _ in layers].index(last) + 0.5
+    figure = new_figure(height=1.7)
+    axis = figure.subplots()
+    axis.axis("off")
+    for place, (name, shape) in enumerate(layers):
+        colour = "#999999" if not place else "#0072B2" if place < cut else "#E69F00"
+        axis.text(place, 0, name, ha="center", va="center", bbox={"boxstyle": "round,pad=0.5", "fc": "w", "ec": colour})
+        axis.text(place, -0.55, "×".join(map(str, shape)), ha="center", va="center", fontsize=9)
+        if place:
+            axis.annotate("", (place - 0.33, 0), (place - 0.67, 0), arrowprops={"arrowstyle": "->"})
+    axis.plot([cut, cut], [-0.8, 0.8], color="black", linestyle="--")
+    for start, end, colour, text in (
+        (0.55, cut - 0.08, "#0072B2", "feature extractor: kept"),
+        (cut + 0.08, len(layers) - 0.55, "#E69F00", "head: trained anew"),
+    ):
+        axis.plot([start, end], [0.5, 0.5], color=colour, linewidth=3)
+        axis.text((start + end) / 2, 0.65, text, ha="center", va="bottom")
+    axis.set(xlim=(-0.5, len(layers) - 0.5), ylim=(-0.85, 1))
+    passing = dict(layers)[last]
+    return described(
+        figure,
+        f"The network, cut after {last}: on the left the feature extractor, on the right the head. "
+        f"{' × '.join(map(str, passing))} = {int(np.prod(passing)):,} numbers of each image pass the cut.",
+    )
+
+
+@as_designed
+def strategies(shown: Sequence[Strategy]) -> Figure:
+    """Draw each strategy as two blocks, its features and its head: filled where they come from the source task, white
+    where they are random, hatched where they are frozen.
+    """
+    figure = new_figure(height=0.5 * len(shown) + 0.6)
+    axis = figure.subplots()
+    for row, strategy in enumerate(shown):
+        colour = STYLES[strategy.name]["color"]
+        features = strategy.start == "pretrained", strategy.freezes, strategy.start
+        head = strategy.head == "reused", False, strategy.head
+        for left, (filled, frozen, origin) in zip((0.0, 1.05), (features, head), strict=True):
+            (bar,) = axis.barh(row, 1, left=left, height=0.7, edgecolor=colour, linewidth=1.5)
+            bar.set_facecolor((colour, 0.3) if filled else "white")
+            bar.set_hatch("///" if frozen else "")
+            words = f"{origin}, {'frozen' if frozen else 'trained'}"
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
+            axis.text(left + 0.5, row, words, ha="center", va="center", bbox=box)
+    axis.set_yticks(range(len(shown)), [strategy.name for strategy in shown])
+    axis.set_xticks([0.5, 1.55], ["features", "head"])
+    axis.tick_params(length=0)
+    axis.xaxis.tick_top()
+    axis.spines[:].set_visible(False)
+    axis.set(xlim=(-0.02, 2.07))
+    axis.invert_yaxis()
+    text = "; ".join(
+        f"{strategy.name}: features {strategy.start} and {'frozen' if strategy.freezes else 'trained'}, "
+        f"head {strategy.head} and trained"
+        for strategy in shown
+    )
+    return described(figure, f"What each strategy starts from and trains. {text[0].upper()}{text[1:]}.")
 
 
 @as_designed
