@@ -241,3 +241,10 @@ def test_the_training_written_out_comes_within_a_point_of_the_comparison():
     rows = [re.findall(r"([\d.]+)%", line) for line in cell.outputs[-1].data["text/plain"].splitlines()[1:]]
     assert len(rows) == 2
     assert all(abs(float(here) - float(there)) < 1 for here, there in rows)
+
+
+@stored
+def test_no_cell_shows_only_true_or_false(path):
+    for cell in code_cells(path):
+        shown = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs]
+        assert "".join(shown).strip() not in ("True", "False"), cell.source
