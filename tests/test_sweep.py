@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
-from tiny_course import wait_until
+from tiny_course import LISTEN, wait_until
 
 from helpers.artefacts import REPOSITORY
 from helpers.datasets import load_dataset
@@ -76,7 +76,8 @@ def start() -> Iterator[Callable[..., subprocess.Popen]]:
     started = []
 
     def starter(*arguments: object) -> subprocess.Popen:
-        command = [sys.executable, "-c", "from helpers.runner.cli import main; main()", "sweep", *map(str, arguments)]
+        code = f"{LISTEN}from helpers.runner.cli import main; main()"
+        command = [sys.executable, "-c", code, "sweep", *map(str, arguments)]
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         return started[-1]
 

@@ -89,9 +89,14 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, ["run", *map(str, arguments)])
 
 
+# Under nohup, as CI may run, a process that is started ignores SIGHUP, and so would what it is to do then be unseen.
+LISTEN = "import signal; hasattr(signal, 'SIGHUP') and signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+
+
 def start(notebooks: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start the command line in a process of its own, on the lessons of a folder."""
-    code = "import sys; sys.modules['rfc3987_syntax'] = None; "  # of jsonschema's; takes longer to import than the rest
+    code = f"{LISTEN}import sys; "
+    code += "sys.modules['rfc3987_syntax'] = None; "  # of jsonschema's; takes longer to import than the rest
     code += "from pathlib import Path; from helpers.runner import cli, notebooks; "
     code += "notebooks.LESSONS = Path(sys.argv.pop(1)); cli.main()"
     return subprocess.Popen(
