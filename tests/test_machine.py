@@ -309,7 +309,8 @@ def test_strategies_that_papermill_hands_on_unchecked_are_refused():
 
 
 def test_parameters_stand_among_ipythons_own_commands_too(tmp_path: Path):
-    first = "%%time\nfiles = !ls\nsize = %env HOME\n%matplotlib inline\nseed = other = 3\nx, y = 1, 2\nlast: str"
+    commands = "%%time\nfiles: list[str] = !ls\nsize = %env HOME\n%matplotlib inline\n"
+    first = f"{commands}seed = other = 3\nx, y = 1, 2\nlast: str"
     own = write_own(tmp_path / "own.ipynb", first=first)
     assert notebooks.defaults(own.path) == {"files": None, "size": None, "seed": 3, "other": 3, "last": None}
 

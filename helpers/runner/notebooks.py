@@ -278,12 +278,11 @@ def _assigned(path: Path, tag: str) -> dict[str, Any]:
 
 
 def _parsed(cell: Mapping[str, Any]) -> ast.Module:
-    """Return a cell's Python, in which IPython's own commands are calls; nothing of a cell that is no Python."""
-    from IPython.core.inputtransformer2 import TransformerManager
-
-    source = re.sub(r"^\s*%%.*", "", "".join(cell["source"]))  # %%time; what follows %%bash is no Python
+    """Return a cell's Python without IPython's own commands; nothing of a cell that is no Python."""
+    source = re.sub(r"^\s*[%!].*$", "", "".join(cell["source"]), flags=re.MULTILINE)  # what follows %%bash is no Python
+    source = re.sub(r"^([\w :.,\[\]]+= *)[%!].*$", r"\1None", source, flags=re.MULTILINE)  # files = !ls
     with suppress(SyntaxError, ValueError):
-        return ast.parse(TransformerManager().transform_cell(source))  # type: ignore[no-untyped-call]
+        return ast.parse(source)
     return ast.Module([], [])
 
 
