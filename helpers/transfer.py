@@ -84,14 +84,13 @@ def strategies_for(
 
     Raises ValueError for what `named_strategies` refuses.
     """
-    chosen, reasons = named_strategies(names), dict[str, str]()
-    for strategy in chosen:
-        if strategy.head == "reused" and source_classes != target_classes:
-            reasons[strategy.name] = (
-                f"the source task's head has {source_classes} outputs and the target task {target_classes} classes, "
-                "so it cannot be reused"
-            )
-    return [strategy for strategy in chosen if strategy.name not in reasons], reasons
+    reason = (
+        f"the source task's head has {source_classes} outputs and the target task {target_classes} classes, so it "
+        "cannot be reused"
+    )
+    chosen, fits = named_strategies(names), source_classes == target_classes
+    left_out = {strategy.name: reason for strategy in chosen if strategy.head == "reused" and not fits}
+    return [strategy for strategy in chosen if strategy.name not in left_out], left_out
 
 
 def check_frozen_convs(frozen_convs: int) -> None:
