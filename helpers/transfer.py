@@ -311,17 +311,15 @@ class Networks:
         """
         trainer, draws = self.partly_frozen if strategy.freezes else self.whole, target_seed(seed)
         start_weights(trainer.model, strategy, draws, source)
-        giver = source if strategy.start == "pretrained" else None
-        train, test = images, task.test  # or their features
+        train, test, extraction = images, task.test, 0.0
         if strategy.freezes and self.caches_features:
-            train, test = cached or self.extract(strategy, task, images, seed, source)
-            if not giver:
-                start_weights(self.extractor, strategy, draws, source)
-            train.check(images, giver.model if giver else self.extractor)
-            test.check(task.test, giver.model if giver else self.extractor)
+            train, test = cached or self.extract(strategy, task, images, seed, source)  # their features
+            start_weights(self.extractor, strategy, draws, source)
+            train.check(images, self.extractor)
+            test.check(task.test, self.extractor)
+            extraction = train.seconds
         training = trainer.train(train, draws)
-        pretraining = giver.row["train_seconds"] if giver else 0.0
-        extraction = train.seconds if isinstance(train, Features) else 0.0
+        pretraining = source.row["train_seconds"] if source and strategy.start == "pretrained" else 0.0
         training = replace(training, pretrain_seconds=pretraining, extract_seconds=extraction)
         return training, predict(trainer.model, test.images)
 
