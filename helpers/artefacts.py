@@ -9,7 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import secrets
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -140,14 +140,12 @@ def save(
     `origin` is the artefact's `provenance`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{kind}-{secrets.token_hex(8)}{suffix}"
-    try:
-        write(temporary)
-        digest = sha256(temporary)
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
+        written = Path(temporary, f"content{suffix}")
+        write(written)
+        digest = sha256(written)
         content = folder / f"{kind}-{digest[:16]}{suffix}"
-        _publish(temporary, content)
-    finally:
-        temporary.unlink(missing_ok=True)
+        _publish(written, content)
     manifest = {"file": content.name, "sha256": digest, "provenance": origin, "facts": facts}
     manifest = json.loads(json.dumps(manifest))  # as a reader gets it, for the checksum
     manifest["checksum"] = checksum(manifest)
@@ -180,12 +178,10 @@ def read_results(tables: Iterable[Path | TextIO]) -> "pd.DataFrame":
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        _publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as temporary:
+        written = Path(temporary, "text")
+        written.write_text(text, encoding="utf-8")
+        _publish(written, path)
 
 
 def sha256(path: Path) -> str:
