@@ -297,12 +297,9 @@ def _content(path: Path) -> dict[str, Any]:
 
 def _title(path: Path) -> str:
     """Return the text of a notebook's first heading, or its file name if it has none."""
-    for cell in _content(path)["cells"]:
-        if cell["cell_type"] == "markdown":
-            for line in "".join(cell["source"]).splitlines():
-                if line.startswith("#"):
-                    return line.lstrip("#").strip()
-    return path.stem
+    prose = ("".join(cell["source"]) for cell in _content(path)["cells"] if cell["cell_type"] == "markdown")
+    heading = re.search("^#+(.*)", "\n".join(prose), re.MULTILINE)
+    return heading[1].strip() if heading else path.stem
 
 
 def _unformatted(path: Path) -> str:
