@@ -1,5 +1,6 @@
 """Exercises of lesson 04, one of them used in lesson 06 too."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,11 @@ def trainable(
     `below` is a network that is frozen as a whole and that the model stands on, if there is one.
     """
     layers = {layer.name: layer for layer in model.layers if layer.get_weights()}
-    counts, biases = ({name: len_of(layer) for name, layer in layers.items()} for len_of in (_parameters, _biases))
+    counts = {name: layer.count_params() for name, layer in layers.items()}
+    biases = {
+        name: sum(math.prod(weight.shape) for weight in layer.weights if weight.name == "bias")
+        for name, layer in layers.items()
+    }
     everything, gone = sum(counts.values()), sum(counts[name] for name in frozen)
     right, all_biases = everything - gone, sum(biases.values())
     mistakes = {
@@ -93,12 +98,3 @@ def freeze_convolutions(answer: Callable[["keras.Model"], None]) -> str | None:
 def _small() -> "keras.Model":
     """Return the network of the course, smaller."""
     return cnn.build_cnn(cnn.Architecture(image_shape=(8, 8, 1), filters=2, dense_units=4))
-
-
-def _parameters(layer: "keras.Layer") -> int:
-    return int(layer.count_params())
-
-
-def _biases(layer: "keras.Layer") -> int:
-    bias = getattr(layer, "bias", None)
-    return 0 if bias is None else int(np.prod(bias.shape))
