@@ -161,21 +161,16 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """Show training and validation accuracy by epoch, one panel per training; histories as `Training.history`."""
     figure = new_figure(height=3.0)
     axes = figure.subplots(1, len(histories), sharex=True, sharey=True, squeeze=False)[0]
-    names = ("training batches (solid)", TRAINING), ("validation (dashed)", VALIDATION)
+    curves = {
+        "training batches (solid)": ("accuracy", TRAINING, "o-"),
+        "validation (dashed)": ("validation_accuracy", VALIDATION, "s--"),
+    }
     for axis, (title, history) in zip(axes, histories.items(), strict=True):
-        axis.plot(history["epoch"], 100 * history["accuracy"], color=TRAINING, marker="o", markersize=3)
-        axis.plot(
-            history["epoch"],
-            100 * history["validation_accuracy"],
-            color=VALIDATION,
-            marker="s",
-            markersize=3,
-            linestyle="--",
-        )
+        for height, (name, (column, color, style)) in enumerate(curves.items()):
+            axis.plot(history["epoch"], 100 * history[column], style, color=color, markersize=3)
+            axis.text(0.97, 0.04 + 0.09 * height, name, color=color, ha="right", transform=axis.transAxes)
         axis.set(title=title, xlabel="epochs", ylim=(0, 104))
         axis.grid(alpha=0.3)
-        for height, (name, color) in enumerate(names):
-            axis.text(0.97, 0.04 + 0.09 * height, name, color=color, ha="right", transform=axis.transAxes)
     axes[0].set_ylabel("accuracy [%]")
     ends = [f"{title}: {history['validation_accuracy'].iloc[-1]:.1%}" for title, history in histories.items()]
     return described(figure, f"Accuracy by epoch. Validation accuracy at the end: {'; '.join(ends)}.")
