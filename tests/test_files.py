@@ -655,9 +655,9 @@ def read_with_a_bar(folder: Path, monkeypatch: pytest.MonkeyPatch, delay: float)
     """Read a folder with a bar that shows itself after another delay, and at each of its steps."""
     asked = {}
 
-    def bar(**options: object) -> tqdm:
+    def bar(*results: object, **options: object) -> tqdm:
         asked.update(options)
-        return tqdm(**{**options, "delay": delay, "mininterval": 0, "miniters": 1})
+        return tqdm(*results, **{**options, "delay": delay, "mininterval": 0, "miniters": 1})
 
     monkeypatch.setattr(files, "tqdm", bar)
     read(folder)
