@@ -7,7 +7,6 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import fields
 from functools import cache
 from typing import Any, ClassVar
@@ -31,17 +30,14 @@ def read(name: str, text: str) -> Any:
     """
     import yaml
 
-    if name in CLASS_LISTS:
-        with suppress(ValueError):
-            if _all_whole(value := json.loads(text)):
-                return value
-        with suppress(yaml.YAMLError):
-            return yaml.load(text, yaml.BaseLoader)  # which makes texts only
+    classes = name in CLASS_LISTS
     try:
         try:
             value = json.loads(text)
         except ValueError:
-            value = yaml.load(text, _loader())
+            value = None if classes else yaml.load(text, _loader())
+        if classes and not _all_whole(value):
+            value = yaml.load(text, yaml.BaseLoader)  # which makes texts only
         if _travels(value):
             return value
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # such as !!int x, a list as a key
@@ -149,8 +145,8 @@ def check(
                 f"known are {listed(sorted(defaults)) or 'none, as no cell with some is tagged parameters'}"
             )
         for value in entries:
-            named = name in CLASS_LISTS and _fits(value, [""])
-            if not (named or _fits(value, defaults[name])):
+            allowed = [defaults[name], [""]] if name in CLASS_LISTS else [defaults[name]]
+            if not any(_fits(value, each) for each in allowed):
                 wanted = TYPE_NAMES.get(type(defaults[name]), type(defaults[name]).__name__)
                 raise ValueError(f"{name}: {value!r} is not {wanted} like the default, {defaults[name]!r}")
     if not all(each.number for each in chosen):
