@@ -173,9 +173,6 @@ def _check_values(
     """Let the functions that the lessons call refuse what they would refuse there, but now."""
     if "run_dir" in given:
         artefacts.run_folder(given["run_dir"])
-    for name, seeds in (("seed", [given.get("seed", 0)]), ("seeds", given.get("seeds", []))):
-        for seed in seeds:
-            tasks.check_seed(name, seed)
     _make(training.Recipe, given)
     if "recipe" in given:
         training.named_recipe(given["recipe"])
@@ -188,7 +185,7 @@ def _check_values(
     if {"source_classes", "target_classes"} <= given.keys():
         split = {name: given[name] for name in ("validation_fraction", "seed") if name in given}
         tasks.split_tasks(dataset, given["source_classes"], given["target_classes"], **split)
-        if {"strategies", "labels_per_class", "seeds"} <= given.keys():
+        if {"labels_per_class", "seeds"} <= given.keys():
             _make(experiment.Plan, given).check(dataset)
     if BACKBONE not in given:
         return {"dataset": dataset}
