@@ -10,7 +10,6 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
@@ -18,7 +17,7 @@ from helpers import cnn, plots
 from helpers.backend import keras
 from helpers.images import Dataset, Split
 from helpers.plots.comparisons import _spread
-from helpers.plots.figures import STYLES, TRAINING, VALIDATION, DescribedFigure
+from helpers.plots.figures import STYLES, TRAINING, VALIDATION, Figure
 from helpers.tasks import Task, split_tasks
 from helpers.transfer import STRATEGIES
 
@@ -608,7 +607,7 @@ def test_names_are_moved_apart_in_their_order_and_only_if_they_must(heights: lis
 def test_every_choice_is_drawn_anew_below_its_buttons():
     drawn = []
 
-    def draw(strategy: str, label: int) -> DescribedFigure:
+    def draw(strategy: str, label: int) -> Figure:
         drawn.append((strategy, label))
         return plots.epoch_seconds({strategy: 1.0 + label})
 

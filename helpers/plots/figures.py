@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import matplotlib
+import matplotlib.figure
 import numpy as np
 from IPython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
-from matplotlib.figure import Figure
 
 from helpers.images import Classes
 from helpers.transfer import STRATEGIES
@@ -43,14 +42,10 @@ TRAINING, VALIDATION = "#0072B2", "#D55E00"
 WIDTH = 8.0  # inches
 
 
-class DescribedFigure(Figure):
+class Figure(matplotlib.figure.Figure):  # so named, as a notebook shows the name
     """A Matplotlib figure with alternative text: one sentence that says what it shows."""
 
     alternative_text = ""
-
-    def __repr__(self) -> str:
-        """Return what a plain Figure says of itself, its size and its number of axes."""
-        return super().__repr__().replace(type(self).__name__, "Figure")
 
 
 def as_designed(draw: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,7 +61,7 @@ def as_designed(draw: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @as_designed
-def png(figure: DescribedFigure) -> tuple[bytes, dict[str, str]]:
+def png(figure: Figure) -> tuple[bytes, dict[str, str]]:
     """Render a figure as a PNG image, with its alternative text as the metadata that a notebook's output has."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white", metadata={"Software": None})
@@ -75,15 +70,15 @@ def png(figure: DescribedFigure) -> tuple[bytes, dict[str, str]]:
 
 # Matplotlib's own formatter for notebooks knows nothing of alternative text, so ours takes the more specific class.
 if shell := get_ipython():
-    shell.display_formatter.formatters["image/png"].for_type(DescribedFigure, png)
+    shell.display_formatter.formatters["image/png"].for_type(Figure, png)
 
 
-def new_figure(height: float, width: float = WIDTH) -> DescribedFigure:
+def new_figure(height: float, width: float = WIDTH) -> Figure:
     """Make an empty figure, sizes in inches. Pyplot does not manage it, so a notebook shows it once and frees it."""
-    return DescribedFigure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained")
 
 
-def described(figure: DescribedFigure, text: str) -> DescribedFigure:
+def described(figure: Figure, text: str) -> Figure:
     """Give a finished figure its alternative text."""
     figure.alternative_text = text
     return figure
@@ -114,7 +109,7 @@ def name_classes(axis: XAxis | YAxis, classes: Classes) -> float:
     return longest * size / 120 if upright or axis.axis_name == "y" else 0.2
 
 
-def browse(draw: Callable[..., DescribedFigure], **choices: Sequence[object]) -> "ipywidgets.VBox":
+def browse(draw: Callable[..., Figure], **choices: Sequence[object]) -> "ipywidgets.VBox":
     """Return buttons for each argument of `draw` above the figure that it returns, drawn anew at each choice.
 
     `ipywidgets.interact` shows outputs of any kind, but that can make a headless run wait for ever (nbclient issue
