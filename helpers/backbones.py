@@ -4,9 +4,8 @@ The network is that of Howard et al. 2017, arXiv:1704.04861, as `keras.applicati
 from -1 to 1. Its photos are those of ImageNet, 1,000 classes.
 """
 
-import itertools
 import os
-from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,9 +26,9 @@ if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
 
 WIDTHS = {0.25: "2_5", 0.5: "5_0", 0.75: "7_5", 1.0: "1_0"}  # as the published files spell them
+PARAMETERS = {0.25: 218_544, 0.5: 829_536, 0.75: 1_832_976, 1.0: 3_228_864}  # without the top, by width
 WEIGHTS = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/"
-CHANNELS = (32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024)  # after the first convolution and each block, width 1
-BLOCKS = len(CHANNELS) - 1
+BLOCKS = 13
 
 
 def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
@@ -57,7 +56,7 @@ def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
         path = Path(os.path.expanduser(str(weights)))
         if not path.is_file():
             raise ValueError(f'backbone_weights: there is no file {weights!r}; give "imagenet", "random" or a file')
-    if _shapes(path) != _published_shapes(width):
+    if _parameters(path) != PARAMETERS[width]:
         raise ValueError(
             f"backbone_weights: {path.name!r} is damaged or holds something else than the weights of MobileNet of "
             f"width {width} without its top; give that .h5 file as Keras publishes it"
@@ -170,23 +169,11 @@ def _flat(features: Split) -> np.ndarray:
     return features.images[:].reshape(len(features), -1)
 
 
-def _published_shapes(width: float) -> Counter[tuple[int, ...]]:
-    """Count the shapes of MobileNet's weights: a kernel for each convolution, four numbers per channel to normalize."""
-    channels = [int(count * width) for count in CHANNELS]
-    shapes = [(3, 3, 3, channels[0]), *[(channels[0],)] * 4]
-    for before, after in itertools.pairwise(channels):
-        shapes += [(3, 3, before, 1), *[(before,)] * 4, (1, 1, before, after), *[(after,)] * 4]
-    return Counter(shapes)
-
-
-def _shapes(path: Path) -> Counter[tuple[int, ...]]:
-    """Count the shapes of all arrays in an HDF5 file, none if it is no such file."""
+def _parameters(path: Path) -> int:
+    """Count the numbers in all arrays of an HDF5 file, none if it is no such file; reads none of them."""
     import h5py
 
-    found = Counter[tuple[int, ...]]()
-    try:
-        with h5py.File(path) as file:
-            file.visititems(lambda _, item: found.update([item.shape] if isinstance(item, h5py.Dataset) else []))
-    except (OSError, RuntimeError, ValueError, KeyError):
-        return Counter()
-    return found if path.suffix in (".h5", ".hdf5") else Counter()  # by which Keras knows how to read it
+    found = list[int]()
+    with suppress(OSError, RuntimeError, ValueError, KeyError), h5py.File(path) as file:
+        file.visititems(lambda _, item: found.append(getattr(item, "size", None) or 0))  # a group has none
+    return sum(found) if path.suffix in (".h5", ".hdf5") else 0  # by which Keras knows how to read it
