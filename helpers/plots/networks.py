@@ -91,11 +91,9 @@ def strategies(shown: Sequence[Strategy]) -> Figure:
     axis = figure.subplots()
     for row, strategy in enumerate(shown):
         colour = STYLES[strategy.name]["color"]
-        features = strategy.start == "pretrained", strategy.freezes, strategy.start
-        head = strategy.head == "reused", False, strategy.head
-        for left, (filled, frozen, origin) in zip((0.0, 1.05), (features, head), strict=True):
+        for left, origin, frozen in ((0.0, strategy.start, strategy.freezes), (1.05, strategy.head, False)):
             (bar,) = axis.barh(row, 1, left=left, height=0.7, edgecolor=colour, linewidth=1.5)
-            bar.set_facecolor((colour, 0.3) if filled else "white")
+            bar.set_facecolor((colour, 0.3) if origin in ("pretrained", "reused") else "white")
             bar.set_hatch("///" if frozen else "")
             words = f"{origin}, {'frozen' if frozen else 'trained'}"
             box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
