@@ -111,15 +111,20 @@ def test_duplicates_between_training_and_test_are_counted_by_test_image(npz):
     assert datasets.duplicated_images(datasets.load_dataset(npz(**mine))) == 3
 
 
-def test_fashion_mnist_is_read_from_keras_cache(offline: Path, monkeypatch: pytest.MonkeyPatch):
-    expected, hashes = arrays(images=30, size=28, classes=tuple(range(10))), {}
-    (offline / "fashion-mnist").mkdir(parents=True)
+def publish_fashion_mnist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """Put the four files of another Fashion-MNIST into a folder, and let them be the published ones; return arrays."""
+    published, hashes = arrays(images=30, size=28, classes=tuple(range(10))), {}
+    folder.mkdir(parents=True, exist_ok=True)
     for name, (file, _) in datasets.FASHION_MNIST_HASHES.items():
         header = bytes(16 if name.startswith("x") else 8)  # an IDX file's type and sizes
-        content = gzip.compress(header + expected[name].astype(np.uint8).tobytes())
-        (offline / "fashion-mnist" / file).write_bytes(content)
-        hashes[name] = (file, "md5:" + hashlib.md5(content).hexdigest())
+        (folder / file).write_bytes(gzip.compress(header + published[name].astype(np.uint8).tobytes()))
+        hashes[name] = (file, "md5:" + hashlib.md5((folder / file).read_bytes()).hexdigest())
     monkeypatch.setattr(datasets, "FASHION_MNIST_HASHES", hashes)
+    return published
+
+
+def test_fashion_mnist_is_read_from_keras_cache(offline: Path, monkeypatch: pytest.MonkeyPatch):
+    expected = publish_fashion_mnist(offline / "fashion-mnist", monkeypatch)
     dataset = datasets.load_dataset("fashion_mnist")
     assert np.array_equal(dataset.train.images[..., 0], expected["x_train"])
     assert np.array_equal(dataset.test.images[..., 0], expected["x_test"])
@@ -203,22 +208,15 @@ def test_mnist_npz_is_known_by_its_content_not_by_its_file(
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: Path) -> Path:
-    """Publish another Fashion-MNIST, and put its four files into a folder."""
-    hashes = {}
-    for name, (file, _) in datasets.FASHION_MNIST_HASHES.items():
-        kind = "images" if name.startswith("x") else "labels"
-        content = b"header, 8 or 16 "[: 16 if kind == "images" else 8]
-        content += bytes(40 * 28 * 28) if kind == "images" else bytes([*range(10)] * 4)
-        (tmp_path / file).write_bytes(gzip.compress(content, mtime=0))
-        hashes[name] = file, "md5:" + hashlib.md5((tmp_path / file).read_bytes()).hexdigest()
-    monkeypatch.setattr(datasets, "FASHION_MNIST_HASHES", hashes)
+    """Put the four files of a Fashion-MNIST into the folder that the variable names."""
+    publish_fashion_mnist(tmp_path, monkeypatch)
     monkeypatch.setenv("TRANSFER_TUTORIAL_DATA", str(tmp_path))
     return tmp_path
 
 
 def test_published_files_are_found_in_the_folder_that_a_variable_names(published: Path):
     found = datasets.load_dataset("fashion_mnist")
-    assert (len(found.train), len(found.test), found.classes) == (40, 40, tuple(range(10)))
+    assert (len(found.train), len(found.test), found.classes) == (30, 30, tuple(range(10)))
 
 
 def test_a_damaged_file_in_that_folder_is_refused_by_name(published: Path):
