@@ -7,7 +7,6 @@ script to see them counted.
 
 import http.server
 import os
-import re
 import shlex
 import signal
 import sys
@@ -215,15 +214,21 @@ ELSEWHERE = {
             "a user with a home": "test_a_user_without_a_home_gets_one_for_caches",
             "the working directory": "test_a_working_directory_that_is_gone_is_one_sentence",
             "TensorFlow's usual name": "test_a_package_may_be_distributed_under_another_name",
-            "words of YAML 1.1": "test_a_word_is_a_number_only_where_json_and_python_read_it_as_one",
-            "values that papermill hands on": "test_strategies_that_papermill_hands_on_unchecked_are_refused",
+            **dict.fromkeys(
+                ["numbers as Python writes them", "words of YAML 1.1"],
+                "test_a_word_is_a_number_only_where_json_and_python_read_it_as_one",
+            ),
             "very small classes": "test_lesson_01_runs_on_classes_of_ten_images",
             "files in a folder beside a notebook": (
                 "test_files_come_along_that_a_cell_with_commands_names_or_whose_folder_it_names"
             ),
-            "IPython's commands among the parameters": "test_parameters_stand_among_ipythons_own_commands_too",
-            "a notebook without metadata, or with a mark": (
-                "test_a_notebook_may_lack_all_that_is_empty_and_be_saved_with_a_mark"
+            **dict.fromkeys(
+                ["any annotation", "IPython's commands among the parameters"],
+                "test_parameters_may_have_any_annotation_and_text_and_stand_among_ipythons_own_commands",
+            ),
+            **dict.fromkeys(
+                ["a kernelspec", "a notebook without metadata, or with a mark"],
+                "test_a_notebook_may_lack_all_that_is_empty_and_be_saved_with_a_mark",
             ),
             "a notebook in another language": "test_a_notebook_in_another_language_is_refused",
             "results with another delimiter": "test_results_without_commas_fail_their_run_and_say_so",
@@ -239,10 +244,8 @@ ELSEWHERE = {
     "Keras's, Matplotlib's and IPython's files, a module in the way": (
         "test_course.test_a_run_repeated_from_its_record_gives_the_same_under_settings_of_other_programs"
     ),
-    "a home that is named": "test_sweep.test_a_home_that_does_not_exist_is_one_sentence",
-    "a kernelspec": "test_sweep.test_a_notebook_without_a_kernelspec_runs_as_python",
-    "numbers as Python writes them": "test_sweep.test_numbers_are_read_as_python_writes_them",
-    "any annotation": "test_sweep.test_parameters_may_have_any_annotation_and_text",
+    "a home that is named": "test_sweep.test_a_notebook_that_is_none_is_refused",
+    "values that papermill hands on": "test_transfer.test_a_list_of_strategies_that_is_none_is_refused",
     "a notebook that was executed before": (
         "test_sweep.test_a_notebook_that_was_executed_before_keeps_the_values_that_it_was_given"
     ),
@@ -258,9 +261,30 @@ ELSEWHERE = {
     "features of another network": "test_transfer.test_features_of_another_network_are_refused",
     "features of another data type": "test_transfer.test_features_of_another_data_type_are_refused",
     "a lesson opened from another folder": "test_course.test_every_lesson_runs_and_leaves_its_pages",
-    "a damaged file of one's own": "test_datasets.test_a_file_with_one_altered_byte_is_refused_or_means_the_same",
-    "letters as labels": "test_datasets.test_letters_may_be_labelled_10_to_35",
+    "a file that lacks an array": "test_files.test_a_file_that_lacks_an_array_is_refused",
+    "a damaged file of one's own": "test_files.test_a_file_that_is_no_whole_npz_is_refused",
+    "pickled objects": "test_files.test_nothing_is_ever_unpickled",
+    "float images that are no brightness": "test_files.test_values_that_are_no_brightness_are_refused",
+    **dict.fromkeys(
+        [
+            "images and labels of different length",
+            "images of another size",
+            "images with two channels",
+            "float labels",
+            "one-hot labels",
+            "letters as labels",
+        ],
+        "test_files.test_arrays_of_another_layout_are_refused",
+    ),
+    "training and test folders with different classes": (
+        "test_files.test_classes_in_only_one_of_training_and_test_are_refused_by_name"
+    ),
+    "folders that differ only in letter case": (
+        "test_files.test_class_folders_that_differ_in_letter_case_only_are_refused"
+    ),
     "a folder that may not be read": "test_files.test_a_folder_that_may_not_be_read_is_refused",
+    "a .csv file without labels": "test_files.test_a_table_without_labels_is_refused",
+    "a .csv file with 783 pixels": "test_files.test_pixels_that_make_no_square_of_the_right_size_are_refused",
     "duplicates between training and test": "test_course.test_images_that_are_in_training_and_test_are_reported",
     "a name with markup in it": "test_course.test_pages_show_the_markup_in_names_and_never_obey_it",
     "an artefact of another configuration": "test_artefacts.test_an_artefact_made_from_something_else_is_not_found",
@@ -322,9 +346,6 @@ a label set of one | -p source_classes [7] | source_classes: [7] is not allowed;
 a label set of one | -p source_classes '[7, 7]' | source_classes: [7, 7] is not allowed; ... each once
 a label that the data lacks | -p target_classes '[1, 11]' | target_classes: digits has no class 11; its classes are 0, 1
 a validation fraction outside 0 to 1 | -p validation_fraction 0 | validation_fraction: 0 is not allowed
-a validation fraction outside 0 to 1 | -p validation_fraction 1.0 | validation_fraction: 1.0 ... between 0 and 1
-a validation fraction outside 0 to 1 | -p validation_fraction -0.1 | validation_fraction: -0.1 ... between 0 and 1
-a validation fraction outside 0 to 1 | -p validation_fraction 1.5 | validation_fraction: 1.5 ... between 0 and 1
 a validation fraction outside 0 to 1 | -p validation_fraction .nan | validation_fraction: nan ... between 0 and 1
 a validation fraction outside 0 to 1 | -p validation_fraction Infinity | validation_fraction: inf ... between 0 and 1
 a validation fraction that leaves a class without an image | -p validation_fraction 0.001 | validation_fraction: 0.001 \
@@ -416,17 +437,6 @@ def commands() -> Iterator[Case]:
         )
 
 
-def own(row: str, says: str, **arrays: np.ndarray | None) -> Case:
-    """Return the case of a file of one's own, of which some arrays are replaced, or left out where None is given."""
-    return Case(row, "--only 01 --dataset mine.npz", (says,), lambda: save_npz("mine.npz", **arrays))
-
-
-def foreign(row: str, write: Callable[[Path], object]) -> Case:
-    """Return the case of a file that cannot be read."""
-    says = ("dataset: 'mine.npz' cannot be read as an .npz file with the arrays x_train, y_train", "pickled objects")
-    return Case(row, "--only 01 --dataset mine.npz", says, lambda: write(Path("mine.npz")))
-
-
 def write_images(*names: str) -> None:
     """Write small images, each of another grey, below the folder `mine`."""
     for grey, name in enumerate(names):
@@ -435,27 +445,21 @@ def write_images(*names: str) -> None:
         Image.new("L", (8, 8), grey).save(path)
 
 
-def write_table(columns: int, label: str = "label", pixel: object = 0) -> None:
-    """Write a .csv file with so many columns of pixels, and two rows of each of four classes."""
-    table = pd.DataFrame(np.zeros((8, columns), int)).astype(object)
-    table.iloc[3, 2] = pixel
-    table.insert(0, label, np.resize(np.arange(4), 8))
+def write_table() -> None:
+    """Write a .csv file with 64 columns of pixels, a word in one of them, and two rows of each of four classes."""
+    table = pd.DataFrame(np.zeros((8, 64), int)).astype(object)
+    table.iloc[3, 2] = "white"
+    table.insert(0, "label", np.resize(np.arange(4), 8))
     table.to_csv("mine.csv", index=False)
 
 
 def pictures() -> Iterator[Case]:
     """Return the cases of folders and tables of one's own images."""
     four = [f"{name}/{number}.png" for name in ("ants", "bees", "cats", "dogs") for number in range(4)]
-    folders = {
-        "a folder without class folders": ("holds no class folders; give one folder of images per class", ["1.png"]),
-        "training and test folders with different classes": (
-            "has class dogs in only one of train/ and test/; give it images in both",
-            [f"train/{name}" for name in four] + [f"test/{name}" for name in four[:12]],
-        ),
-        "folders that differ only in letter case": ("has the folders Ants, ants, which", [*four, "Ants/1.png"]),
-        "three classes in all": ("has the classes ants, bees, cats only; two tasks need two classes each", four[:12]),
-    }
-    for row, (says, names) in folders.items():
+    for row, says, names in (
+        ("a folder without class folders", "holds no class folders; give one folder of images per class", ["1.png"]),
+        ("three classes in all", "has the classes ants, bees, cats only; two tasks need two classes each", four[:12]),
+    ):
         yield Case(row, "--dataset mine", (says,), partial(write_images, *names))
     chosen = "--dataset mine -p source_classes '[ants, bees]' -p target_classes "
     for row, target, says in (
@@ -464,15 +468,10 @@ def pictures() -> Iterator[Case]:
         ("names and numbers mixed", "'[cats, 4]'", "has no class 4; its classes are ants, bees, cats, dogs"),
     ):
         yield Case(row, chosen + target, ("target_classes: mine " + says,), partial(write_images, *four))
-    for size in ("7", "65", "-1"):
-        says = f"image_size: {size} is neither 0 nor a whole number from 8 to 64"
-        yield Case("an image size below 8 or above 64", f"--dataset mine -p image_size {size}", (says,))
-    for row, says, content in (
-        ("a .csv file without labels", "has no column 'label'", {"columns": 784, "label": "digit"}),
-        ("a .csv file with 783 pixels", "has 783 columns of pixels; give n*n", {"columns": 783}),
-        ("text in a pixel", "cannot be read as a .csv file with a header", {"columns": 64, "pixel": "white"}),
-    ):
-        yield Case(row, "--dataset mine.csv", ("dataset: 'mine.csv' " + says,), partial(write_table, **content))
+    size = ("image_size: 65 is neither 0 nor a whole number from 8 to 64",)
+    yield Case("an image size below 8 or above 64", "--dataset mine -p image_size 65", size)
+    text = ("dataset: 'mine.csv' cannot be read as a .csv file with a header",)
+    yield Case("text in a pixel", "--dataset mine.csv", text, write_table)
 
 
 def resumed(content: bytes) -> Case:
@@ -481,71 +480,13 @@ def resumed(content: bytes) -> Case:
     return Case("a damaged run.json", "--resume .", says, lambda: Path("run.json").write_bytes(content))
 
 
-def truncated(path: Path) -> None:
-    save_npz(path)
-    path.write_bytes(path.read_bytes()[:-200])
-
-
-def altered(path: Path) -> None:
-    save_npz(path)
-    content = bytearray(path.read_bytes())
-    content[1000] ^= 1  # a pixel, so that the checksum is wrong
-    path.write_bytes(content)
-
-
-def encrypted(path: Path) -> None:
-    save_npz(path)
-    content = bytearray(path.read_bytes())
-    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        for found in re.finditer(re.escape(header), bytes(content)):
-            content[found.start() + flags] |= 1  # says that a password is needed
-    path.write_bytes(content)
-
-
-def one_array(path: Path) -> None:
-    with path.open("wb") as stream:
-        np.save(stream, np.zeros(3))
-
-
-def blank(*shape: int) -> np.ndarray:
-    return np.zeros((200, *shape), np.uint8)
-
-
-LABELS = np.repeat(np.arange(10), 20)
-PICKLED = np.array([{"image": 1}] * 200, dtype=object)
-LAYOUT = "; accepted are images (n, height, width), or with 1 or 3 channels last, of 8 to 64 pixels if not resized"
-UNEVEN = "images and labels of different length"
-
 REFUSED = [
     *commands(),
-    foreign("a file that is no .npz", lambda path: path.write_text("label,pixel\n1,255\n")),
-    foreign("a file that is no .npz", lambda path: path.write_bytes(b"")),
-    foreign("a file that is no .npz", one_array),
-    foreign("a damaged file of one's own", truncated),
-    foreign("a damaged file of one's own", altered),
-    foreign("a damaged file of one's own", encrypted),
-    foreign("pickled objects", lambda path: save_npz(path, x_train=PICKLED)),
-    foreign("pickled objects", lambda path: save_npz(path, y_test=PICKLED)),
-    own("a file that lacks an array", "dataset: 'mine.npz' lacks y_test; allowed is an .npz file with", y_test=None),
-    own("a file that lacks an array", "dataset: 'mine.npz' lacks x_train, x_test", x_train=None, x_test=None),
-    own(UNEVEN, "x_train holds 199 images and y_train 200 labels" + LAYOUT, x_train=blank(8, 8)[1:]),
-    own(UNEVEN, "x_test holds 200 images and y_test 0 labels" + LAYOUT, y_test=LABELS[:0]),
-    own("images of another size", "x_train is uint8 (200, 7, 7)" + LAYOUT, x_train=blank(7, 7)),
-    own("images of another size", "x_train is uint8 (200, 65, 65)" + LAYOUT, x_train=blank(65, 65)),
-    own("images of another size", "x_test is uint8 (200, 64)" + LAYOUT, x_test=blank(64)),
-    own("images of another size", "x_train holds images of 8x8 and x_test of 28x28; give", x_test=blank(28, 28)),
-    own("images with two channels", "x_train is uint8 (200, 8, 8, 2)" + LAYOUT, x_train=blank(8, 8, 2)),
-    own(
-        "float images that are no brightness",
-        "x_train holds 0.3; accepted are whole numbers from 0 to 255, and in an .npz file also those divided by 255",
-        x_train=blank(8, 8) + 0.3,
-    ),
-    own("float labels", "y_test is float64 (200,)" + LAYOUT, y_test=LABELS / 1.0),
-    own("one-hot labels", "y_train is uint8 (200, 10)" + LAYOUT, y_train=np.eye(10, dtype=np.uint8)[LABELS]),
-    own("one-hot labels", "y_train is bool (200, 10)" + LAYOUT, y_train=np.eye(10, dtype=bool)[LABELS]),
-    own("letters as labels", "y_train is <U1 (200,)" + LAYOUT, y_train=np.resize(["a", "b"], 200)),
-    own(
-        "three classes in all", "dataset: mine.npz has the classes 0, 1, 2 only", y_train=LABELS % 3, y_test=LABELS % 3
+    Case(
+        "a file that is no .npz",
+        "--only 01 --dataset mine.npz",
+        ("dataset: 'mine.npz' cannot be read as an .npz file with the arrays x_train, y_train", "pickled objects"),
+        lambda: artefacts.write_text(Path("mine.npz"), "label,pixel\n1,255\n"),
     ),
     Case(
         "a class with one image",

@@ -1046,6 +1046,7 @@ EYE = np.eye(10)[arrays()["y_train"]]
         ("y_train is float64 (8, 10)", {"y_train": EYE}),
         ("y_train is int64 (8, 10)", {"y_train": EYE.astype(np.int64)}),
         ("y_train is bool (8,)", {"y_train": np.zeros(8, bool)}),
+        ("y_train is bool (8, 10)", {"y_train": EYE.astype(bool)}),
         ("y_train is <U1 (8,)", {"y_train": np.resize(["a", "b"], 8)}),
         ("y_test is int64 ()", {"y_test": np.int64(5)}),
         ("y_test is int64 (8, 1, 1)", {"y_test": arrays()["y_test"][:, None, None]}),
@@ -1091,12 +1092,16 @@ def broken_files(path: Path) -> dict[str, bytes]:
     """Return what may be in a file that is no whole .npz, by name; the path has one that is."""
     whole, array = path.read_bytes(), io.BytesIO()
     np.save(array, np.zeros(3))
-    altered = bytearray(whole)
+    altered, encrypted = bytearray(whole), bytearray(whole)
     altered[600] ^= 1  # a pixel, so that the checksum is wrong
-    return {"empty": b"", "text": b"label,pixel\n", "half": whole[:-200], "an array": array.getvalue(), "bad": altered}
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        for found in re.finditer(re.escape(header), whole):
+            encrypted[found.start() + flags] |= 1  # says that a password is needed
+    broken = {"empty": b"", "text": b"label,pixel\n", "half": whole[:-200], "an array": array.getvalue()}
+    return broken | {"bad": altered, "encrypted": encrypted}
 
 
-@pytest.mark.parametrize("name", ["empty", "text", "half", "an array", "bad"])
+@pytest.mark.parametrize("name", ["empty", "text", "half", "an array", "bad", "encrypted"])
 def test_a_file_that_is_no_whole_npz_is_refused(npz, name: str):
     path = npz()
     path.write_bytes(broken_files(path)[name])

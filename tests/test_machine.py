@@ -27,7 +27,7 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 from refusals import refused
 from tiny_course import outputs, record, run, save_npz
 
-from helpers import artefacts, plots, transfer
+from helpers import artefacts, plots
 from helpers.runner import batch, cli, notebooks, parameters, report, worker
 from helpers.runner.notebooks import Notebook
 
@@ -258,6 +258,7 @@ def test_a_package_may_be_distributed_under_another_name(monkeypatch):
         ],
         *[("None", None), ("null", None), ("~", None), ("True", True), ("false", False)],
         *[("1_000", 1000), ("+1", 1), ("-0", 0), ("1.", 1.0), (".5", 0.5), ("-1e-3", -0.001), (".inf", float("inf"))],
+        *[("1E3", 1000.0), ("-2e+5", -200000.0), ("1.e2", 100.0), ("02x", "02x"), ("e3", "e3")],
         *[("{a: 1, b: [x]}", {"a": 1, "b": ["x"]}), ("'010'", "010"), ('"1"', "1")],
     ],
 )
@@ -299,20 +300,16 @@ def test_lesson_01_runs_on_classes_of_ten_images(tmp_path: Path):
         exec(source, names)
 
 
-def test_strategies_that_papermill_hands_on_unchecked_are_refused():
-    for given, says in (("scratch", "'scratch' is not a list"), (["scratch", "freezed"], "'freezed' is not known")):
-        with refused("strategies: ", says, "allowed are scratch, frozen"):
-            transfer.named_strategies(given)
-
-
 # Users' notebooks and files
 
 
-def test_parameters_stand_among_ipythons_own_commands_too(tmp_path: Path):
+def test_parameters_may_have_any_annotation_and_text_and_stand_among_ipythons_own_commands(tmp_path: Path):
     commands = "%%time\nfiles: list[str] = !ls\nsize = %env HOME\n%matplotlib inline\n"
-    first = f"{commands}seed = other = 3\nx, y = 1, 2\nlast: str"
-    own = write_own(tmp_path / "own.ipynb", first=first)
-    assert notebooks.defaults(own.path) == {"files": None, "size": None, "seed": 3, "other": 3, "last": None}
+    first = f"{commands}seed = other = 3\nx, y = 1, 2\nlast: str\ndepth: int | None = 3\n"
+    first += 'path: str = "a/date=1"  # a = b\nboth: list[int | str] = [1, "a"]'
+    found = notebooks.defaults(write_own(tmp_path / "own.ipynb", first=first).path)
+    assert (found.pop("path"), found.pop("both"), found.pop("depth")) == ("a/date=1", [1, "a"], 3)
+    assert found == {"files": None, "size": None, "seed": 3, "other": 3, "last": None}
 
 
 def test_files_come_along_that_a_cell_with_commands_names_or_whose_folder_it_names(tmp_path: Path):

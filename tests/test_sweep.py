@@ -25,7 +25,7 @@ from tiny_course import LISTEN, wait_until
 
 from helpers.artefacts import REPOSITORY
 from helpers.datasets import load_dataset
-from helpers.runner import notebooks, parameters, sweep
+from helpers.runner import notebooks, sweep
 from helpers.runner.cli import main
 
 PARAMETERS = """
@@ -274,6 +274,7 @@ def test_a_number_out_of_range_is_refused_with_the_range(own, option, value):
     [
         ("09", "lesson: '09' is not known"),
         ("missing.ipynb", "notebook: there is no file 'missing.ipynb'"),
+        ("~nobody1/x.ipynb", "notebook: there is no file '~nobody1/x.ipynb'"),
         ("text.ipynb", "notebook: 'text.ipynb' is not a notebook"),
     ],
 )
@@ -548,31 +549,6 @@ def test_lesson_05_sweeps_over_seeds_on_the_digits(own):
 # What users write and keep
 
 
-@pytest.mark.parametrize(
-    ("text", "values"),
-    [("1e-3,.01,1E3", [0.001, 0.01, 1000.0]), ("-2e+5,1.e2", [-200000.0, 100.0]), ("1,02x,e3", [1, "02x", "e3"])],
-)
-def test_numbers_are_read_as_python_writes_them(text, values):
-    assert parameters.read_grid([f"learning_rate={text}"]) == {"learning_rate": values}
-
-
-def test_parameters_may_have_any_annotation_and_text(tmp_path):
-    cell = (
-        'depth: int | None = 3\npath: str = "a/date=1"  # a = b\n%matplotlib inline\nboth: list[int | str] = [1, "a"]'
-    )
-    notebook = write_notebook(tmp_path / "own.ipynb", "pass", cell)
-    assert notebooks.defaults(notebook) == {"depth": 3, "path": "a/date=1", "both": [1, "a"]}
-
-
-@pytest.mark.sweep
-def test_a_notebook_without_a_kernelspec_runs_as_python(own):
-    found = nbformat.read(own, as_version=4)
-    found.metadata = {}
-    nbformat.write(found, own)
-    done = run(own, "--grid", "seed=0", "--workers", "1", "--out", "out")
-    assert done.exit_code == 0, done.output
-
-
 @pytest.mark.sweep
 def test_a_notebook_that_was_executed_before_keeps_the_values_that_it_was_given(own):
     found = nbformat.read(own, as_version=4)
@@ -614,9 +590,3 @@ def test_results_that_are_no_utf_8_fail_their_run_and_its_notebook_is_kept(own):
     assert done.exit_code == 1
     assert "results-own.csv is not UTF-8 text" in done.output
     assert list(Path("out/runs").glob("*.ipynb"))
-
-
-def test_a_home_that_does_not_exist_is_one_sentence(own):
-    done = run("~nobody1/x.ipynb", "--grid", "seed=0", "--out", "out")
-    assert (done.exit_code, done.output.count("\n")) == (2, 1)
-    assert "notebook: there is no file '~nobody1/x.ipynb'" in done.output
