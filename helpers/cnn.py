@@ -32,7 +32,7 @@ class Architecture:
         """Raise ValueError for sizes below 1, and for an image too small for the convolutions and the pool."""
         for name in ("filters", "kernel_size", "pool_size", "dense_units"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:
                 raise ValueError(f"{name}: {value!r} is not allowed; give a whole number of at least 1")
         size = min(self.image_shape[:2])
         if size - 2 * (self.kernel_size - 1) < self.pool_size:

@@ -111,7 +111,7 @@ def check_budget(split: Split, labels_per_class: int | str, classes: Classes = (
     """Raise ValueError unless each class has so many images, or it is "all"; name the smallest one by the classes."""
     if labels_per_class == "all":
         return
-    if isinstance(labels_per_class, bool) or not isinstance(labels_per_class, int) or labels_per_class < 1:
+    if type(labels_per_class) is not int or labels_per_class < 1:
         raise ValueError(
             f'labels_per_class: {labels_per_class!r} is not a label budget; give a whole number of at least 1, or "all"'
         )
@@ -126,7 +126,7 @@ def check_budget(split: Split, labels_per_class: int | str, classes: Classes = (
 
 def check_seed(parameter: str, seed: int) -> None:
     """Raise ValueError unless this is a whole number from 0 to 2**32 - 1, what NumPy and scikit-learn take."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+    if type(seed) is not int or not 0 <= seed < 2**32:
         raise ValueError(f"{parameter}: {seed!r} is not a seed; give a whole number from 0 to {2**32 - 1}")
 
 

@@ -45,7 +45,7 @@ class Recipe:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not known; allowed are {listed(allowed)}")
         for name in ("batch_size", "epochs", "min_updates"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:
                 raise ValueError(f"{name}: {value!r} is not allowed; give a whole number of at least 1")
         rate = self.learning_rate
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
