@@ -356,6 +356,7 @@ epochs below 1 | -p epochs -1 | epochs: -1 is not allowed; give a whole number o
 batch_size below 1 | -p batch_size 0 | batch_size: 0 is not allowed; give a whole number of at least 1
 min_updates below 1 | -p min_updates 0 | min_updates: 0 is not allowed; give a whole number of at least 1
 more labels per class than there are | -p labels_per_class '[10, 1000]' | labels_per_class: 1000 is more than class 0
+more labels per class than there are | --only 06 -p labels_per_class '[1000]' | labels_per_class: 1000 is more than
 an unknown strategy | -p strategies '[scratch, magic]' | strategies: 'magic' is not known; allowed are scratch, frozen,
 an unknown strategy | -p strategies '[frozen, frozen]' | strategies: ['frozen', 'frozen'] names one twice; give each
 an unknown strategy | -p strategies [] | strategies: [] is not a list of strategies; allowed are scratch, frozen,
@@ -398,6 +399,7 @@ a number out of range | -p filters 0 | filters: 0 is not allowed; give a whole n
 a number out of range | -p kernel_size 5 | kernel_size: 5 twice and pool_size 2 leave nothing of an image of 8 pixels
 a number out of range | -p frozen_convs 3 | frozen_convs: 3 is not allowed; give 0, 1 or 2
 a number out of range | -p seed -1 | seed: -1 is not a seed; give a whole number from 0 to 4294967295
+a number out of range | --only 06 -p seeds [-1] | seeds: -1 is not a seed; give a whole number from 0 to 4294967295
 a number in another notation | -p seed 010 | seed: '010' is not a whole number like the default, 0
 a number in another notation | -p seed 0x10 | seed: '0x10' is not a whole number like the default, 0
 a number in another notation | -p learning_rate 1:30 | learning_rate: '1:30' is not a number like the default, 1.0
