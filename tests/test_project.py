@@ -11,6 +11,7 @@ from pathlib import Path
 import lock
 import mutations
 import pytest
+import updates
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -119,6 +120,10 @@ def test_public_checks_fetch_the_mnist_that_the_course_would():
 
 
 LOCKED = {(entry.name, entry.version) for entry in lock.read(LOCK)}
+
+
+def test_the_page_on_speed_shows_the_table_of_its_rows():
+    assert updates.table(updates.stored()) in (updates.DOCS / "speed.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(
