@@ -4,7 +4,7 @@ An interval says what other seeds would give on the same dataset and test images
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from helpers.tasks import Task
+from helpers.transfer import STRATEGIES
 
 CONFIDENCE = 0.95
 MARGIN = 0.2  # percentage points of accuracy within which two strategies count as equally good
@@ -25,6 +26,21 @@ def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]
         return mean, np.nan, np.nan
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(numbers) - 1) * stats.sem(numbers))
     return mean, mean - half, mean + half
+
+
+def percent(accuracies: Sequence[float] | np.ndarray) -> str:
+    """Write the mean of accuracies in percent, and half of its 95 % interval if it has one, as in "97.72 ± 0.81"."""
+    mean, low, high = interval(accuracies)
+    return f"{100 * mean:.2f}" + (f" ± {50 * (high - low):.2f}" if high - low > 1e-9 else "")
+
+
+def in_order(strategies: Iterable[str]) -> list[str]:
+    """Return each strategy once, in the order of `STRATEGIES`; then others, such as a backbone's cuts, as they come.
+
+    What follows a comma, such as the setting of one training, does not count.
+    """
+    places = {name: place for place, name in enumerate(STRATEGIES)}
+    return sorted(dict.fromkeys(strategies), key=lambda name: places.get(name.split(",")[0], len(places)))
 
 
 def accuracy_by_class(task: Task, probabilities: Sequence[np.ndarray], split: str = "test") -> pd.Series:
@@ -127,7 +143,7 @@ def published_claim(summary: pd.DataFrame, margin: float = MARGIN) -> dict[str, 
     checked; whether the accuracy holds (True, False, or why neither can be said); and how many times faster than
     scratch it is, on the target task with extraction, and with pretraining too.
     """
-    largest = max(summary["labels_per_class"], key=lambda budget: math.inf if budget == "all" else budget)
+    largest = max(summary["labels_per_class"], key=_size)
     at = summary[summary["labels_per_class"] == largest].set_index("strategy", drop=False)
     checked = next((strategy for strategy in ("reused-head", "frozen") if strategy in at.index), None)
     if checked is None or "scratch" not in at.index:
@@ -146,6 +162,67 @@ def published_claim(summary: pd.DataFrame, margin: float = MARGIN) -> dict[str, 
         "on the target task, times faster": float(f"{scratch['target_seconds'] / transfer['target_seconds']:.2g}"),
         "with pretraining, times faster": float(f"{scratch['total_seconds'] / transfer['total_seconds']:.2g}"),
     }
+
+
+def answers(summary: pd.DataFrame, margin: float = MARGIN) -> list[tuple[str, str]]:
+    """Answer in words what was asked: pairs of a question and its answer, whose first words say what was found.
+
+    Whether the published conclusion holds comes first, then how `frozen` compares with `scratch` at each budget.
+    """
+    claim, said = published_claim(summary, margin), []
+    if checked := claim.get("checked for"):
+        same = claim["same accuracy"]
+        found = same if isinstance(same, str) else "holds" if same else "does not hold"
+        trained = f"{checked} with {budget_in_words(max(summary['labels_per_class'], key=_size))}"
+        said.append(
+            (
+                "Published: transfer is as accurate as an ordinary network",
+                f"{found}{',' if ':' in found else ':'} checked for {trained}",
+            )
+        )
+        alone, everything = (
+            claim[f"{counted}, times faster"] for counted in ("on the target task", "with pretraining")
+        )
+        said.append(
+            (
+                "Published: and it is much faster",
+                f"{alone} times as fast as scratch on the target task alone, {everything} times with pretraining "
+                "counted: medians, without an interval",
+            )
+        )
+    found = verdict(summary, margin).query("strategy == 'frozen'")
+    return said + [
+        (f"frozen against scratch, {budget_in_words(budget)}", sentence)
+        for budget, sentence in zip(found["labels_per_class"], found["verdict"], strict=True)
+    ]
+
+
+def limits(summary: pd.DataFrame) -> list[str]:
+    """Say what a comparison cannot tell, and for want of what: of strategies, of seeds, of label budgets."""
+    trained, budgets = set(summary["strategy"]), sorted(set(summary["labels_per_class"]), key=_size)
+    said = []
+    if "scratch" not in trained:
+        said.append("whether transfer helps: scratch, the ordinary network to compare with, was not trained")
+    if summary["seeds"].min() < 2:
+        said.append("whether other random draws would give the same: one seed gives no interval")
+    if "random-frozen" not in trained:
+        said.append("whether it is pretraining that helps: random-frozen, the control, was not trained")
+    if left := [name for name in STRATEGIES if name not in trained | {"scratch", "random-frozen"}]:
+        said.append(f"what {' and '.join(left)} would do: not trained")
+    if "all" not in budgets:
+        said.append(f"the published conclusion with all labels, where it was drawn: the most here are {budgets[-1]}")
+    if budgets == ["all"]:
+        said.append("what transfer is worth where labels are few: all of them were used")
+    return said
+
+
+def _size(budget: int | str) -> float:
+    return math.inf if budget == "all" else float(budget)
+
+
+def budget_in_words(budget: int | str) -> str:
+    """Write a label budget as in "10 labels per class"."""
+    return "all labels" if budget == "all" else f"{budget} labels per class"
 
 
 def rankings(results: pd.DataFrame, labels_per_class: int | str) -> pd.DataFrame:

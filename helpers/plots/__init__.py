@@ -20,7 +20,13 @@ np.set_printoptions(nanstr="nan", infstr="inf", sign="-", formatter=None, legacy
 if shell := get_ipython():
     shell.ast_node_interactivity = "last_expr"
 
-from helpers.plots.comparisons import accuracy_by_depth, accuracy_by_labels, accuracy_by_parameter, accuracy_by_seconds
+from helpers.plots.comparisons import (
+    SEEDS,
+    accuracy_by_depth,
+    accuracy_by_labels,
+    accuracy_by_parameter,
+    accuracy_by_seconds,
+)
 from helpers.plots.figures import browse, png, two_digits
 from helpers.plots.networks import (
     cut_in_two,
@@ -34,6 +40,7 @@ from helpers.plots.networks import (
 from helpers.plots.tasks import class_counts, confusion, mistakes_by_strategy, photo, sample_images
 
 __all__ = [
+    "SEEDS",
     "accuracy_by_depth",
     "accuracy_by_labels",
     "accuracy_by_parameter",

@@ -1,6 +1,6 @@
 """Figures of comparisons: test accuracy by label budget, by seconds, and by whatever a sweep varies."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
@@ -9,9 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from helpers.plots.figures import STYLES, Style, as_designed, described, new_figure
+from helpers.plots.figures import STYLES, WIDTH, Style, as_designed, described, new_figure, two_digits
+from helpers.statistics import finding, in_order, interval, percent
 from helpers.transfer import STRATEGIES
 
+SEEDS = ("seed", "seeds")  # parameters whose values are draws, not settings
 # Where the budget stands beside a strategy's points, and on which side its name beside the first, so that points close
 # to each other keep their labels apart: strategies that train all layers to the right, the others above, below or left.
 NAMED_AT_THE_RIGHT = [name for name, strategy in STRATEGIES.items() if not strategy.freezes]
@@ -27,36 +29,37 @@ def accuracy_by_labels(summary: pd.DataFrame, task: str = "target task") -> Figu
     """Show test accuracy by label budget, one line per strategy with its 95 % interval; `summary` of
     `statistics.summarize`.
 
-    A second panel shows the largest budget on a scale of its own, the most accurate strategy first, and names the
-    strategies. With one budget there is that panel alone.
+    A second panel shows the largest budget on a scale of its own and names the strategies. With one budget there is
+    that panel alone. No strategy is named as the best: the text says which differ from `scratch` by the intervals.
     """
     budgets = list(dict.fromkeys(summary["labels_per_class"]))
     largest = max(budgets, key=lambda budget: float("inf") if budget == "all" else budget)
+    strategies = in_order(summary["strategy"])
+    seeds = summary["seeds"].max()
+    over = "one seed, no interval" if seeds == 1 else f"mean of {seeds} seeds with 95 % interval"
     figure = new_figure(height=4.2)
     if len(budgets) > 1:
         axis, enlarged = figure.subplots(1, 2, width_ratios=(5, 2))
-        groups = list(summary.groupby("strategy", sort=False))
-        for position, (strategy, rows) in enumerate(groups):
-            beside = 0.05 * (position - (len(groups) - 1) / 2)  # so that no interval hides another
+        for position, strategy in enumerate(strategies):
+            rows = summary[summary["strategy"] == strategy]
+            beside = 0.05 * (position - (len(strategies) - 1) / 2)  # so that no interval hides another
             _accuracies(axis, [budgets.index(budget) + beside for budget in rows["labels_per_class"]], rows, strategy)
         axis.set_xticks(range(len(budgets)), [str(budget) for budget in budgets])
+        axis.set(xlabel="labels per class", title=f"{task.capitalize()}, {over}")
         enlarged.set_title(f"{largest} labels, enlarged", fontsize=10)
     else:
         axis = enlarged = figure.subplots()
-    at_largest = summary[summary["labels_per_class"] == largest].sort_values("accuracy", ascending=False, kind="stable")
-    for place, strategy in enumerate(at_largest["strategy"]):
-        _accuracies(enlarged, [place], at_largest.iloc[[place]], strategy)
-    enlarged.set_xlim(-0.8, len(at_largest) - 0.2)
-    enlarged.set_xticks([(len(at_largest) - 1) / 2], [str(largest)])
-    seeds = summary["seeds"].max()
-    over = "one seed, no interval" if seeds == 1 else f"mean of {seeds} seeds with 95 % interval"
-    axis.set(xlabel="labels per class", ylabel="test accuracy [%]", title=f"{task.capitalize()}, {over}")
+        enlarged.set_title(f"{task.capitalize()}, {largest} labels per class, {over}")
+    at_largest = summary[summary["labels_per_class"] == largest].set_index("strategy")
+    for place, strategy in enumerate(strategies):
+        _accuracies(enlarged, [place], at_largest.reindex([strategy]), strategy)
+    enlarged.set_xlim(-0.6, len(strategies) - 0.4)
+    enlarged.set_xticks(range(len(strategies)), strategies, rotation=40, ha="right", rotation_mode="anchor")
+    axis.set_ylabel("test accuracy [%]")
     for panel in {axis, enlarged}:
         panel.set_ylim(top=min(panel.get_ylim()[1], 100.5))  # an interval may reach beyond 100 %, an accuracy does not
         panel.grid(alpha=0.3)
-    names = at_largest["strategy"]
-    _name_points(enlarged, names, names, range(len(names)), 100 * at_largest["accuracy"], "edge")
-    return described(figure, _by_budget(summary, budgets))
+    return described(figure, f"Test accuracy by labels per class, {over}: {_by_budget(summary, budgets)}.")
 
 
 @as_designed
@@ -118,62 +121,102 @@ def accuracy_by_seconds(summary: pd.DataFrame, one_off: bool = False) -> Figure:
         title="Points are labelled with the labels per class",
     )
     axis.grid(alpha=0.3)
-    fastest = summary.loc[summary[column].idxmin()]
-    return described(
-        figure,
-        f"Accuracy against seconds {costs}; the cheapest is {fastest['strategy']} "
-        f"with {fastest['labels_per_class']} labels per class.",
-    )
+    ends = summary.groupby("strategy", sort=False)[column].agg(["min", "max"])
+    spent = [f"{name} {two_digits(low)} to {two_digits(high)}" for name, low, high in ends.itertuples()]
+    return described(figure, f"Accuracy against seconds {costs}. Seconds, medians by budget: {'; '.join(spent)}.")
 
 
 @as_designed
-def accuracy_by_parameter(results: pd.DataFrame, swept: Sequence[str]) -> Figure:
-    """Show mean test accuracy over each swept parameter, a panel each, one line per strategy if there are several.
+def accuracy_by_parameter(results: pd.DataFrame, swept: Mapping[str, str]) -> Figure:
+    """Show test accuracy over each swept parameter, a row of panels each, with a panel per label budget.
 
-    `results` has a row per training with `test_accuracy`, a column of text per swept parameter, and `strategy` where
-    trainings have one; the mean is over all other parameters, seeds and label budgets.
+    `results` has a row per training with `test_accuracy`, and may have `strategy`, `labels_per_class` and `seed`;
+    `swept` names the column, of text, that holds each parameter. A point is the mean over all else that was swept, and
+    over the seeds with a 95 % interval. Where nothing but seeds was swept, each seed is a point beside their mean.
     """
-    strategies = results["strategy"] if "strategy" in results else pd.Series("all runs", results.index)
-    figure = new_figure(height=3.6 * len(swept))
+    missing = {name: "" for name in ("strategy", "labels_per_class", "seed") if name not in results}
+    rows = results.assign(**missing).astype({"test_accuracy": float})
+    budgets = sorted(set(rows["labels_per_class"]), key=lambda budget: float(budget) if budget.isdigit() else np.inf)
+    shown = {name: column for name, column in swept.items() if name not in SEEDS} or {"seed": "seed"}
+    figure = new_figure(height=3.6 * len(shown), width=max(WIDTH, 2.8 * len(budgets)))
     sentences = []
-    for axis, name in zip(figure.subplots(len(swept), squeeze=False)[:, 0], swept, strict=True):
-        values = list(dict.fromkeys(results[name]))
-        accuracy = (100 * results["test_accuracy"].astype(float)).groupby([strategies, results[name]], sort=False)
-        for strategy, means in accuracy.mean().groupby(level=0, sort=False):
-            means = means.droplevel(0).reindex(values).dropna()
-            places = [values.index(value) for value in means.index]
-            axis.plot(places, means, label=strategy, markersize=5, **STYLES.get(strategy, Style(marker="o")))
-            best = means.idxmax()
-            sentences.append(f"{strategy}, highest at {name} {best}: {means[best]:.2f} %")
-        shown = range(0, len(values), 1 + len(values) // 20)
-        axis.set_xticks(shown, [values[place][:20].replace("$", r"\$") for place in shown])
-        axis.set(xlabel=name, ylabel="test accuracy [%]")
-        axis.grid(alpha=0.3)
-        axis.legend(frameon=False)
-    return described(figure, f"Mean test accuracy by {' and by '.join(swept)}. {'; '.join(sentences)}.")
+    for part, (name, column) in zip(figure.subfigures(len(shown), squeeze=False)[:, 0], shown.items(), strict=True):
+        groups = {
+            f"{budget} labels per class" if budget else "": rows["labels_per_class"] == budget for budget in budgets
+        }
+        if name == "labels_per_class":
+            column, groups = name, {"": rows["labels_per_class"] != ""}
+        for axis, (title, chosen) in zip(part.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
+            said = (_by_seed if name in SEEDS else _by_value)(axis, rows[chosen], column)
+            axis.set(xlabel=name, title=title)
+            axis.grid(alpha=0.3)
+            sentences.append(f"by {name}{title and ' with '}{title} {said}")
+        part.axes[0].set_ylabel("test accuracy [%]")
+        if name not in SEEDS and rows["strategy"].nunique() > 1:
+            part.legend(*part.axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    seeds = rows.groupby([*shown.values(), "strategy", "labels_per_class"])["seed"].nunique().max()
+    over = "one seed, no interval" if seeds == 1 else f"with 95 % intervals over up to {seeds} seeds"
+    return described(figure, f"Test accuracy, {over}: {'; '.join(sentences)}.")
 
 
-def _accuracies(axis: Axes, places: Sequence[float], rows: pd.DataFrame, strategy: str) -> None:
+def _by_value(axis: Axes, rows: pd.DataFrame, column: str) -> str:
+    """Draw accuracy over the values of a parameter, joined by a line if they are numbers; return what is seen."""
+    values, strategies = list(dict.fromkeys(rows[column])), in_order(rows["strategy"])
+    numbers = pd.to_numeric(pd.Series(values), errors="coerce").notna().all()
+    means = []
+    for position, strategy in enumerate(strategies):
+        found = _over_seeds(rows[rows["strategy"] == strategy], column)
+        beside = 0.05 * (position - (len(strategies) - 1) / 2)
+        _accuracies(axis, [values.index(value) + beside for value in found.index], found, strategy, joined=numbers)
+        means += list(found["accuracy"])
+    shown = range(0, len(values), 1 + len(values) // 20)
+    axis.set_xticks(shown, [values[place][:20].replace("$", r"\$") for place in shown])
+    axis.set_xlim(-0.5, len(values) - 0.5)
+    return f"means from {min(means):.1%} to {max(means):.1%}"
+
+
+def _by_seed(axis: Axes, rows: pd.DataFrame, column: str) -> str:
+    """Draw each seed's accuracy as a point, and beside them their mean and interval; return what is seen."""
+    said, strategies = [], in_order(rows["strategy"])
+    for place, strategy in enumerate(strategies):
+        at = rows[rows["strategy"] == strategy]
+        by_seed = at.groupby(column)["test_accuracy"].mean()
+        axis.plot([place - 0.1] * len(by_seed), 100 * by_seed, "o", color="grey", markersize=3)
+        _accuracies(axis, [place + 0.1], _over_seeds(at, "strategy"), strategy)
+        said.append(f"{strategy} {percent(by_seed)} %".strip())
+    axis.set_xticks(range(len(strategies)), strategies, rotation=40, ha="right", rotation_mode="anchor")
+    axis.set_xlim(-0.5, len(strategies) - 0.5)
+    return ", ".join(said)
+
+
+def _over_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return accuracy with the ends of its interval over the seeds, for each value of a column."""
+    by_seed = rows.groupby([column, "seed"], sort=False)["test_accuracy"].mean()
+    found = {value: interval(accuracies) for value, accuracies in by_seed.groupby(level=0, sort=False)}
+    return pd.DataFrame(found, ["accuracy", "accuracy_low", "accuracy_high"]).T
+
+
+def _accuracies(axis: Axes, places: Sequence[float], rows: pd.DataFrame, strategy: str, joined: bool = True) -> None:
     """Draw a strategy's accuracies in percent, each with its interval, at these places of the x-axis."""
-    axis.plot(places, 100 * rows["accuracy"], label=strategy, markersize=6, linewidth=1, **STYLES[strategy])
+    style = STYLES.get(strategy, Style(marker="o")) | ({} if joined else Style(linestyle="none"))
+    (line,) = axis.plot(places, 100 * rows["accuracy"], label=strategy, markersize=6, linewidth=1, **style)
     ends = 100 * rows["accuracy_low"], 100 * rows["accuracy_high"]
-    axis.vlines(places, *ends, color=STYLES[strategy]["color"], alpha=0.35, linewidth=7)
+    axis.vlines(places, *ends, color=line.get_color(), alpha=0.35, linewidth=7)
 
 
 def _name_points(
     axis: Axes, texts: Sequence[str], strategies: Sequence[str], x: Sequence[float], y: Sequence[float], side: str
 ) -> None:
-    """Write a text beside each strategy's point, "left", "right" or at the "edge" of the axis, with a line to it."""
+    """Write a text on the "left" or the "right" of each strategy's point, with a line to it."""
     bottom, top = axis.get_ylim()
     axis.set_ylim(bottom, top)
-    across, reference = (1.04, "axes fraction") if side == "edge" else (-12 if side == "left" else 12, "offset points")
     heights = _spread(y, 0.06 * (top - bottom))
     for text, strategy, point, height in zip(texts, strategies, zip(x, y, strict=True), heights, strict=True):
         axis.annotate(
             text,
             point,
-            xytext=(across, height),
-            textcoords=(reference, "data"),
+            xytext=(-12 if side == "left" else 12, height),
+            textcoords=("offset points", "data"),
             ha="right" if side == "left" else "left",
             va="center",
             fontsize=9,
@@ -185,21 +228,26 @@ def _spread(heights: Sequence[float], gap: float) -> np.ndarray:
     """Move heights apart, as little as it takes to have `gap` between any two of them, in their order."""
     wanted = np.asarray(heights, float)
     order = np.argsort(wanted, kind="stable")
-    groups: list[list[float]] = []  # heights that push each other apart: their middle, their number
+    groups: list[tuple[float, int]] = []  # heights that push each other apart: their middle, their number
     for height in wanted[order]:
-        groups.append([height, 1])
+        groups.append((height, 1))
         while len(groups) > 1 and groups[-1][0] - groups[-2][0] < gap * (groups[-1][1] + groups[-2][1]) / 2:
             (above, more), (below, fewer) = groups.pop(), groups.pop()
-            groups.append([(above * more + below * fewer) / (more + fewer), more + fewer])
+            groups.append(((above * more + below * fewer) / (more + fewer), more + fewer))
     spread = np.empty(len(wanted))
-    spread[order] = np.concatenate([middle + gap * (np.arange(n) - (n - 1) / 2) for middle, n in groups])
+    spread[order] = [middle + gap * (place - (n - 1) / 2) for middle, n in groups for place in range(n)]
     return spread
 
 
 def _by_budget(summary: pd.DataFrame, budgets: Sequence[int | str]) -> str:
-    """Say in words which strategy is best at each budget."""
-    best = []
+    """Say in words which strategies differ from `scratch` at each budget, as their intervals tell."""
+    sentences = []
     for budget in budgets:
-        row = summary.loc[summary.loc[summary["labels_per_class"] == budget, "accuracy"].idxmax()]
-        best.append(f"with {budget} labels per class {row['strategy']} at {row['accuracy']:.1%}")
-    return f"Test accuracy by labels per class. Most accurate: {'; '.join(best)}."
+        at = summary[summary["labels_per_class"] == budget]
+        found = at.groupby(at.apply(finding, axis=1))["strategy"].agg(", ".join)
+        told = [f"{word} than scratch: {found[word]}" for word in ("better", "worse") if word in found]
+        told += [f"as good as scratch: {found['as good']}"] if "as good" in found else []
+        low, high = at["accuracy"].min(), at["accuracy"].max()
+        told = told or ["no strategy is told from scratch"]
+        sentences.append(f"with {budget} labels per class {low:.1%} to {high:.1%}, {', '.join(told)}")
+    return "; ".join(sentences)

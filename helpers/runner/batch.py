@@ -173,9 +173,13 @@ def execute(run: Run, received: list[int]) -> str | None:
 
 
 def write_results(run: Run) -> "pd.DataFrame":
-    """Write `results.csv`: the rows of the lessons that are done, one per training, as text; return them."""
+    """Write `results.csv`: the rows of the lessons that are done, one per training, as text; return them.
+
+    What a lesson takes from an earlier one, as lesson 06 does from 05, stands under that one alone.
+    """
     paths = [_result_file(run.folder, entry) for entry in run.record["lessons"] if entry["status"] == "done"]
     rows = artefacts.read_results(path for path in paths if path.is_file())
+    rows = rows[~rows.duplicated([name for name in rows if name != "lesson"])]  # equal to the last digit of the seconds
     artefacts.write_text(run.folder / "results.csv", rows.to_csv(index=False))
     return rows
 

@@ -167,6 +167,11 @@ def backbone(chosen: Sequence[Notebook], values: Mapping[str, Any]) -> dict[str,
     return backbones.described(given["backbone_width"], given["backbone_weights"]) if BACKBONE in given else None
 
 
+def strategy_meanings() -> dict[str, str]:
+    """Return what each strategy is, in words, in their order."""
+    return {name: strategy.meaning for name, strategy in transfer.STRATEGIES.items()}
+
+
 def _check_values(
     given: dict[str, Any], load: Callable[[str, int], Dataset], load_photos: Callable[[str, int], Dataset]
 ) -> dict[str, Dataset]:

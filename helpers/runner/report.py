@@ -1,26 +1,20 @@
-"""The report of a run: one HTML page per executed lesson, and an index with the results first; and that of a sweep.
+"""The report of a run and that of a sweep: what was found first, in words, then figures, tables and each notebook."""
 
-The pages load nothing from anywhere, neither script nor font nor image, and tell the browser to enforce that. Their
-HTML and CSS are the files in `templates/`.
-"""
-
-import os
-import sys
-from base64 import b64encode
+import math
+from base64 import b64decode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.artefacts import write_text
-from helpers.runner.parameters import as_text
+from helpers.runner import pages, parameters, sweep
 
 if TYPE_CHECKING:
     import pandas as pd
     from nbformat import NotebookNode
 
-    from helpers.runner.sweep import Sweep
-
-WIDGET = "application/vnd.jupyter.widget-view+json"
-SHOWN = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain")  # what needs no script
+COMPARISON = "05"  # the lesson that compares strategies
+NUMBERS = ("seed", "test_errors", "test_accuracy", "train_seconds", "pretrain_seconds", "extract_seconds")
+MOST_ANSWERS = 24  # that a page of a sweep gives one by one
 SETTINGS = ("optimizer", "learning_rate", "frozen_convs")  # columns in which trainings of one lesson may differ
 
 
@@ -29,7 +23,7 @@ def result_table(results: "pd.DataFrame") -> "pd.DataFrame":
 
     `results` are the rows of `results.csv`, one per training, as text; the column `seeds` counts those behind a mean.
     """
-    import pandas as pd
+    from helpers.statistics import in_order
 
     by = ["lesson", "task", "strategy"]
     rows = results.assign(
@@ -38,9 +32,10 @@ def result_table(results: "pd.DataFrame") -> "pd.DataFrame":
         accuracy=100 * results["test_accuracy"].astype(float),
     )
     table = rows.groupby([*by, "labels_per_class"])["accuracy"].mean().unstack()
-    budgets = sorted(table.columns, key=lambda budget: (budget == "all", 0 if budget == "all" else int(budget)))
-    table = table[budgets].map("{:.2f}".format).replace("nan", "").assign(seeds=rows.groupby(by)["seed"].nunique())
-    return table.reindex(pd.MultiIndex.from_frame(rows[by].drop_duplicates())).rename_axis(columns=None).reset_index()
+    table = table[sorted(table.columns, key=_size)].map("{:.2f}".format).replace("nan", "")
+    table = table.assign(seeds=rows.groupby(by)["seed"].nunique()).rename_axis(columns=None).reset_index()
+    order = {name: list(rows[name].unique()) for name in by} | {"strategy": in_order(rows["strategy"])}
+    return table.sort_values(by, key=lambda column: column.map(order[column.name].index), ignore_index=True)
 
 
 def strategies(results: "pd.DataFrame") -> "pd.Series":
@@ -68,33 +63,44 @@ def write_run(folder: Path, run: dict[str, Any], results: "pd.DataFrame") -> Pat
     import nbformat
 
     paths = {lesson["name"]: folder / "lessons" / f"{lesson['name']}.ipynb" for lesson in run["lessons"]}
-    pages = {name: nbformat.read(path, as_version=4) for name, path in paths.items() if path.is_file()}
-    shared = {"run": run, "pages": pages, "code_style": _code_style()}
+    read = {name: nbformat.read(path, as_version=4) for name, path in paths.items() if path.is_file()}
+    executed = [lesson for lesson in run["lessons"] if lesson["name"] in read]
+    links = [("../index.html", "Results of this run"), *((f"{each['name']}.html", each["number"]) for each in executed)]
     figure = None
-    for lesson in run["lessons"]:
-        if notebook := pages.get(lesson["name"]):
-            page = _render("page.html", title=lesson["title"], body=_body(notebook, pages), **shared)
-            write_text(folder / "html" / f"{lesson['name']}.html", page)
-            figure = _key_figure(notebook) or figure
-    index = _render(
+    for lesson in executed:
+        notebook = read[lesson["name"]]
+        page = pages.render("page.html", title=lesson["title"], links=links, body=pages.body(notebook, read))
+        write_text(folder / "html" / f"{lesson['name']}.html", page)
+        if found := _key_figure(notebook):
+            figure = pages.figure(folder / "key-figure.png", *found)
+    compared = _compared(results)
+    others = results.drop(compared.index)
+    numbers, data = [each["number"] for each in run["lessons"]], (run["dataset"] or {}).get("name")
+    what = "Transfer learning" if len(compared) else f"Lesson{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
+    index = pages.render(
         "index.html",
-        title="Transfer learning, lesson by lesson",
-        table=result_table(results).to_html(index=False, border=0) if len(results) else "",
+        title=f"{what} on {data}" if data else what,
+        run=run,
+        comparison=COMPARISON,
+        source=next(iter(others.loc[others["task"] == "source", "classes"]), "other classes") if len(others) else "",
+        wanted=COMPARISON in numbers,
+        executed=list(read),
+        **_answers(compared),
+        others=result_table(others).to_html(index=False, border=0) if len(others) else "",
         figure=figure,
         facts={
             "Parameters": {name: value for lesson in run["lessons"] for name, value in lesson["parameters"].items()},
             "Versions": run["made_with"]["versions"],
             "Data and machine": {**(run["dataset"] or {}), **run["made_with"]["machine"]},
         },
-        **shared,
     )
     write_text(folder / "index.html", index)
     return folder / "index.html"
 
 
-def write_sweep(sweep: "Sweep", records: list[dict[str, Any]], results: "pd.DataFrame") -> Path:
-    """Write a sweep's `sweep.html`, with accuracy over the swept parameters and a link to each executed notebook;
-    return its path.
+def write_sweep(swept: "sweep.Sweep", records: list[dict[str, Any]], results: "pd.DataFrame") -> Path:
+    """Write a sweep's `sweep.html`, with the verdicts, accuracy over the swept parameters, and a link to each executed
+    notebook; return its path.
 
     `records` are those of the runs that finished or failed, `results` the rows of `results.csv`, as text.
     """
@@ -102,83 +108,123 @@ def write_sweep(sweep: "Sweep", records: list[dict[str, Any]], results: "pd.Data
 
     from helpers import plots
 
-    figure = None
-    accuracy: dict[str, list[str]] = {}  # of each strategy, by run
+    varied = sweep.varied(swept, records)
+    columns = {name: f"parameter_{name}" if f"parameter_{name}" in results else name for name in varied}
+    figure, table = None, pd.DataFrame()
+    accuracies: dict[str, list[list[str]]] = {}  # by run, the table's lines
     numbers = pd.to_numeric(results.get("test_accuracy", pd.Series(dtype=float)), errors="coerce").dropna()
     if len(numbers):
         rows = results.loc[numbers.index].assign(test_accuracy=numbers)
         if "task" in rows and (rows["task"] == "target").any():
             rows = rows[rows["task"] == "target"]
-        rows = rows.assign(strategy=strategies(rows) if "strategy" in rows else "mean")
-        means = rows.groupby(["run", "strategy"], sort=False)["test_accuracy"].mean()
-        for (run, strategy), mean in means.items():
-            accuracy.setdefault(run, []).append(f"{strategy} {100 * mean:.2f} %")
-        columns = {name: f"parameter_{name}" if f"parameter_{name}" in rows else name for name in sweep.swept}
-        drawn = plots.accuracy_by_parameter(rows, list(columns.values()))
-        figure = {"png": b64encode(plots.png(drawn)[0]).decode(), "alt": drawn.alternative_text}
-    page = _render(
+        rows = rows.assign(strategy=strategies(rows) if "strategy" in rows else "")
+        drawn = plots.accuracy_by_parameter(rows, {name: columns[name] for name in swept.swept})
+        figure = pages.figure(swept.out / "accuracy.png", plots.png(drawn)[0], drawn.alternative_text)
+        table = _accuracies(rows, ["run", "strategy"])
+        for (run, strategy), cells in table.iterrows():
+            accuracies.setdefault(run, []).append([strategy, *cells])
+    page = pages.render(
         "sweep.html",
-        title=sweep.notebook.title,
-        swept=sweep.swept,
-        defaults=sweep.defaults,
-        done=[record for record in records if record["status"] == "done"],
-        failed=[record for record in records if record["status"] == "failed"],
-        missing=len(sweep.runs.keys() - {record["name"] for record in records}),
-        notebooks={path.stem for path in (sweep.out / "runs").glob("*.ipynb")},
-        accuracy=accuracy,
+        title=swept.notebook.title,
+        swept=swept.swept,
+        records={status: [each for each in records if each["status"] == status] for status in ("failed", "done")},
+        names={record["name"]: sweep.label(swept, record, varied) for record in records},
+        missing=len(swept.runs.keys() - {record["name"] for record in records}),
+        executed={path.stem for path in (swept.out / "runs").glob("*.html")},
+        verdicts=_verdicts(_compared(results), {name: columns[name] for name in varied if name not in plots.SEEDS}),
+        columns=list(table.columns),
+        accuracies=accuracies,
         figure=figure,
-        as_text=as_text,
     )
-    write_text(sweep.out / "sweep.html", page)
-    return sweep.out / "sweep.html"
+    write_text(swept.out / "sweep.html", page)
+    return swept.out / "sweep.html"
 
 
-def _render(template: str, **values: Any) -> str:
-    """Fill in a template; what comes from outside is escaped."""
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(autoescape=True, loader=PackageLoader("helpers.runner"))
-    return environment.get_template(template).render(**values)
-
-
-def _body(notebook: "NotebookNode", pages: dict[str, Any]) -> str:
-    """Convert a notebook to an HTML fragment, its links to other lessons' notebooks to links to their pages."""
-    from nbconvert import HTMLExporter
-    from traitlets.config import Config
-
-    class OwnTemplates(HTMLExporter):
-        """Takes the templates that come with nbconvert, where a user's of the same name would come first."""
-
-        def get_prefix_root_dirs(self) -> list[str]:
-            users = super().get_prefix_root_dirs()  # type: ignore[no-untyped-call]
-            known = [os.path.join(sys.prefix, "share", "jupyter"), *users]
-            return [next(root for root in known if Path(root, "nbconvert", "templates", "basic").is_dir())]
-
-    notebook.metadata.pop("widgets", None)  # without its kernel, the widget of a progress bar would show 0 %
-    for cell in notebook.cells:
-        if "outputs" in cell:
-            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
-    config = Config({"NbConvertBase": {"display_data_priority": SHOWN}})
-    exporter = OwnTemplates(config=config, template_name="basic")  # type: ignore[no-untyped-call]
-    body, _ = exporter.from_notebook_node(notebook)
-    for name in pages:
-        body = body.replace(f'href="{name}.ipynb', f'href="{name}.html')
-    return body
+def _compared(results: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the target task's rows of the comparison, as numbers; none if it was not run."""
+    columns = {"lesson", "task", "strategy", "labels_per_class", *NUMBERS}
+    if not columns <= set(results):  # a lesson of one's own
+        return results[:0]
+    rows = results[(results["lesson"] == COMPARISON) & (results["task"] == "target")]
+    budgets = [budget if budget == "all" else int(budget) for budget in rows["labels_per_class"]]
+    return rows.assign(labels_per_class=budgets).astype(dict.fromkeys(NUMBERS, float))
 
 
-def _code_style() -> str:
-    """Return the CSS of highlighted code, for light and for dark screens."""
-    from pygments.formatters import HtmlFormatter
+def _answers(rows: "pd.DataFrame") -> dict[str, Any]:
+    """Return what a page says of a comparison: its answers, what it cannot tell, the table, the classes told apart."""
+    from helpers import statistics
 
-    light, dark = (HtmlFormatter(style=name).get_style_defs("div.highlight") for name in ("xcode", "github-dark"))
-    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
+    if not len(rows):
+        return {}
+    summary, meanings = statistics.summarize(rows), parameters.strategy_meanings()
+    table = _accuracies(rows, ["strategy"]).rename(index=lambda name: f"{name}: {meanings.get(name, '')}")
+    return {
+        "answers": [(question, *said.partition(":")[::2]) for question, said in statistics.answers(summary)],
+        "limits": statistics.limits(summary),
+        "table": table.rename_axis("strategy").reset_index().to_html(index=False, border=0),
+        "target": rows["classes"].iloc[0],
+        "seeds": rows["seed"].nunique(),
+    }
 
 
-def _key_figure(notebook: "NotebookNode") -> dict[str, str] | None:
-    """Return the last PNG image, base64, of the cells tagged `key-figure`, with its alternative text."""
+def _verdicts(rows: "pd.DataFrame", settings: dict[str, str]) -> list[tuple[str, str, str]]:
+    """Return how `frozen` compares with `scratch` in each setting of a sweep and at each label budget, over all seeds
+    that it was run with: where, the first words of the verdict, the rest. Of many, return how often each was found.
+
+    `settings` names the column of each parameter that makes a setting.
+    """
+    import pandas as pd
+
+    from helpers import statistics
+
+    if not {"scratch", "frozen"} <= set(rows.get("strategy", [])):
+        return []
+    columns = list(settings.values())
+    once = rows.drop_duplicates([*columns, "strategy", "labels_per_class", "seed"])
+    parts = []
+    for values, alike in once.groupby(columns, sort=False) if settings else [((), once)]:
+        where = "".join(f"{name}={value}, " for name, value in zip(settings, values, strict=True))
+        parts.append(statistics.verdict(statistics.summarize(alike)).assign(where=where))
+    found = pd.concat(parts).query("strategy == 'frozen'")
+    found["budget"] = found["labels_per_class"].map(statistics.budget_in_words)
+    if len(found) <= MOST_ANSWERS:
+        said = found["verdict"].str.partition(":")
+        return list(zip(found["where"] + found["budget"], said[0], said[2], strict=True))
+    counts = found.groupby("budget", sort=False)["finding"].value_counts()
+    return [
+        (
+            budget,
+            "",
+            "; ".join(f"{finding} in {count} of {len(parts)} settings" for finding, count in each.droplevel(0).items()),
+        )
+        for budget, each in counts.groupby(level=0, sort=False)
+    ]
+
+
+def _accuracies(rows: "pd.DataFrame", by: list[str]) -> "pd.DataFrame":
+    """Return test accuracies in percent as text, the mean over the seeds and half of its 95 % interval: a line per
+    group, strategies in their order, and a column per label budget.
+    """
+    from helpers.statistics import in_order, percent
+
+    rows = rows.assign(**{name: "" for name in ("labels_per_class", "seed") if name not in rows})
+    groups = [*by, "labels_per_class"]
+    by_seed = rows.groupby([*groups, "seed"], sort=False)["test_accuracy"].mean()
+    table = by_seed.groupby(level=groups, sort=False).agg(percent).unstack(fill_value="").rename_axis(columns=None)
+    order = in_order(rows["strategy"])
+    table = table[sorted(table, key=_size)].sort_index(level="strategy", key=lambda names: names.map(order.index))
+    return table.rename(columns=lambda budget: f"{budget} labels" if budget != "" else "Test accuracy")
+
+
+def _size(budget: str | int) -> float:
+    return float(budget) if str(budget).isdigit() else math.inf
+
+
+def _key_figure(notebook: "NotebookNode") -> tuple[bytes, str] | None:
+    """Return the last PNG image of the cells tagged `key-figure`, with its alternative text."""
     tagged = [cell for cell in notebook.cells if "key-figure" in cell.metadata.get("tags", [])]
     outputs = [output for cell in tagged for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
     if not outputs:
         return None
     alt = outputs[-1].metadata.get("image/png", {}).get("alt", "The key figure of this run")
-    return {"png": "".join(outputs[-1].data["image/png"].split()), "alt": alt}
+    return b64decode(outputs[-1].data["image/png"]), alt

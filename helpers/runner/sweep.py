@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from helpers.artefacts import checksum, read_results, write_text
 from helpers.datasets import is_path
 from helpers.files import folder_sha256
-from helpers.runner import notebooks, parameters
+from helpers.runner import notebooks, pages, parameters
 from helpers.runner.notebooks import THREADS, Notebook
 from helpers.runner.parameters import as_text
 from helpers.runner.worker import VERSION, one_line, run_notebook
@@ -161,6 +161,19 @@ def table(sweep: Sweep, known: list[dict[str, Any]]) -> "pd.DataFrame":
         for name, given in sweep.runs.items()
     ]
     return pd.DataFrame(rows)
+
+
+def varied(sweep: Sweep, known: list[dict[str, Any]]) -> list[str]:
+    """Return the parameters in which runs differ: those swept, then those of other grids with runs in the folder."""
+    given = [{**sweep.defaults, **record["parameters"]} for record in known]
+    differing = [name for name in sweep.defaults if len({as_text(values[name]) for values in given}) > 1]
+    return list(dict.fromkeys([*sweep.swept, *differing]))
+
+
+def label(sweep: Sweep, record: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Name a run for people, by its values of these parameters, `varied` ones: a file's name leaves out defaults."""
+    values = {**sweep.defaults, **record["parameters"]}
+    return ", ".join(f"{name}={as_text(values[name])}" for name in names)
 
 
 def estimate(known: list[dict[str, Any]], to_run: int) -> str:
@@ -363,8 +376,12 @@ def _is_data_folder(name: str, value: Any) -> bool:
 def _write(sweep: Sweep, name: str, outcome: dict[str, Any]) -> dict[str, Any]:
     """Write what came back of a run, the record last, as it says that all is there; return the record."""
     status, notebook = "failed" if "error" in outcome else "done", outcome.pop("notebook", "")
+    body = outcome.pop("body", "")
     record = {"name": name, "version": VERSION, "status": status, "parameters": sweep.runs[name], **outcome}
     if notebook:
+        links = [("../sweep.html", "All runs of this sweep"), (f"{name}.ipynb", "This one as a notebook")]
+        title = label(sweep, record, sweep.swept)
         write_text(sweep.out / "runs" / f"{name}.ipynb", notebook)
+        write_text(sweep.out / "runs" / f"{name}.html", pages.render("page.html", title=title, links=links, body=body))
     write_text(sweep.out / "runs" / f"{name}.json", json.dumps(record, indent=1, default=str))
     return record

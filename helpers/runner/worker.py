@@ -13,7 +13,7 @@ from typing import Any
 
 from helpers import __version__
 from helpers.artefacts import CODE, checksum
-from helpers.runner import notebooks
+from helpers.runner import notebooks, pages
 from helpers.runner.notebooks import CellError, Notebook
 from helpers.runner.parameters import as_text
 
@@ -32,10 +32,12 @@ def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, An
     """Execute one run, on a worker, in a folder that is deleted afterwards.
 
     `payload` is what all runs share: the notebook, the files `beside` it, the data files, the version of this package,
-    the settings of `sweep.execute`. The outcome holds the executed `notebook` as text, the text of each `results-*.csv`
-    in its working directory or run folder, and the `seconds` that it took. Raises RunError with the outcome if a cell
-    fails, or results cannot be read.
+    the settings of `sweep.execute`. The outcome holds the executed `notebook` as text, the `body` of its page, the text
+    of each `results-*.csv` in its working directory or run folder, and the `seconds` that it took. Raises RunError with
+    the outcome if a cell fails, or results cannot be read.
     """
+    import nbformat
+
     if payload["version"] != VERSION:
         raise RunError(f"this worker has version {VERSION} of this package, and the sweep {payload['version']}")
     start, failed = time.perf_counter(), dict[str, Any]()
@@ -66,10 +68,14 @@ def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, An
                 header = results[-1].partition("\n")[0]
                 if "," not in header and {*";\t"} & {*header}:
                     failed = failed or {"error": f"{path.name} has no commas between columns; write it with sep=','"}
+        executed = output.read_text(encoding="utf-8") if output.is_file() else ""
         outcome = {
-            "notebook": output.read_text(encoding="utf-8") if output.is_file() else "",
+            "notebook": executed,
             "results": results,
             "seconds": round(time.perf_counter() - start, 2),
+            "body": pages.body(nbformat.reads(executed, as_version=4))
+            if executed
+            else "",  # here, not one by one later
             **failed,
         }
     if failed:  # raised out here: a cause, which Dask would send along, does not survive its pickling
