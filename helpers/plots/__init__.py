@@ -21,7 +21,6 @@ if shell := get_ipython():
     shell.ast_node_interactivity = "last_expr"
 
 from helpers.plots.comparisons import (
-    SEEDS,
     accuracy_by_depth,
     accuracy_by_labels,
     accuracy_by_parameter,
@@ -40,7 +39,6 @@ from helpers.plots.networks import (
 from helpers.plots.tasks import class_counts, confusion, mistakes_by_strategy, photo, sample_images
 
 __all__ = [
-    "SEEDS",
     "accuracy_by_depth",
     "accuracy_by_labels",
     "accuracy_by_parameter",

@@ -147,15 +147,17 @@ def accuracy_by_parameter(results: pd.DataFrame, swept: Mapping[str, str]) -> Fi
         if name == "labels_per_class":
             column, groups = name, {"": rows["labels_per_class"] != ""}
         for axis, (title, chosen) in zip(part.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
-            said = (_by_seed if name in SEEDS else _by_value)(axis, rows[chosen], column)
-            axis.set(xlabel=name, title=title)
+            said = _by_seed(axis, rows[chosen]) if name in SEEDS else _by_value(axis, rows[chosen], column)
+            axis.set(xlabel="a grey point for each seed" if name in SEEDS else name, title=title)
+            axis.set_ylim(top=min(axis.get_ylim()[1], 100.5))
             axis.grid(alpha=0.3)
             sentences.append(f"by {name}{title and ' with '}{title} {said}")
         part.axes[0].set_ylabel("test accuracy [%]")
         if name not in SEEDS and rows["strategy"].nunique() > 1:
             part.legend(*part.axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    seeds = rows.groupby([*shown.values(), "strategy", "labels_per_class"])["seed"].nunique().max()
-    over = "one seed, no interval" if seeds == 1 else f"with 95 % intervals over up to {seeds} seeds"
+    settings = [column for name, column in shown.items() if name not in SEEDS]
+    seeds = rows.groupby([*settings, "strategy", "labels_per_class"])["seed"].nunique().max()
+    over = "one seed, no interval" if seeds == 1 else f"means of {seeds} seeds with 95 % intervals"
     return described(figure, f"Test accuracy, {over}: {'; '.join(sentences)}.")
 
 
@@ -172,15 +174,15 @@ def _by_value(axis: Axes, rows: pd.DataFrame, column: str) -> str:
     shown = range(0, len(values), 1 + len(values) // 20)
     axis.set_xticks(shown, [values[place][:20].replace("$", r"\$") for place in shown])
     axis.set_xlim(-0.5, len(values) - 0.5)
-    return f"means from {min(means):.1%} to {max(means):.1%}"
+    return f"from {min(means):.1%} to {max(means):.1%}"
 
 
-def _by_seed(axis: Axes, rows: pd.DataFrame, column: str) -> str:
+def _by_seed(axis: Axes, rows: pd.DataFrame) -> str:
     """Draw each seed's accuracy as a point, and beside them their mean and interval; return what is seen."""
     said, strategies = [], in_order(rows["strategy"])
     for place, strategy in enumerate(strategies):
         at = rows[rows["strategy"] == strategy]
-        by_seed = at.groupby(column)["test_accuracy"].mean()
+        by_seed = at.groupby("seed")["test_accuracy"].mean()
         axis.plot([place - 0.1] * len(by_seed), 100 * by_seed, "o", color="grey", markersize=3)
         _accuracies(axis, [place + 0.1], _over_seeds(at, "strategy"), strategy)
         said.append(f"{strategy} {percent(by_seed)} %".strip())
@@ -248,6 +250,7 @@ def _by_budget(summary: pd.DataFrame, budgets: Sequence[int | str]) -> str:
         told = [f"{word} than scratch: {found[word]}" for word in ("better", "worse") if word in found]
         told += [f"as good as scratch: {found['as good']}"] if "as good" in found else []
         low, high = at["accuracy"].min(), at["accuracy"].max()
-        told = told or ["no strategy is told from scratch"]
-        sentences.append(f"with {budget} labels per class {low:.1%} to {high:.1%}, {', '.join(told)}")
+        if not told and "the baseline" in found and len(at) > 1:
+            told = ["no difference to scratch is shown"]
+        sentences.append(", ".join([f"with {budget} labels per class {low:.1%} to {high:.1%}", *told]))
     return "; ".join(sentences)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 COMPARISON = "05"  # the lesson that compares strategies
 NUMBERS = ("seed", "test_errors", "test_accuracy", "train_seconds", "pretrain_seconds", "extract_seconds")
+CHOOSING = ("seed", "seeds", "strategies", "labels_per_class")  # parameters that only say which trainings there are
 MOST_ANSWERS = 24  # that a page of a sweep gives one by one
 SETTINGS = ("optimizer", "learning_rate", "frozen_convs")  # columns in which trainings of one lesson may differ
 
@@ -106,34 +107,37 @@ def write_sweep(swept: "sweep.Sweep", records: list[dict[str, Any]], results: "p
     """
     import pandas as pd
 
-    from helpers import plots
+    from helpers import plots, statistics
 
     varied = sweep.varied(swept, records)
-    columns = {name: f"parameter_{name}" if f"parameter_{name}" in results else name for name in varied}
-    figure, table = None, pd.DataFrame()
-    accuracies: dict[str, list[list[str]]] = {}  # by run, the table's lines
+    held_in = {name: f"parameter_{name}" if f"parameter_{name}" in results else name for name in varied}
+    figure, columns = None, list[str]()
+    lines: dict[str, list[list[str]]] = {}  # of the table, by run
     numbers = pd.to_numeric(results.get("test_accuracy", pd.Series(dtype=float)), errors="coerce").dropna()
     if len(numbers):
         rows = results.loc[numbers.index].assign(test_accuracy=numbers)
         if "task" in rows and (rows["task"] == "target").any():
             rows = rows[rows["task"] == "target"]
         rows = rows.assign(strategy=strategies(rows) if "strategy" in rows else "")
-        drawn = plots.accuracy_by_parameter(rows, {name: columns[name] for name in swept.swept})
+        drawn = plots.accuracy_by_parameter(rows, {name: held_in[name] for name in swept.swept})
         figure = pages.figure(swept.out / "accuracy.png", plots.png(drawn)[0], drawn.alternative_text)
         table = _accuracies(rows, ["run", "strategy"])
+        named = int("strategy" in results)
+        columns = ["Strategy"] * named + list(table)
         for (run, strategy), cells in table.iterrows():
-            accuracies.setdefault(run, []).append([strategy, *cells])
+            lines.setdefault(run, []).append([strategy] * named + list(cells))
     page = pages.render(
         "sweep.html",
         title=swept.notebook.title,
         swept=swept.swept,
-        records={status: [each for each in records if each["status"] == status] for status in ("failed", "done")},
+        **{status: [each for each in records if each["status"] == status] for status in ("failed", "done")},
         names={record["name"]: sweep.label(swept, record, varied) for record in records},
         missing=len(swept.runs.keys() - {record["name"] for record in records}),
         executed={path.stem for path in (swept.out / "runs").glob("*.html")},
-        verdicts=_verdicts(_compared(results), {name: columns[name] for name in varied if name not in plots.SEEDS}),
-        columns=list(table.columns),
-        accuracies=accuracies,
+        verdicts=_verdicts(_compared(results), {name: held_in[name] for name in varied if name not in CHOOSING}),
+        margin=statistics.MARGIN,
+        columns=columns,
+        lines={record["name"]: lines.get(record["name"], [[""] * len(columns)]) for record in records},
         figure=figure,
     )
     write_text(swept.out / "sweep.html", page)
@@ -156,12 +160,15 @@ def _answers(rows: "pd.DataFrame") -> dict[str, Any]:
 
     if not len(rows):
         return {}
-    summary, meanings = statistics.summarize(rows), parameters.strategy_meanings()
-    table = _accuracies(rows, ["strategy"]).rename(index=lambda name: f"{name}: {meanings.get(name, '')}")
+    summary, table = statistics.summarize(rows), _accuracies(rows, ["strategy"])
     return {
+        "margin": statistics.MARGIN,
+        "headline": statistics.headline(summary),
         "answers": [(question, *said.partition(":")[::2]) for question, said in statistics.answers(summary)],
         "limits": statistics.limits(summary),
-        "table": table.rename_axis("strategy").reset_index().to_html(index=False, border=0),
+        "columns": list(table),
+        "accuracies": dict(zip(table.index, table.to_numpy().tolist(), strict=True)),
+        "meanings": parameters.strategy_meanings(),
         "target": rows["classes"].iloc[0],
         "seeds": rows["seed"].nunique(),
     }
@@ -173,32 +180,31 @@ def _verdicts(rows: "pd.DataFrame", settings: dict[str, str]) -> list[tuple[str,
 
     `settings` names the column of each parameter that makes a setting.
     """
-    import pandas as pd
-
     from helpers import statistics
 
     if not {"scratch", "frozen"} <= set(rows.get("strategy", [])):
         return []
     columns = list(settings.values())
-    once = rows.drop_duplicates([*columns, "strategy", "labels_per_class", "seed"])
-    parts = []
+    once = rows[rows["strategy"].isin(["scratch", "frozen"])]
+    once = once.drop_duplicates([*columns, "strategy", "labels_per_class", "seed"])
+    if len(once.drop_duplicates([*columns, "labels_per_class"])) > MOST_ANSWERS:
+        found = statistics.findings(once, [*columns, "labels_per_class"])
+        counts = found.groupby(level="labels_per_class", sort=False).value_counts()
+        return [
+            (
+                f"{budget} labels per class",
+                "",
+                "; ".join(f"{found} in {count:,} settings" for (_, found), count in each.items()),
+            )
+            for budget, each in counts.groupby(level=0, sort=False)
+        ]
+    answers = []
     for values, alike in once.groupby(columns, sort=False) if settings else [((), once)]:
         where = "".join(f"{name}={value}, " for name, value in zip(settings, values, strict=True))
-        parts.append(statistics.verdict(statistics.summarize(alike)).assign(where=where))
-    found = pd.concat(parts).query("strategy == 'frozen'")
-    found["budget"] = found["labels_per_class"].map(statistics.budget_in_words)
-    if len(found) <= MOST_ANSWERS:
-        said = found["verdict"].str.partition(":")
-        return list(zip(found["where"] + found["budget"], said[0], said[2], strict=True))
-    counts = found.groupby("budget", sort=False)["finding"].value_counts()
-    return [
-        (
-            budget,
-            "",
-            "; ".join(f"{finding} in {count} of {len(parts)} settings" for finding, count in each.droplevel(0).items()),
-        )
-        for budget, each in counts.groupby(level=0, sort=False)
-    ]
+        found = statistics.verdict(statistics.summarize(alike))
+        for budget, said in zip(found["labels_per_class"], found["verdict"], strict=True):
+            answers.append((f"{where}{budget} labels per class", *said.partition(":")[::2]))
+    return answers
 
 
 def _accuracies(rows: "pd.DataFrame", by: list[str]) -> "pd.DataFrame":

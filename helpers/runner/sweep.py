@@ -380,8 +380,9 @@ def _write(sweep: Sweep, name: str, outcome: dict[str, Any]) -> dict[str, Any]:
     record = {"name": name, "version": VERSION, "status": status, "parameters": sweep.runs[name], **outcome}
     if notebook:
         links = [("../sweep.html", "All runs of this sweep"), (f"{name}.ipynb", "This one as a notebook")]
-        title = label(sweep, record, sweep.swept)
+        about = label(sweep, record, sweep.swept)
+        page = pages.render("page.html", title=about, about=about, links=links, body=body)
         write_text(sweep.out / "runs" / f"{name}.ipynb", notebook)
-        write_text(sweep.out / "runs" / f"{name}.html", pages.render("page.html", title=title, links=links, body=body))
+        write_text(sweep.out / "runs" / f"{name}.html", page)
     write_text(sweep.out / "runs" / f"{name}.json", json.dumps(record, indent=1, default=str))
     return record
