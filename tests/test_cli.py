@@ -62,7 +62,7 @@ def test_a_run_leaves_notebooks_pages_results_and_a_record(course, tmp_path, mon
     (folder,) = Path("runs").iterdir()
     assert folder.name.startswith("digits-")
     assert {path.name for path in folder.iterdir()} == {
-        *("artefacts", "html", "index.html", "lessons", "results.csv", "run.json")
+        *("artefacts", "html", "index.html", "key-figure.png", "lessons", "results.csv", "run.json")
     }
     assert [path.name for path in sorted((folder / "html").iterdir())] == [
         *("01_data.html", "03_pretraining.html", "05_comparison.html")

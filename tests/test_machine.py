@@ -28,7 +28,7 @@ from refusals import refused
 from tiny_course import outputs, record, run, save_npz
 
 from helpers import artefacts, plots
-from helpers.runner import batch, cli, notebooks, parameters, report, worker
+from helpers.runner import batch, cli, notebooks, pages, parameters, worker
 from helpers.runner.notebooks import Notebook
 
 fcntl, pwd = (pytest.importorskip(name) for name in ("fcntl", "pwd"))  # what is no Windows
@@ -100,7 +100,7 @@ def test_pages_take_the_templates_that_come_with_nbconvert(tmp_path: Path, monke
         artefacts.write_text(tmp_path / "nbconvert" / "templates" / template / "base.html.j2", "another")
         artefacts.write_text(tmp_path / "nbconvert" / "templates" / template / "conf.json", "{")
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    body = report._body(new_notebook(cells=[new_markdown_cell("# Title")]), {})
+    body = pages.body(new_notebook(cells=[new_markdown_cell("# Title")]))
     assert "<h1" in body and "Title" in body and "another" not in body
 
 
