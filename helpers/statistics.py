@@ -221,7 +221,7 @@ def limits(summary: pd.DataFrame) -> list[str]:
     if "random-frozen" not in trained:
         said.append("whether it is pretraining that helps: random-frozen, the control, was not trained")
     if left := [name for name in STRATEGIES if name not in trained | {"scratch", "random-frozen"}]:
-        said.append(f"what {' and '.join(left)} would do: not trained")
+        said.append(f"what {', '.join(left)} would do: not trained")
     if "all" not in budgets:
         said.append(f"the published conclusion with all labels, where it was drawn: the most here are {budgets[-1]}")
     if budgets == ["all"]:

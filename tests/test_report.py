@@ -10,6 +10,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from helpers.runner import report
+from helpers.runner.notebooks import Notebook
+from helpers.runner.sweep import Sweep
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -74,6 +76,39 @@ ROWS = results(
 )
 
 
+ERRORS = {"scratch": 50, "frozen": 30, "fine-tuned": 35, "random-frozen": 90, "reused-head": 50}  # of 1,000
+
+
+def compared(strategies=tuple(ERRORS), budgets=("10", "all"), seeds=(0, 1, 2)) -> pd.DataFrame:
+    """Return lesson 05's rows as `results.csv` has them, strategies in any order: the gains scatter by 2 errors."""
+    rows = [
+        {
+            **{"lesson": "05", "task": "target", "classes": "0 1", "strategy": strategy, "labels_per_class": budget},
+            **{
+                "seed": seed,
+                "test_errors": (errors := ERRORS[strategy] + 10 * seed + 2 * (seed % 2) * (strategy != "scratch")),
+            },
+            **{
+                "test_accuracy": 1 - errors / 1000,
+                "extract_seconds": 0.5,
+                "train_seconds": 2.0 + (strategy == "scratch"),
+            },
+            "pretrain_seconds": 0.0 if strategy in ("scratch", "random-frozen") else 9.0,
+        }
+        for seed in seeds
+        for strategy in reversed(strategies)
+        for budget in budgets
+    ]
+    source = {**rows[0], "task": "source", "classes": "5 6", "strategy": "scratch", "labels_per_class": "all"}
+    return pd.DataFrame([source, *rows]).astype(str)
+
+
+def names_a_best(text: str) -> bool:
+    """Tell whether a text calls something best, apart from the sentence that says when nothing is."""
+    text = text.lower().replace("without an interval nothing is called better", "")
+    return any(word in text for word in ("best", "most accurate", "highest", "better", "times the errors", "hurts"))
+
+
 class Tags(HTMLParser):
     """All start tags of a page, with their attributes, and its text."""
 
@@ -116,15 +151,125 @@ def test_a_sweep_over_a_setting_averages_no_baseline_with_what_is_swept():
     assert report.strategies(rows).tolist()[1::2] == ["scratch, learning_rate 0.5", "scratch, learning_rate 1"]
 
 
-def test_the_index_shows_results_and_key_figure_before_the_lessons(folder):
-    index = report.write_run(folder, RUN, ROWS).read_text()
-    positions = [
-        index.index(part) for part in ("97.00", f"data:image/png;base64,{PNG}", "<h2>Lessons", "<h2>Parameters")
-    ]
+def test_the_table_has_strategies_in_their_order_whatever_that_of_the_rows():
+    table = report.result_table(compared())
+    assert table["strategy"].tolist() == ["scratch", *ERRORS]
+    assert table["task"].tolist() == ["source 5 6"] + ["target 0 1"] * 5
+
+
+def test_the_index_opens_with_the_verdict_then_the_figure_and_the_table_of_the_comparison(folder):
+    other = compared().assign(lesson="03", task="source")
+    page = report.write_run(folder, RUN, pd.concat([other, compared()], ignore_index=True)).read_text()
+    parts = (
+        "<em>scratch</em> is an ordinary network",
+        "Frozen against scratch, with 10, all labels per class: better.",
+        "as accurate as an ordinary network",
+        "for reused-head with all labels per class",
+        "0.3 times with pretraining counted",
+        "<strong>helps</strong>: 0.67 times the errors",
+        f"data:image/png;base64,{PNG}",
+        "<h2>Test accuracy",
+        "<h2>Lessons",
+        "<details><summary>Other trainings",
+        "<details><summary>Parameters",
+    )
+    positions = [page.index(part) for part in parts]
     assert positions == sorted(positions)
-    assert "a &#34;rising&#34; line" in index
-    assert 'href="html/01_a.html"' in index
-    assert 'href="html/02_b.html"' not in index  # a lesson that did not run has no page
+    table = page[page.index("<h2>Test accuracy") : page.index("<h2>Lessons")]
+    assert re.findall('class="what">([a-z-]+)', table) == list(ERRORS)
+    assert re.search(r"95\.93 ± \d\.\d\d</td>", table) and "5 6" not in table
+    assert "What this run cannot tell" not in page
+    assert 'href="html/01_a.html"' in page
+    assert 'href="html/02_b.html"' not in page  # a lesson that did not run has no page
+
+
+def test_the_figure_of_a_page_opens_in_full_size(folder):
+    index = report.write_run(folder, RUN, compared()).read_text()
+    assert 'a "rising" line' in [attributes.get("alt") for tag, attributes in Tags(index).tags if tag == "img"]
+    assert ("a", {"href": "key-figure.png", "title": "Open in full size"}) in Tags(index).tags
+    assert (folder / "key-figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (compared(seeds=[0]), "one seed gives no interval"),
+        (compared(["frozen", "random-frozen"]), "scratch, the ordinary network to compare with, was not trained"),
+        (compared(["scratch", "random-frozen"]), "What frozen, fine-tuned, reused-head would do: not trained"),
+        (compared(["scratch", "frozen"]).query("strategy == 'scratch'"), "random-frozen, the control, was not trained"),
+        (compared(["scratch"], budgets=["10", "50"]), "the most here are 50"),
+        (compared(["scratch"], budgets=["all"]), "where labels are few"),
+    ],
+)
+def test_a_page_says_what_cannot_be_told_and_names_no_best(folder, rows, said):
+    text = " ".join(Tags(report.write_run(folder, RUN, rows).read_text()).text.split())
+    assert "What this run cannot tell" in text
+    assert said in text
+    assert not names_a_best(text)
+
+
+def test_without_the_comparison_a_page_says_what_was_run_and_nothing_else(folder):
+    for rows in (results(), compared().assign(lesson="03")):
+        text = Tags(report.write_run(folder, RUN, rows).read_text()).text
+        assert "Lessons 01, 02 on <i>digits</i>" in text
+        for word in ("scratch is", "Does that help", "cannot tell", "Published claim"):
+            assert word not in text
+    without = {**RUN["lessons"][0], "number": "05", "status": "failed", "cell": 3, "error": "broken"}
+    failed = report.write_run(folder, {**RUN, "status": "failed", "lessons": [without]}, results()).read_text()
+    assert failed.index("broken") < failed.index("has left no results, so there is no verdict") < failed.index("<h2>")
+
+
+def swept(folder: Path, runs: dict[str, dict[str, object]], *parameters: str) -> tuple[Sweep, list[dict[str, object]]]:
+    """Return a sweep of lesson 05 with these runs, all done, and their records."""
+    defaults = {"seeds": [0, 1, 2], "recipe": "fast", "filters": 32}
+    lesson = Notebook("05", "05_a", "Compare", folder / "05_a.ipynb")
+    records = [{"name": name, "status": "done", "parameters": given, "seconds": 1.0} for name, given in runs.items()]
+    return Sweep(lesson, "", defaults, {}, {}, {}, parameters, runs, folder), records
+
+
+def test_a_sweep_over_seeds_takes_them_together_and_names_no_seed_as_best(folder):
+    runs = {f"run{seed}": {"seeds": [seed]} for seed in (0, 1, 2)}
+    rows = [compared(seeds=[seed]).assign(run=f"run{seed}", seeds=f"[{seed}]") for seed in (0, 1, 2)]
+    page = report.write_sweep(*swept(folder, runs, "seeds"), pd.concat(rows, ignore_index=True)).read_text()
+    assert "<strong>helps</strong>: 0.67 times the errors" in page
+    (figure,) = [attributes for tag, attributes in Tags(page).tags if tag == "img"]
+    assert "means of 3 seeds with 95 % intervals" in figure["alt"] and "by seed" in figure["alt"]
+    assert not names_a_best(figure["alt"])
+    assert (folder / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    assert re.findall("<td>(scratch|frozen|fine-tuned|random-frozen|reused-head)</td>", page) == list(ERRORS) * 3
+
+
+def test_a_sweep_gives_each_setting_and_budget_its_verdict_and_counts_many(folder):
+    def page(count: int) -> str:
+        runs = {f"run{filters}": {"seeds": [0], "filters": filters} for filters in range(32, 32 + count)}
+        rows = [compared().assign(run=name, filters=str(given["filters"])) for name, given in runs.items()]
+        return report.write_sweep(*swept(folder, runs, "filters"), pd.concat(rows, ignore_index=True)).read_text()
+
+    few, many = page(2), page(20)
+    assert re.findall("<dt>(.+?)</dt>", few) == [
+        f"filters={filters}, {budget} labels per class" for filters in (32, 33) for budget in ("10", "all")
+    ]
+    assert re.findall("<dt>(.+?)</dt><dd>(.+?)</dd>", many) == [
+        (f"{budget} labels per class", "better in 20 settings") for budget in ("10", "all")
+    ]
+    assert ">filters=32</a>" not in few and "filters=32</th>" in few  # without a notebook there is no link
+
+
+def test_a_sweep_of_one_seed_names_no_best(folder):
+    runs = {name: {"seeds": [0], "recipe": name} for name in ("fast", "published")}
+    rows = [compared(seeds=[0]).assign(run=name, recipe=name) for name in runs]
+    page = report.write_sweep(*swept(folder, runs, "recipe"), pd.concat(rows, ignore_index=True)).read_text()
+    assert "one seed gives no interval" in page
+    assert not names_a_best(Tags(page).text)
+    assert "one seed, no interval: by recipe with 10 labels per class from 91.0% to 97.0%" in page
+
+
+def test_a_sweep_without_accuracies_has_no_column_for_them(folder):
+    page = report.write_sweep(
+        *swept(folder, {"run": {"seeds": [7]}}, "seeds"), pd.DataFrame({"run": ["run"]})
+    ).read_text()
+    assert "<th>Run</th><th>Seconds</th>" in page
+    assert "<img" not in page and "seeds=[7]" in page
 
 
 def test_what_comes_from_parameters_and_names_is_escaped(folder):
@@ -157,15 +302,18 @@ def test_images_have_alternative_text_and_pages_both_colour_schemes(folder):
         assert 'a "rising" line' in [attributes.get("alt") for tag, attributes in Tags(html).tags if tag == "img"]
 
 
-def test_a_page_links_to_pages_and_shows_no_dead_widgets(folder):
+def test_a_page_links_to_pages_alone_and_shows_no_dead_widgets(folder):
     report.write_run(folder, {**RUN, "lessons": RUN["lessons"][:1]}, ROWS)
-    page = (folder / "html" / "01_a.html").read_text()
-    assert 'href="01_a.html#part"' in page
-    assert "0%|" not in page
-    assert "widget" not in page
+    page = Tags((folder / "html" / "01_a.html").read_text())
+    assert [attributes["href"] for tag, attributes in page.tags if tag == "a" and "class" not in attributes] == [
+        *("../index.html", "01_a.html", "01_a.html#part")  # lesson 02 has no page: its name stays, without a link
+    ]
+    assert "Next is 02, as in A." in page.text
+    assert "0%|" not in page.text
+    assert "widget" not in page.text
 
 
 def test_a_run_without_results_has_an_index(folder):
     index = report.write_run(folder, {**RUN, "dataset": None}, results()).read_text()
-    assert "<h2>Results" not in index
+    assert "<h2>Test accuracy" not in index and "<details open" not in index
     assert "<h2>Lessons" in index
