@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers.runner import report
+from helpers.runner import batch, report
 from helpers.runner.notebooks import Notebook
 from helpers.runner.sweep import Sweep
 
@@ -317,3 +317,15 @@ def test_a_run_without_results_has_an_index(folder):
     index = report.write_run(folder, {**RUN, "dataset": None}, results()).read_text()
     assert "<h2>Test accuracy" not in index and "<details open" not in index
     assert "<h2>Lessons" in index
+
+
+def test_a_training_that_a_lesson_takes_from_an_earlier_one_stands_once_in_the_results(tmp_path):
+    earlier, own = compared(), compared(["frozen"]).assign(lesson="06", task="photos")
+    later = pd.concat([earlier.assign(lesson="06"), own])
+    (tmp_path / "artefacts").mkdir()
+    for number, rows in (("05", earlier), ("06", later)):
+        rows.to_csv(tmp_path / "artefacts" / f"results-{number}.csv", index=False)
+    lessons = [{"number": number, "status": "done"} for number in ("05", "06")]
+    rows = batch.write_results(batch.Run(tmp_path, {"lessons": lessons}, []))
+    assert rows["lesson"].tolist() == ["05"] * len(earlier) + ["06"] * len(own)
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + len(rows)

@@ -289,3 +289,72 @@ def test_accuracy_by_class_may_be_of_the_validation_images(tasks: tuple[Task, Ta
     task = tasks[0]
     right = np.eye(5)[task.validation.labels]
     assert statistics.accuracy_by_class(task, [right], "validation").to_dict() == dict.fromkeys((5, 6, 7, 8, 9), 1.0)
+
+
+# In words
+
+
+def test_percent_has_half_of_the_interval_where_there_is_one():
+    assert statistics.percent([0.97, 0.98, 0.99]) == "98.00 ± 2.48"
+    assert statistics.percent([0.5]) == statistics.percent([0.5, 0.5]) == "50.00"
+
+
+def test_strategies_come_in_one_order_and_others_behind_them():
+    given = ["block 6", "frozen", "block 3", "scratch, learning_rate 0.1", "scratch", "frozen"]
+    assert statistics.in_order(given) == ["scratch, learning_rate 0.1", "scratch", "frozen", "block 6", "block 3"]
+
+
+GROUPS = {  # of frozen, with scratch at 30, 32, 34 errors: errors, finding
+    "a": ([10, 13, 14], "better"),
+    "b": ([50, 53, 54], "worse"),
+    "c": ([30, 32, 35], "as good"),
+    "d": ([10, 33, 60], "no detectable difference"),
+    "e": ([20, 22, 24], "cannot tell: the same difference with every seed gives no interval"),
+}
+
+
+def test_the_findings_of_many_groups_are_those_of_their_summaries():
+    tables = [
+        table.assign(group=group)
+        for group, (errors, _) in GROUPS.items()
+        for table in (rows("frozen", errors), rows("scratch", [30, 32, 34]))
+    ]
+    found = statistics.findings(pd.concat(tables, ignore_index=True), ["group", "labels_per_class"])
+    assert found.to_dict() == {(group, 10): finding for group, (_, finding) in GROUPS.items()}
+    for frozen, scratch in zip(tables[::2], tables[1::2], strict=True):
+        summary = summarized(frozen, scratch).reset_index()
+        assert statistics.finding(summary.iloc[0]) == found[frozen["group"].iloc[0], 10]
+
+
+def test_the_answers_say_what_was_asked_and_the_headline_groups_label_budgets():
+    tables = [rows("scratch", [30, 32, 34], budget) for budget in (10, 50, "all")]
+    tables += [rows("frozen", GROUPS[group][0], budget) for group, budget in (("a", 10), ("a", 50), ("d", "all"))]
+    seconds = {"train_seconds": 2.0, "pretrain_seconds": 3.0}
+    table = pd.concat(tables, ignore_index=True)
+    table = table.assign(**{name: value * (table["strategy"] == "frozen") for name, value in seconds.items()})
+    table.loc[table["strategy"] == "scratch", "train_seconds"] = 4.0
+    summary = statistics.summarize(table)
+    assert statistics.headline(summary) == (
+        "frozen against scratch, with 10, 50 labels per class: better; "
+        "with all labels per class: no detectable difference"
+    )
+    (accurate, first), (faster, second), *compared = statistics.answers(summary)
+    assert accurate.endswith("as accurate as an ordinary network") and faster.endswith("much faster")
+    assert first.startswith("not shown: ") and first.endswith("for frozen with all labels per class")
+    assert second.startswith(
+        "2.0 times as fast as scratch on the target task alone, 0.8 times with pretraining counted"
+    )
+    assert [question for question, _ in compared] == [
+        f"frozen against scratch, {budget} labels per class" for budget in (10, 50, "all")
+    ]
+    assert [said for _, said in compared] == list(statistics.verdict(summary)["verdict"])
+
+
+def test_without_frozen_there_is_no_headline_and_what_is_missing_is_said():
+    summary = statistics.summarize(rows("scratch", [30], 50))
+    assert (statistics.headline(summary), statistics.answers(summary)) == ("", [])
+    said = " | ".join(statistics.limits(summary))
+    assert "one seed gives no interval" in said
+    assert "random-frozen, the control" in said
+    assert "what frozen, fine-tuned, reused-head would do: not trained" in said
+    assert "the most here are 50" in said
