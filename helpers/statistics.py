@@ -180,7 +180,10 @@ def published_claim(summary: pd.DataFrame, margin: float = MARGIN) -> dict[str, 
 def headline(summary: pd.DataFrame, margin: float = MARGIN) -> str:
     """Say in one sentence how `frozen` compares with `scratch`; nothing if `frozen` was not trained."""
     found = verdict(summary, margin).query("strategy == 'frozen'")
-    budgets = found["labels_per_class"].map(str).groupby(found["finding"], sort=False).agg(", ".join)
+    words = found["finding"].map(
+        lambda each: each.partition(":")[0]
+    )  # the reason why nothing can be told stands elsewhere
+    budgets = found["labels_per_class"].map(str).groupby(words, sort=False).agg(", ".join)
     said = [f"with {where} labels per class: {what}" for what, where in budgets.items()]
     return f"frozen against scratch, {'; '.join(said)}" if said else ""
 

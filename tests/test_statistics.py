@@ -350,6 +350,11 @@ def test_the_answers_say_what_was_asked_and_the_headline_groups_label_budgets():
     assert [said for _, said in compared] == list(statistics.verdict(summary)["verdict"])
 
 
+def test_the_headline_of_one_seed_tells_nothing():
+    summary = statistics.summarize(pd.concat([rows("scratch", [30]), rows("frozen", [10])], ignore_index=True))
+    assert statistics.headline(summary) == "frozen against scratch, with 10 labels per class: cannot tell"
+
+
 def test_without_frozen_there_is_no_headline_and_what_is_missing_is_said():
     summary = statistics.summarize(rows("scratch", [30], 50))
     assert (statistics.headline(summary), statistics.answers(summary)) == ("", [])
