@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parent
 REPOSITORY = PACKAGE.parent
+INSTALLED = (PACKAGE / "notebooks").is_dir()  # from a wheel, which holds the lessons within the package
+COURSE = PACKAGE if INSTALLED else REPOSITORY  # has notebooks and docs
 MAKERS = (  # their code decides an artefact
     "artefacts",
     "backend",
@@ -41,13 +43,13 @@ PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn")
 
 def run_folder(run_dir: str = "runs/lessons") -> Path:
     """Return the run folder: `run_dir` below `$TRANSFER_TUTORIAL_HOME`, else below the repository, whatever the
-    working directory.
+    working directory; if there is none, as the course is installed from a wheel, below the working directory.
 
     Raises ValueError for a folder that cannot be written to, so that a lesson fails before its first training.
     """
     if not isinstance(run_dir, str) or not run_dir:
         raise ValueError(f'run_dir: {run_dir!r} is not a folder; give a path such as "runs/lessons"')
-    folder = Path(os.environ.get("TRANSFER_TUTORIAL_HOME") or REPOSITORY) / run_dir
+    folder = Path(os.environ.get("TRANSFER_TUTORIAL_HOME") or (Path.cwd() if INSTALLED else REPOSITORY)) / run_dir
     check_folder("run_dir", run_dir, folder)
     return folder
 

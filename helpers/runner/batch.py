@@ -17,6 +17,7 @@ from helpers import __version__, artefacts, datasets
 from helpers.images import Dataset
 from helpers.runner import notebooks, parameters
 from helpers.runner.notebooks import THREADS, CellError, Notebook
+from helpers.runner.parameters import as_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,17 +45,21 @@ class Run:
     notes: list[str]
 
 
-def new(dataset: str | None, given: Sequence[tuple[str, str]], only: Sequence[str] | None, out: Path | None) -> Run:
+def new(
+    dataset: str | None,
+    given: Sequence[tuple[str, str]],
+    only: Sequence[str] | None,
+    out: Path | None,
+    make: bool = True,
+) -> Run:
     """Check the lessons wanted, the folder, and the parameters given as text, with the data; then make the folder.
 
-    Without `only` all lessons are wanted. Without `out` the folder is made below `runs/`. Raises ValueError,
-    DownloadError or OSError for what cannot be.
+    Without `only` all lessons are wanted. Without `out` the folder is made below `runs/`; without `make` none is.
+    Raises ValueError, DownloadError or OSError for what cannot be.
     """
     wanted = notebooks.lessons() if only is None else {notebooks.lesson(number) for number in only}
     chosen = sorted(wanted, key=lambda lesson: lesson.number)
-    values = parameters.read_given(given)
-    if dataset is not None and values.setdefault("dataset", dataset) != dataset:
-        raise ValueError(f"dataset: given twice, as {dataset!r} and {values['dataset']!r}")
+    values = parameters.read_given(given, dataset)
     for name in ("dataset", "photos", "backbone_weights"):
         if datasets.is_path(values.get(name)):
             values[name] = notebooks.absolute(values[name])
@@ -79,11 +84,13 @@ def new(dataset: str | None, given: Sequence[tuple[str, str]], only: Sequence[st
         "made_with": _made_with(),
         "lessons": [_entry(lesson, values) for lesson in chosen],
     }
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        return Run(out.absolute(), record, notes)
     name = Path(loaded["dataset"].name).stem if "dataset" in loaded else "run"
-    return Run(_make_folder(Path.cwd() / "runs" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"), record, notes)
+    folder = (out or Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")).absolute()
+    if make and out is None:
+        folder = _make_folder(folder)
+    elif make:
+        folder.mkdir(parents=True, exist_ok=True)
+    return Run(folder, record, notes)
 
 
 def _with_what_is_at_hand(
@@ -139,10 +146,23 @@ def resume(folder: Path) -> Run:
     return Run(folder, record, notes)
 
 
-def execute(run: Run, received: list[int]) -> str | None:
+def table(run: Run) -> "pd.DataFrame":
+    """Return a row per lesson: whether it is done, and those of its parameters that are given."""
+    import pandas as pd
+
+    given = run.record["parameters"]
+    rows = []
+    for entry in run.record["lessons"]:
+        values = [f"{name}={as_text(given[name])}" for name in entry["parameters"] if name in given]
+        rows.append({"lesson": entry["name"], "status": entry["status"], "given": " ".join(values)})
+    return pd.DataFrame(rows)
+
+
+def execute(run: Run, received: list[int], timeout: int | None = None) -> str | None:
     """Execute the lessons that are not done, up to the first that fails; return what is to be said of that one.
 
-    `received` are the signals of `notebooks.signals_as_exit`.
+    `received` are the signals of `notebooks.signals_as_exit`. A lesson fails if a cell takes longer than `timeout`
+    seconds.
     """
     artefact_folder = str(run.folder / "artefacts")
     values, lessons = {"run_dir": artefact_folder, **run.record["parameters"]}, run.record["lessons"]
@@ -158,7 +178,7 @@ def execute(run: Run, received: list[int]) -> str | None:
         try:
             label = f"{lesson.name} ({position} of {len(lessons)})"
             results = {"TRANSFER_TUTORIAL_RESULTS": artefact_folder}
-            notebooks.execute(lesson, output, passed, label, environment=results)
+            notebooks.execute(lesson, output, passed, label, environment=results, timeout=timeout)
             entry |= {"status": "done", "results": _results_checksum(run.folder, entry)}
         except CellError as error:
             if received:  # not the lesson's fault: the signal's exit was lost on its way, the kernel was not

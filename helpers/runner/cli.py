@@ -1,5 +1,5 @@
-"""The command line: `transfer-tutorial run` executes the lessons headless and leaves a folder with all that came out;
-`transfer-tutorial sweep` executes one of them over a grid of parameters.
+"""The command line: `transfer-tutorial lessons` writes the notebooks to work on, `run` executes them headless and
+leaves a folder with all that came out, and `sweep` executes one of them over a grid of parameters.
 
 Options in, lines out. What takes time to import is imported inside the commands, so that `--help` answers at once.
 """
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from helpers.runner.sweep import Sweep
 
 FOLDER = click.Path(path_type=Path)
+PARAMETERS = """\b
+NAME is a variable in a lesson's first cell with code, which is tagged `parameters`.
+VALUE is YAML: 3, adam, 1e-3, [0, 1, 2]. A lesson's parameters and what they mean:
+    transfer-tutorial lessons DIR
+    papermill --help-notebook DIR/05_transfer_comparison.ipynb"""
 
 
 class _Lossy:
@@ -73,17 +78,58 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--dataset", metavar="NAME-OR-PATH", help="Data, or a folder.  [default: mnist, or mnist_5k without]")
+@click.argument("folder", type=FOLDER, metavar="DIR")
+def lessons(folder: Path) -> None:
+    """Write the lessons into a folder, as notebooks to read, run and change in JupyterLab.
+
+    What is there already is never overwritten.
+
+    \b
+    Example:
+        transfer-tutorial lessons course
+    """
+    from helpers.runner import copies
+
+    with _bad_input_in_one_line():
+        paths = copies.write_lessons(folder)
+    click.echo(f"{len(paths)} lessons in {folder}\nTo open the first: {shlex.join(['jupyter', 'lab', str(paths[0])])}")
+
+
+# Options of `run` and `sweep` alike
+DATASET = click.option("--dataset", metavar="NAME-OR-PATH", help="Data by name, a file or a folder of images.")
+GIVEN = click.option("-p", "given", type=(str, str), multiple=True, metavar="NAME VALUE", help="Set a parameter.")
+RESUME = click.option("--resume", type=FOLDER, metavar="DIR", help="Go on with what is missing or failed in DIR.")
+TIMEOUT = click.option(
+    "--timeout", type=click.IntRange(1), metavar="SECONDS", help="Fail what has a cell that takes longer."
+)
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Check everything, print what would run, and run nothing.")
+
+
+@main.command(epilog=PARAMETERS)
+@DATASET
 @click.option("--only", metavar="LESSONS", help="Run these lessons only, such as 03,05.")
-@click.option("-p", "given", type=(str, str), multiple=True, metavar="NAME VALUE", help="Set a parameter; YAML.")
+@GIVEN
 @click.option("--out", type=FOLDER, metavar="DIR", help="New folder.  [default: runs/<dataset>-<date>-<time>]")
-@click.option("--resume", type=FOLDER, metavar="DIR", help="Go on with an interrupted or failed run.")
+@RESUME
+@TIMEOUT
+@DRY_RUN
 def run(
-    dataset: str | None, only: str | None, given: tuple[tuple[str, str], ...], out: Path | None, resume: Path | None
+    dataset: str | None,
+    only: str | None,
+    given: tuple[tuple[str, str], ...],
+    out: Path | None,
+    resume: Path | None,
+    timeout: int | None,
+    dry_run: bool,
 ) -> None:
     """Run the lessons headless, with their parameters as given, into a new folder.
 
     It holds the executed notebooks, an index.html to look at, results.csv with one row per training, and run.json.
+    Without --dataset the data is mnist, or mnist_5k where MNIST cannot be had.
+
+    \b
+    Example:
+        transfer-tutorial run --only 03,05 -p seeds "[0, 1]" -p epochs 10
     """
     from helpers.runner.notebooks import signals_as_exit
 
@@ -95,19 +141,22 @@ def run(
         with _bad_input_in_one_line():
             if resume is None:
                 lessons = None if only is None else [number.strip() for number in only.split(",")]
-                started = batch.new(dataset, given, lessons, out)
-                held.enter_context(artefacts.lock("--out", started.folder))
-            elif dataset or only or given or out:
-                raise ValueError("--resume: takes everything from the run that it goes on with; give no other option")
+                started = batch.new(dataset, given, lessons, out, make=not dry_run)
+                if not dry_run:
+                    held.enter_context(artefacts.lock("--out", started.folder))
             else:
+                _check_alone(dataset, only, given, out)
                 held.enter_context(artefacts.lock("--resume", resume))
                 started = batch.resume(resume.absolute())
         for note in started.notes:
             click.echo(note)
-        go_on = f"\nTo go on: transfer-tutorial run --resume {shlex.quote(str(started.folder))}"
+        if dry_run:
+            click.echo(batch.table(started).to_string(index=False))
+            return
+        go_on = _go_on("run", started.folder, timeout=timeout)
         try:
             with batch.recorded(started):
-                failed = batch.execute(started, received)
+                failed = batch.execute(started, received, timeout)
                 results = batch.write_results(started)
                 index = report.write_run(started.folder, started.record, results)
             if len(results):
@@ -123,26 +172,28 @@ def run(
         raise click.ClickException(failed + go_on)
 
 
-@main.command()
-@click.argument("notebook", metavar="LESSON")
-@click.option(
-    "--grid", "swept", multiple=True, metavar="NAME=V1,V2,...", help="Sweep over values of a parameter; YAML."
-)
-@click.option("-p", "given", type=(str, str), multiple=True, metavar="NAME VALUE", help="Set it in all runs; YAML.")
-@click.option("--out", type=FOLDER, required=True, metavar="DIR", help="New folder, or this sweep's to go on with it.")
+@main.command(epilog=PARAMETERS)
+@click.argument("notebook", metavar="LESSON", required=False)
+@click.option("--grid", "swept", multiple=True, metavar="NAME=V1,V2,...", help="Sweep over values of a parameter.")
+@DATASET
+@GIVEN
+@click.option("--out", type=FOLDER, metavar="DIR", help="New folder, or this sweep's to go on with it or add to it.")
+@RESUME
 @click.option("--scheduler", metavar="ADDRESS", help="Run on this Dask cluster.  [default: on this machine]")
 @click.option(
     "--workers", type=click.IntRange(1), metavar="N", help="Runs at a time here.  [default: as cores and memory allow]"
 )
 @click.option("--retries", type=click.IntRange(0), default=0, metavar="K", help="Repeat a run that fails, K times.")
-@click.option("--timeout", type=click.IntRange(1), metavar="SECONDS", help="Fail a run if a cell takes longer.")
-@click.option("--dry-run", is_flag=True, help="Print the table of runs and run nothing.")
+@TIMEOUT
+@DRY_RUN
 @click.option("--yes", is_flag=True, help="Allow more than 10,000 runs.")
 def sweep(
-    notebook: str,
+    notebook: str | None,
     swept: tuple[str, ...],
+    dataset: str | None,
     given: tuple[tuple[str, str], ...],
-    out: Path,
+    out: Path | None,
+    resume: Path | None,
     scheduler: str | None,
     workers: int | None,
     retries: int,
@@ -153,7 +204,11 @@ def sweep(
     """Run one lesson, or a notebook of your own by its path, once for each combination of values in a grid.
 
     DIR gets the executed notebooks, results.csv with the parameters as columns, and sweep.html to look at. The same
-    command again runs what is missing or failed.
+    command again, and --resume, run what is missing or failed.
+
+    \b
+    Example:
+        transfer-tutorial sweep 05 --grid recipe=fast,published --grid "seeds=[0],[1]" --out sweeps/recipes
     """
     from helpers.runner import notebooks
 
@@ -163,11 +218,16 @@ def sweep(
 
         with _bad_input_in_one_line():
             sweep.check_options(scheduler, workers)
-            values, found = parameters.read_given(given), notebooks.find(notebook)
-            planned = sweep.plan(
-                found, parameters.read_grid(swept), values, out.absolute(), yes, on_cluster=scheduler is not None
-            )
-            artefacts.check_folder("--out", str(out), planned.out)
+            on_cluster = scheduler is not None
+            if resume is not None:
+                _check_alone(notebook, swept, dataset, given, out)
+                planned = sweep.resume(resume.absolute(), on_cluster)
+            elif notebook is None or out is None:
+                raise ValueError("sweep: needs a LESSON and --out DIR, or --resume DIR alone; see sweep --help")
+            else:
+                values, found = parameters.read_given(given, dataset), notebooks.find(notebook)
+                planned = sweep.plan(found, parameters.read_grid(swept), values, out.absolute(), yes, on_cluster)
+            artefacts.check_folder("--out", str(out or resume), planned.out)
         before = sweep.records(planned)
         missing = len(sweep.missing(planned, before))
         click.echo(f"{planned.notebook.name}: {len(planned.runs)} runs, {len(planned.runs) - missing} of them done")
@@ -176,12 +236,30 @@ def sweep(
         if dry_run:
             click.echo(sweep.table(planned, before).to_string())
             return
+        how = {"scheduler": scheduler, "workers": workers, "retries": retries, "timeout": timeout}
+        go_on = _go_on("sweep", planned.out, **how)
         if missing:
-            with _early_end_reported(planned):
+            with _early_end_reported(planned, go_on):
                 _run_sweep(planned, scheduler, workers, retries, timeout)
         if failed := _report_sweep(planned):
             first, count = failed[0], len(failed)
-            raise click.ClickException(f"{count} of {len(planned.runs)} runs failed, {first['name']}: {first['error']}")
+            raise click.ClickException(
+                f"{count} of {len(planned.runs)} runs failed, {first['name']}: {first['error']}{go_on}"
+            )
+
+
+def _check_alone(*others: object) -> None:
+    """Raise ValueError for options beside `--resume` that say what to run."""
+    if any(others):
+        raise ValueError(
+            "--resume: takes everything from the run that it goes on with; give no other option that says what to run"
+        )
+
+
+def _go_on(command: str, folder: Path, **how: object) -> str:
+    """Return the line with the command that goes on in a folder, to be copied; `how` are its other options."""
+    options = [word for name, value in how.items() if value for word in (f"--{name}", str(value))]
+    return "\nTo go on: " + shlex.join(["transfer-tutorial", command, "--resume", str(folder), *options])
 
 
 @contextmanager
@@ -196,8 +274,8 @@ def _bad_input_in_one_line() -> Iterator[None]:
 
 
 @contextmanager
-def _early_end_reported(planned: "Sweep") -> Iterator[None]:
-    """Report what a sweep has got if it cannot go on or is stopped, and say so in one line."""
+def _early_end_reported(planned: "Sweep", go_on: str) -> Iterator[None]:
+    """Report what a sweep has got if it cannot go on or is stopped, and say so in one line, and `go_on`."""
     try:
         yield
     except ValueError as error:
@@ -205,10 +283,10 @@ def _early_end_reported(planned: "Sweep") -> Iterator[None]:
     except OSError as error:  # the scheduler is gone, the disk is full
         with suppress(OSError):
             _report_sweep(planned)
-        raise click.ClickException(f"{error}; the same command goes on") from error
+        raise click.ClickException(f"{error}{go_on}") from error
     except SystemExit:
         _report_sweep(planned)
-        click.echo("\nInterrupted. The same command goes on", err=True)
+        click.echo(f"\nInterrupted.{go_on}", err=True)
         raise
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from helpers.artefacts import REPOSITORY, checksum, write_text
+from helpers.artefacts import COURSE, checksum, write_text
 
-LESSONS = REPOSITORY / "notebooks"
+LESSONS = COURSE / "notebooks"
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # a kernel's
 OTHERS = ("PYTHONWARNINGS", "PYTHONDEVMODE", "PYTHONOPTIMIZE", "PYTHONIOENCODING", "MPLBACKEND")  # not for a kernel
 PATIENCE = 600  # seconds until a kernel has started, or has sent what a finished cell printed: machines may be crowded
@@ -47,29 +47,30 @@ class Notebook:
 
 
 def lessons() -> list[Notebook]:
-    """Return all lessons in their order; raise ValueError where none are installed."""
+    """Return all lessons in their order; raise ValueError where there are none."""
     found = [
         Notebook(path.name.split("_")[0], path.stem, _title(path), path)
         for path in sorted(LESSONS.glob("[0-9][0-9]_*.ipynb"))
     ]
     if not found:
-        raise ValueError(f"no lessons in {str(LESSONS)!r}; install from a clone of the repository, with pip install -e")
+        raise ValueError(f"no lessons in {str(LESSONS)!r}, where they should be; install the course again")
     return found
 
 
-def lesson(number: str) -> Notebook:
+def lesson(number: str, else_allowed: str = "") -> Notebook:
     """Return the lesson "03", "3" or "03_pretraining"; raise ValueError for one that does not exist."""
     known = lessons()
     for candidate in known:
         if number in (candidate.name, candidate.number, str(int(candidate.number))):
             return candidate
-    raise ValueError(f"lesson: {number!r} is not known; allowed are {', '.join(each.name for each in known)}")
+    allowed = ", ".join(each.name for each in known) + ", or the number alone, such as 05" + else_allowed
+    raise ValueError(f"lesson: {number!r} is not known; allowed are {allowed}")
 
 
 def find(name: str) -> Notebook:
     """Return a lesson by its number or name, or the notebook in a file; raise ValueError for one that is not there."""
     if not name.endswith(".ipynb"):
-        return lesson(name)
+        return lesson(name, ", or the path of a notebook, which ends in .ipynb")
     path = Path(absolute(name))
     try:
         own, about = Notebook("", path.stem, _title(path), path), _content(path)["metadata"]

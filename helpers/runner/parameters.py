@@ -45,12 +45,15 @@ def read(name: str, text: str) -> Any:
     raise ValueError(f"{name}: {text!r} is more than numbers, texts in UTF-8, lists, and mappings whose keys are texts")
 
 
-def read_given(given: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Read the values of `-p NAME VALUE`; raise ValueError for a name that is given twice."""
+def read_given(given: Sequence[tuple[str, str]], dataset: str | None = None) -> dict[str, Any]:
+    """Read the values of `-p NAME VALUE`, and that of `--dataset`; raise ValueError for a name that is given twice."""
     names = [name for name, _ in given]
     if len(set(names)) < len(names):
         raise ValueError(f"{max(names, key=names.count)}: -p is given twice for it; give one value")
-    return {name: read(name, text) for name, text in given}
+    values = {name: read(name, text) for name, text in given}
+    if dataset is not None and values.setdefault("dataset", dataset) != dataset:
+        raise ValueError(f"dataset: given twice, as {dataset!r} and {values['dataset']!r}")
+    return values
 
 
 def _travels(value: Any) -> bool:
@@ -114,7 +117,7 @@ def check_grid(grid: Mapping[str, Sequence[Any]], given: Mapping[str, Any], many
     for name, values in grid.items():
         texts = [as_text(value) for value in values]
         if name in given:
-            raise ValueError(f"{name}: given twice, by --grid and by -p")
+            raise ValueError(f"{name}: given twice, by --grid and by {'--dataset or ' * (name == 'dataset')}-p")
         if not values:
             raise ValueError(f"{name}: --grid gives it no value; give some, such as --grid {name}=1,2")
         if len(set(texts)) < len(texts):

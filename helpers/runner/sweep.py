@@ -21,7 +21,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.artefacts import checksum, read_results, write_text
+from helpers.artefacts import INSTALLED, REPOSITORY, checksum, read_results, write_text
 from helpers.datasets import is_path
 from helpers.files import folder_sha256
 from helpers.runner import notebooks, pages, parameters
@@ -43,7 +43,8 @@ KEYS = {"done": {"name", "parameters", "seconds", "results"}, "failed": {"name",
 class Sweep:
     """A notebook, the SHA-256 of its code and its default parameters; data files by the path that parameters name them
     by; files beside the notebook, by the path that its code names them by; the SHA-256 of data files and data folders,
-    by path; the swept parameters' names; what each run is given, by its name; and the folder for what comes out.
+    by path; the swept parameters' names; what each run is given, by its name; the folder for what comes out; and what
+    was asked for, from which `resume` makes the same sweep again.
     """
 
     notebook: Notebook
@@ -55,6 +56,7 @@ class Sweep:
     swept: tuple[str, ...]
     runs: dict[str, dict[str, Any]]
     out: Path
+    asked: dict[str, Any]
 
 
 def plan(
@@ -80,6 +82,9 @@ def plan(
     given = {name: settled(name, value) for name, value in given.items()}
     grid = {name: [settled(name, value) for value in values] for name, values in grid.items()}
     parameters.check_grid(grid, given, many)
+    asked = {"folder": os.getcwd(), "notebook": str(notebook.path), "grid": grid, "given": given}
+    if notebook.number:
+        asked["notebook"] = notebook.name
     choices = {**{name: [value] for name, value in given.items()}, **grid}
     folders = {value: name for name in FOLDERS for value in choices.get(name, []) if _is_data_folder(name, value)}
     for folder, name in folders.items():
@@ -100,9 +105,25 @@ def plan(
     for values in itertools.product(*choices.values()):
         passed = dict(zip(choices, values, strict=True))
         runs[_name(content, defaults, passed, digests)] = passed
-    sweep = Sweep(notebook, content, defaults, files, beside, digests, tuple(grid), runs, out)
+    sweep = Sweep(notebook, content, defaults, files, beside, digests, tuple(grid), runs, out, asked)
     _identity(sweep)
     return sweep
+
+
+def resume(folder: Path, on_cluster: bool = False) -> Sweep:
+    """Return a sweep that is to go on, as it was asked for last; changes to the folder where that was, as values may be
+    paths. Raises ValueError if it cannot go on.
+    """
+    try:
+        asked = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["asked"]
+        notebook, grid, given, here = (asked[name] for name in ("notebook", "grid", "given", "folder"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"--resume: {str(folder)!r} holds no sweep.json of a sweep that could go on") from error
+    try:
+        os.chdir(here)
+    except OSError as error:
+        raise ValueError(f"--resume: the folder in which this sweep was started, {here!r}, is gone") from error
+    return plan(notebooks.find(notebook), grid, given, folder, many=True, on_cluster=on_cluster)
 
 
 def records(sweep: Sweep) -> list[dict[str, Any]]:
@@ -190,7 +211,8 @@ def check_options(scheduler: str | None, workers: int | None) -> None:
     if scheduler is not None and workers is not None:
         raise ValueError("--workers: is for this machine; a cluster, as given by --scheduler, has its own")
     if not (find_spec("distributed") and find_spec("cryptography")):
-        raise ValueError('sweep: needs more than is installed; python -m pip install -e ".[sweep]" adds it')
+        package = f'-e "{REPOSITORY}[sweep]"' if not INSTALLED else '"transfer-learning-tutorial[sweep]"'
+        raise ValueError(f"sweep: needs Dask, which is not installed; python -m pip install {package} adds it")
 
 
 def settings_for(scheduler: str | None, workers: int | None) -> tuple[int | None, dict[str, Any]]:
@@ -258,7 +280,7 @@ def execute(
     import dask
     from distributed import as_completed
 
-    write_text(sweep.out / "sweep.json", json.dumps(_identity(sweep), indent=1))
+    write_text(sweep.out / "sweep.json", json.dumps({**_identity(sweep), "asked": sweep.asked}, indent=1))
     carried = {name: os.environ[name] for name in ("MNIST_NPZ",) if os.environ.get(name) in sweep.files}
     payload = {
         "notebook": sweep.notebook.path.read_bytes(),
