@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parent
 REPOSITORY = PACKAGE.parent
 INSTALLED = (PACKAGE / "notebooks").is_dir()  # from a wheel, which holds the lessons within the package
-COURSE = PACKAGE if INSTALLED else REPOSITORY  # has notebooks and docs
 MAKERS = (  # their code decides an artefact
     "artefacts",
     "backend",

@@ -4,10 +4,12 @@ import json
 import posixpath
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
 
-from helpers.artefacts import COURSE, PACKAGE, check_folder, write_text
+from helpers.artefacts import PACKAGE, check_folder, write_text
 from helpers.images import listed
 from helpers.runner import notebooks
 
@@ -18,55 +20,46 @@ LINK = re.compile(  # relative ones; code, which may look like one, is passed ov
 
 
 def write_lessons(folder: Path) -> list[Path]:
-    """Write the lessons into a folder and the guides into `docs` below it; return where the lessons are.
+    """Write the lessons into a folder; return where they are.
 
-    What is there already with the same cells or text is left as it is, with what was computed in it. Raises ValueError,
-    before anything is written, for a folder that holds something else under one of these names, or a `helpers` of its
-    own, and for one that cannot be written to.
+    One that is there already with the same cells is left as it is, with what was computed in it. Raises ValueError,
+    before anything is written, for a folder that holds something else under a lesson's name, or a `helpers` of its own,
+    and for one that cannot be written to.
     """
     check_folder("DIR", str(folder), folder.absolute())
     for name in ("helpers", "helpers.py"):
         if (folder / name).exists() and (folder / name).resolve() != PACKAGE:
             raise ValueError(f"DIR: {str(folder)!r} holds {name}, which the lessons would import; give another folder")
-    lessons = [lesson.path for lesson in notebooks.lessons()]
-    places = {f"notebooks/{path.name}": path.name for path in lessons}
-    places |= {f"docs/{path.name}": f"docs/{path.name}" for path in sorted((COURSE / "docs").glob("*.md"))}
-    copies = {place: _moved(page, places) for page, place in places.items()}
-    there = {place: (folder / place).read_text("utf-8", "replace") for place in copies if (folder / place).exists()}
-    if others := [place for place, text in there.items() if _written(text) != _written(copies[place])]:
+    copies = {folder / lesson.path.name: _copy(lesson.path) for lesson in notebooks.lessons()}
+    there = {path: path.read_text("utf-8", "replace") for path in copies if path.exists()}
+    if others := [path.name for path, text in there.items() if _cells(text) != _cells(copies[path])]:
         raise ValueError(
-            f"DIR: {str(folder)!r} holds {listed(others)} with other content, and nothing is overwritten; "
+            f"DIR: {str(folder)!r} holds {listed(others)} with other cells, and nothing is overwritten; "
             "give another folder, or move yours away"
         )
-    for place in copies.keys() - there.keys():
-        write_text(folder / place, copies[place])
-    return [folder / path.name for path in lessons]
+    for path, text in copies.items():
+        if path not in there:
+            write_text(path, text)
+    return list(copies)
 
 
-def relinked(text: str, page: str, to: Callable[[str], str | None]) -> str:
-    """Return Markdown of a page of the repository, such as "docs/speed.md", with its relative links changed.
+def relinked(notebook: dict[str, Any], to: Callable[[str], str]) -> dict[str, Any]:
+    """Return a lesson's content with the relative links in its prose changed.
 
-    `to` gives an address for a path in the repository, or None: then the link's text stays alone.
+    `to` gives an address for a path in the repository, such as "docs/speed.md", or "", and then no link is left.
     """
 
     def changed(link: re.Match[str]) -> str:
         if link["code"]:
             return link[0]
-        address = to(posixpath.normpath(posixpath.join(posixpath.dirname(page), link["target"])))
+        address = to(posixpath.normpath(posixpath.join("notebooks", link["target"])))
         before = link[0].partition("[")[0]
         return f"{before}[{link['text']}]({address}{link['anchor'] or ''})" if address else link["text"]
 
-    return LINK.sub(changed, text)
-
-
-def relinked_notebook(notebook: dict[str, Any], page: str, to: Callable[[str], str | None]) -> dict[str, Any]:
-    """Return a notebook's content with the links in its prose changed as by `relinked`."""
-    cells = [
-        {**cell, "source": relinked("".join(cell["source"]), page, to).splitlines(keepends=True)}
-        if cell["cell_type"] == "markdown"
-        else cell
-        for cell in notebook["cells"]
-    ]
+    cells = [dict(cell) for cell in notebook["cells"]]
+    for cell in cells:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = LINK.sub(changed, "".join(cell["source"])).splitlines(keepends=True)
     return {**notebook, "cells": cells}
 
 
@@ -75,21 +68,23 @@ def as_json(notebook: dict[str, Any]) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
-def _moved(page: str, places: dict[str, str]) -> str:
-    """Return a page of the repository as it stands in its new place, with links to the new places of others."""
+def _copy(lesson: Path) -> str:
+    """Return a lesson's file, whose links to other files than lessons lead to the repository if its address is known."""
+    address = ""
+    with suppress(PackageNotFoundError):
+        urls = metadata("transfer-learning-tutorial").get_all("Project-URL") or []
+        address = dict(url.split(", ", 1) for url in urls).get("Repository", "").rstrip("/")
 
-    def to(target: str) -> str | None:
-        return posixpath.relpath(places[target], posixpath.dirname(places[page]) or ".") if target in places else None
+    def to(target: str) -> str:
+        if target.endswith(".ipynb"):
+            return posixpath.relpath(target, "notebooks")
+        return f"{address}/blob/HEAD/{target}" if address else ""
 
-    text = (COURSE / page).read_text(encoding="utf-8")
-    if page.endswith(".ipynb"):
-        return as_json(relinked_notebook(json.loads(text), page, to))
-    return relinked(text, page, to)
+    return as_json(relinked(json.loads(lesson.read_text(encoding="utf-8")), to))
 
 
-def _written(text: str) -> Any:
-    """Return what a person writes of a file: a notebook's cells without what they computed, another file's text."""
-    try:
+def _cells(text: str) -> list[tuple[str, str]]:
+    """Return what people write of a notebook, without what it computed; nothing of what is none."""
+    with suppress(ValueError, KeyError, TypeError):
         return [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
-    except (ValueError, KeyError, TypeError):
-        return text
+    return []

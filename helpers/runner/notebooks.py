@@ -16,9 +16,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from helpers.artefacts import COURSE, checksum, write_text
+from helpers.artefacts import INSTALLED, PACKAGE, REPOSITORY, checksum, write_text
 
-LESSONS = COURSE / "notebooks"
+LESSONS = (PACKAGE if INSTALLED else REPOSITORY) / "notebooks"
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # a kernel's
 OTHERS = ("PYTHONWARNINGS", "PYTHONDEVMODE", "PYTHONOPTIMIZE", "PYTHONIOENCODING", "MPLBACKEND")  # not for a kernel
 PATIENCE = 600  # seconds until a kernel has started, or has sent what a finished cell printed: machines may be crowded
@@ -193,6 +193,25 @@ def signals_as_exit(kill_children: bool = True) -> Iterator[list[int]]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+@contextmanager
+def ctrl_c_waits() -> Iterator[None]:
+    """Let Ctrl-C wait until the end of a block; threads that start in it, and their processes, never see it.
+
+    A terminal sends it to all processes of a command, and those would answer with a traceback each.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # when it starts it lets Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def absolute(path: str) -> str:

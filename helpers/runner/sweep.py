@@ -250,8 +250,11 @@ def connect(scheduler: str | None, workers: int | None) -> "Iterator[Client]":
         settings = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "security": True}
         with ExitStack() as opened:
             try:
-                cluster = LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **settings)
-                client = opened.enter_context(Client(opened.enter_context(cluster)))
+                with notebooks.ctrl_c_waits():
+                    cluster = opened.enter_context(
+                        LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **settings)
+                    )
+                client = opened.enter_context(Client(cluster))
             except RuntimeError as error:
                 raise OSError(f"Dask cannot start its workers: {one_line(error)}") from error
             yield client

@@ -1,0 +1,79 @@
+"""Write copies of the lessons for Google Colab, each with a first cell that installs the course.
+
+    python tools/colab.py https://github.com/OWNER/REPOSITORY FOLDER
+
+Colab opens notebooks from branches on GitHub. So the copies are published in the folder `colab` of the branch
+`gh-pages`, and link to each other there.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from helpers.runner.copies import as_json, relinked
+
+ROOT = Path(__file__).resolve().parents[1]
+PUBLISHED = "blob/gh-pages/colab"
+ADDRESS = re.compile(r"(https|file)://[\w.~/-]+")  # file: to try the copies on this machine
+INSTALL = """\
+!pip list --format=freeze > installed.txt
+!pip install --quiet --constraint installed.txt git+{address}"""
+SAYS = """\
+**On Colab**, run this cell first, once per session. It installs the course from [its repository]({address}), with the
+packages that Colab lacks. It replaces none that Colab has."""
+
+
+def write_copies(folder: Path, address: str) -> None:
+    """Write a copy of each lesson into a folder; `address` is that of the repository.
+
+    A copy keeps the lesson's outputs. Its links to lessons lead to their copies on Colab, and others to the repository.
+    Raises ValueError for what is no address.
+    """
+    address = address.removesuffix("/").removesuffix(".git")
+    if not ADDRESS.fullmatch(address):
+        raise ValueError(f"address: {address!r} is not one like https://github.com/OWNER/REPOSITORY")
+    folder.mkdir(parents=True, exist_ok=True)
+    for lesson in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        notebook = json.loads(lesson.read_text(encoding="utf-8"))
+        (folder / lesson.name).write_text(as_json(for_colab(notebook, address)), encoding="utf-8")
+
+
+def colab_link(address: str, name: str) -> str:
+    """Return the address at which Colab opens the published copy of a lesson, by its file's name."""
+    return f"{address.replace('//github.com/', '//colab.research.google.com/github/')}/{PUBLISHED}/{name}"
+
+
+def for_colab(notebook: dict[str, Any], address: str) -> dict[str, Any]:
+    """Return a lesson's content as it is on Colab."""
+
+    def to(target: str) -> str:
+        path = Path(target)
+        return colab_link(address, path.name) if path.suffix == ".ipynb" else f"{address}/blob/HEAD/{target}"
+
+    copy = relinked(notebook, to)
+    says = {
+        "cell_type": "markdown",
+        "id": "on-colab",
+        "metadata": {},
+        "source": SAYS.format(address=address).splitlines(True),
+    }
+    install = {
+        "cell_type": "code",
+        "id": "install",
+        "metadata": {},
+        "source": INSTALL.format(address=address).splitlines(True),
+    }
+    return {**copy, "cells": [says, {**install, "execution_count": None, "outputs": []}, *copy["cells"]]}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("address", help="of the repository, such as https://github.com/OWNER/REPOSITORY")
+    parser.add_argument("folder", type=Path, help="gets the copies")
+    arguments = parser.parse_args()
+    try:
+        write_copies(arguments.folder, arguments.address)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
