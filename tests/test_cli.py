@@ -1,17 +1,21 @@
 """The command line, with real kernels on three tiny lessons that train nothing."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tiny_course import DATA, PNG, outputs, record, run, save_npz, status, write_lesson
 
 from helpers.artefacts import REPOSITORY
 from helpers.runner import notebooks, parameters
 from helpers.runner.batch import _make_folder
+from helpers.runner.cli import main
 
 
 def test_help_imports_nothing_heavy(monkeypatch):
@@ -164,6 +168,44 @@ def test_a_run_whose_pages_cannot_be_written_is_no_longer_running_and_can_go_on(
     assert "Error: OSError: no space left on device\nTo go on: transfer-tutorial run --resume" in failed.output
     assert (record("run")["status"], status("run")) == ("failed", ["done"])
     assert run("--resume", "run").exit_code == 0
+
+
+def test_a_dry_run_prints_the_lessons_with_what_they_are_given_and_leaves_nothing(course):
+    for out in ([], ["--out", "new"]):
+        done = run("--only", "1,05", "-p", "seeds", "[7]", "--dry-run", *out)
+        assert done.exit_code == 0, done.output
+        assert [line.split() for line in done.output.splitlines()] == [
+            ["lesson", "status", "given"],
+            ["01_data", "not", "run"],
+            ["05_comparison", "not", "run", "seeds=[7]"],
+        ]
+    assert not list(Path().iterdir())
+    assert run("--dataset", "letters", "--dry-run").exit_code == 2
+
+
+def test_a_cell_that_takes_too_long_fails_and_the_command_that_goes_on_can_be_copied(course):
+    Path("trap").write_text("import time; time.sleep(60)")
+    failed = run("--only", "05", "-p", "trap", Path("trap").absolute(), "--timeout", "2", "--out", "slow")
+    assert failed.exit_code == 1
+    assert "cell [4]: " in failed.output and "timed out" in failed.output
+    program, *command = shlex.split(failed.output.splitlines()[-1].removeprefix("To go on: "))
+    assert program == "transfer-tutorial"
+    assert command == ["run", "--resume", str(Path("slow").absolute()), "--timeout", "2"]
+    Path("trap").unlink()
+    planned = run(*command[1:], "--dry-run")
+    assert planned.output.splitlines()[-1].split()[:3] == ["05_comparison", "not", "run"]
+    assert run(*command[1:]).exit_code == 0
+    assert status("slow") == ["done"]
+
+
+def test_run_and_sweep_share_options_and_each_help_has_an_example():
+    shared = {"--dataset", "-p", "--out", "--resume", "--timeout", "--dry-run"}
+    for name in ("run", "sweep", "lessons"):
+        text = CliRunner().invoke(main, [name, "--help"]).output
+        assert re.search(rf"Example:\n +transfer-tutorial {name} ", text)
+        if name != "lessons":
+            assert shared <= set(re.findall(r"^  (-[\w-]+)", text, flags=re.MULTILINE))
+            assert "papermill --help-notebook DIR/05_transfer_comparison.ipynb" in text
 
 
 def test_no_run_is_written_over_an_earlier_one(tmp_path):

@@ -1,11 +1,12 @@
 """The house: which module may import which, whose code decides a result, and what a wheel holds."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import copytree
 
@@ -140,12 +141,65 @@ def test_what_was_made_before_a_line_changed_counts_as_missing(tmp_path: Path, p
 # The wheel
 
 
-def test_a_wheel_holds_every_module_and_template(clone: Path, tmp_path: Path):
+def built(source: Path, folder: Path) -> Path:
+    """Build a wheel of a folder or of a source distribution."""
     command = [*(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"), "-w"]
-    built = subprocess.run([*command, str(tmp_path), str(clone)], capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout + built.stderr
-    (wheel,) = tmp_path.glob("transfer_learning_tutorial-*.whl")
-    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("helpers/")}
+    ran = subprocess.run([*command, str(folder), str(source)], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    (wheel,) = folder.glob("transfer_learning_tutorial-*.whl")
+    return wheel
+
+
+def held(wheel: Path) -> set[str]:
+    return {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("helpers/")}
+
+
+def test_a_wheel_holds_every_module_template_and_lesson_and_that_of_a_source_distribution_too(clone, tmp_path):
+    wheel = built(clone, tmp_path)
     wanted = [*MODULES, PACKAGE / "py.typed", *PACKAGE.rglob("templates/*")]
-    assert held == {path.relative_to(ROOT).as_posix() for path in wanted}
-    assert {"helpers/runner/cli.py", "helpers/runner/templates/style.css"} <= held
+    lessons = {f"helpers/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert held(wheel) == {path.relative_to(ROOT).as_posix() for path in wanted} | lessons
+    assert {"helpers/runner/cli.py", "helpers/runner/templates/style.css"} <= held(wheel) and len(lessons) == 7
+    code = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=clone, capture_output=True, check=True)
+    (source,) = tmp_path.glob("*.tar.gz")
+    assert held(built(source, tmp_path / "again")) == held(wheel)
+
+
+@pytest.fixture
+def installed(clone: Path, tmp_path: Path, monkeypatch) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Install the wheel where nothing of the repository is; return what runs Python there, in an empty folder."""
+    zipfile.ZipFile(built(clone, tmp_path)).extractall(tmp_path / "site")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.delenv("TRANSFER_TUTORIAL_HOME")
+    environ = {**os.environ, "HOME": str(tmp_path / "home"), "PYTHONPATH": str(tmp_path / "site")}
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, *command], env=environ, capture_output=True, text=True)
+
+    return run
+
+
+CLI = "from helpers.runner.cli import main; main()"
+
+
+def test_what_a_wheel_installs_writes_the_lessons_and_their_runs_where_one_works(installed, tmp_path):
+    written = installed("-c", CLI, "lessons", "mine")
+    assert (written.returncode, written.stderr) == (0, "")
+    assert len(list(Path("mine").glob("0*.ipynb"))) == 7
+    planned = installed("-c", CLI, "run", "--dataset", "digits", "--only", "01,5", "--dry-run")
+    assert "01_data_split" in planned.stdout and "05_transfer_comparison" in planned.stdout, planned.stderr
+    folder = installed("-c", "from helpers.artefacts import run_folder; print(run_folder())")
+    assert folder.stdout == f"{tmp_path / 'work' / 'runs' / 'lessons'}\n"
+    assert [path.name for path in Path().iterdir()] == ["mine"]
+
+
+@pytest.mark.notebook
+def test_what_a_wheel_installs_runs_a_lesson(installed, tmp_path):
+    before = sorted((tmp_path / "site").rglob("*.ipynb"))
+    done = installed("-c", CLI, "run", "--dataset", "digits", "--only", "01")
+    assert done.returncode == 0, done.stderr
+    assert len(list(Path("runs").glob("digits-*/index.html"))) == 1
+    assert sorted((tmp_path / "site").rglob("*.ipynb")) == before

@@ -24,6 +24,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 from tiny_course import LISTEN, wait_until
 
+from helpers import artefacts
 from helpers.artefacts import REPOSITORY
 from helpers.datasets import load_dataset
 from helpers.runner import notebooks, sweep
@@ -80,7 +81,8 @@ def start() -> Iterator[Callable[..., subprocess.Popen]]:
     def starter(*arguments: object) -> subprocess.Popen:
         code = f"{LISTEN}from helpers.runner.cli import main; main()"
         command = [sys.executable, "-c", code, "sweep", *map(str, arguments)]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, start_new_session=True, **pipes))
         return started[-1]
 
     yield starter
@@ -279,7 +281,7 @@ def test_a_number_out_of_range_is_refused_with_the_range(own, option, value):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("09", "lesson: '09' is not known"),
+        ("09", "or the number alone, such as 05, or the path of a notebook, which ends in .ipynb"),
         ("missing.ipynb", "notebook: there is no file 'missing.ipynb'"),
         ("~nobody1/x.ipynb", "notebook: there is no file '~nobody1/x.ipynb'"),
         ("text.ipynb", "notebook: 'text.ipynb' is not a notebook"),
@@ -368,6 +370,77 @@ def test_kernels_that_start_at_once_can_take_no_port_from_each_other(own, tmp_pa
     assert not list(tmp_path.glob("long*/*"))
 
 
+def test_a_sweep_goes_on_by_its_folder_alone_from_anywhere(own, tmp_path, monkeypatch):
+    Path("data.txt").write_text("came along")
+    given = parameters.read_given([("data", "data.txt"), ("weights", ".inf")])
+    grid = parameters.read_grid(["seed=0,1", "learning_rate=1,0.5"])
+    planned = sweep.plan(notebooks.find(str(own)), grid, given, Path("out").absolute(), many=False)
+    artefacts.write_text(Path("out/sweep.json"), sweep.as_json(planned))
+    sweep._write(planned, next(iter(planned.runs)), {"notebook": "{}", "results": [], "seconds": 1.0})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert sweep.resume(tmp_path / "out") == planned
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = run("--resume", "../out", "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "my notebook: 4 runs, 1 of them done" in done.output
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        ("{}", [], "--resume: '{out}' holds no sweep.json of a sweep that could go on"),
+        ('{"asked": {"notebook": "05", "grid": {}, "given": {}, "folder": "gone"}}', [], "'gone', is gone"),
+        ("{}", ["--grid", "seed=1"], "--resume: takes everything from the run that it goes on with; give no other"),
+        ("{}", ["--dataset", "digits"], "--resume: takes everything from the run that it goes on with; give no other"),
+    ],
+)
+def test_a_sweep_that_cannot_go_on_is_refused(own, content, arguments, message):
+    artefacts.write_text(Path("out/sweep.json"), content)
+    refused = run("--resume", "out", *arguments)
+    assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
+    assert message.replace("{out}", str(Path("out").absolute())) in refused.output
+
+
+def test_a_sweep_needs_a_notebook_and_a_folder(own):
+    says = "Error: sweep: needs a LESSON and --out DIR, or --resume DIR alone; see sweep --help\n"
+    for arguments in ([], [own], ["--out", "out"]):
+        refused = run(*arguments)
+        assert (refused.exit_code, refused.output) == (2, says)
+
+
+def test_data_is_given_as_to_a_run(own):
+    command = ["05", "--grid", "seeds=[0]", "--dry-run", "--out", "out"]
+    done = run(*command, "--dataset", "digits")
+    assert done.exit_code == 0 and "digits" in done.output
+    twice = run(*command, "--dataset", "digits", "-p", "dataset", "mnist_5k")
+    assert (twice.exit_code, twice.output) == (2, "Error: dataset: given twice, as 'digits' and 'mnist_5k'\n")
+    beside = run("05", "--grid", "dataset=digits,mnist_5k", "--dataset", "digits", "--out", "out")
+    assert (beside.exit_code, beside.output) == (2, "Error: dataset: given twice, by --grid and by --dataset or -p\n")
+
+
+@pytest.mark.parametrize(
+    ("wheel", "wanted"), [(True, '"transfer-learning-tutorial[sweep]"'), (False, f'-e "{REPOSITORY}[sweep]"')]
+)
+def test_without_dask_it_says_what_to_install(own, monkeypatch, wheel, wanted):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.setattr(sweep, "INSTALLED", wheel)
+    refused = run(own, "--grid", "seed=0", "--out", "out")
+    says = f"Error: sweep: needs Dask, which is not installed; python -m pip install {wanted} adds it\n"
+    assert (refused.exit_code, refused.output) == (2, says)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("processes", [2, 4])  # while workers start, and while their kernels do
+def test_ctrl_c_in_a_terminal_which_all_processes_get_shows_no_traceback(own, start, processes):
+    sweeping = start(own, "--grid", "seed=0,1,2", "-p", "seconds", "1", "--workers", 2, "--out", "out")
+    wait_until(lambda: len(psutil.Process(sweeping.pid).children(recursive=True)) >= processes, 60)
+    os.killpg(sweeping.pid, signal.SIGINT)
+    _, errors = sweeping.communicate(timeout=60)
+    assert sweeping.returncode == 128 + signal.SIGINT
+    assert "Interrupted." in errors and "Traceback" not in errors
+
+
 @pytest.mark.sweep
 def test_two_sweeps_at_once_into_one_folder_are_refused(own, start):
     command = [own, "--grid", "seed=0,1", "-p", "seconds", "3", "--workers", 1, "--out", "out"]
@@ -436,7 +509,8 @@ def test_a_sweep_that_is_stopped_keeps_what_is_finished_and_leaves_no_process(ow
     _, errors = sweeping.communicate(timeout=60)
     if number != signal.SIGKILL:
         assert sweeping.returncode == 128 + number
-        assert "The same command goes on" in errors and "Traceback" not in errors
+        goes_on = f"To go on: transfer-tutorial sweep --resume {Path('out').absolute()} --workers 2\n"
+        assert errors.endswith(goes_on) and "Traceback" not in errors
     psutil.wait_procs(family, timeout=15)
     assert not [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
     kept = {path: path.read_bytes() for path in Path("out/runs").glob("[!.]*")}

@@ -12,6 +12,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from nbformat.v4 import new_code_cell, new_markdown_cell
+
 from helpers.runner.copies import as_json, relinked
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,19 +55,9 @@ def for_colab(notebook: dict[str, Any], address: str) -> dict[str, Any]:
         return colab_link(address, path.name) if path.suffix == ".ipynb" else f"{address}/blob/HEAD/{target}"
 
     copy = relinked(notebook, to)
-    says = {
-        "cell_type": "markdown",
-        "id": "on-colab",
-        "metadata": {},
-        "source": SAYS.format(address=address).splitlines(True),
-    }
-    install = {
-        "cell_type": "code",
-        "id": "install",
-        "metadata": {},
-        "source": INSTALL.format(address=address).splitlines(True),
-    }
-    return {**copy, "cells": [says, {**install, "execution_count": None, "outputs": []}, *copy["cells"]]}
+    says = new_markdown_cell(SAYS.format(address=address), id="on-colab")
+    install = new_code_cell(INSTALL.format(address=address), id="install")
+    return {**copy, "cells": [says, install, *copy["cells"]]}
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def run(
         if dry_run:
             click.echo(batch.table(started).to_string(index=False))
             return
-        go_on = _go_on("run", started.folder, timeout=timeout)
+        go_on = _go_on("run", started.folder, {"timeout": timeout})
         try:
             with batch.recorded(started):
                 failed = batch.execute(started, received, timeout)
@@ -237,15 +237,12 @@ def sweep(
             click.echo(sweep.table(planned, before).to_string())
             return
         how = {"scheduler": scheduler, "workers": workers, "retries": retries, "timeout": timeout}
-        go_on = _go_on("sweep", planned.out, **how)
         if missing:
-            with _early_end_reported(planned, go_on):
+            with _early_end_reported(planned, how):
                 _run_sweep(planned, scheduler, workers, retries, timeout)
         if failed := _report_sweep(planned):
-            first, count = failed[0], len(failed)
-            raise click.ClickException(
-                f"{count} of {len(planned.runs)} runs failed, {first['name']}: {first['error']}{go_on}"
-            )
+            message = f"{len(failed)} of {len(planned.runs)} runs failed, {failed[0]['name']}: {failed[0]['error']}"
+            raise click.ClickException(message + _go_on("sweep", planned.out, how))
 
 
 def _check_alone(*others: object) -> None:
@@ -256,8 +253,10 @@ def _check_alone(*others: object) -> None:
         )
 
 
-def _go_on(command: str, folder: Path, **how: object) -> str:
+def _go_on(command: str, folder: Path, how: dict[str, Any]) -> str:
     """Return the line with the command that goes on in a folder, to be copied; `how` are its other options."""
+    if command == "sweep" and not (folder / "sweep.json").is_file():
+        return "\nNothing has run yet; the same command starts again"
     options = [word for name, value in how.items() if value for word in (f"--{name}", str(value))]
     return "\nTo go on: " + shlex.join(["transfer-tutorial", command, "--resume", str(folder), *options])
 
@@ -274,8 +273,8 @@ def _bad_input_in_one_line() -> Iterator[None]:
 
 
 @contextmanager
-def _early_end_reported(planned: "Sweep", go_on: str) -> Iterator[None]:
-    """Report what a sweep has got if it cannot go on or is stopped, and say so in one line, and `go_on`."""
+def _early_end_reported(planned: "Sweep", how: dict[str, Any]) -> Iterator[None]:
+    """Report what a sweep has got if it cannot go on or is stopped; say so in one line, and how to go on in another."""
     try:
         yield
     except ValueError as error:
@@ -283,10 +282,10 @@ def _early_end_reported(planned: "Sweep", go_on: str) -> Iterator[None]:
     except OSError as error:  # the scheduler is gone, the disk is full
         with suppress(OSError):
             _report_sweep(planned)
-        raise click.ClickException(f"{error}{go_on}") from error
+        raise click.ClickException(str(error) + _go_on("sweep", planned.out, how)) from error
     except SystemExit:
         _report_sweep(planned)
-        click.echo(f"\nInterrupted.{go_on}", err=True)
+        click.echo("\nInterrupted." + _go_on("sweep", planned.out, how), err=True)
         raise
 
 

@@ -69,7 +69,7 @@ def as_json(notebook: dict[str, Any]) -> str:
 
 
 def _copy(lesson: Path) -> str:
-    """Return a lesson's file, whose links to other files than lessons lead to the repository if its address is known."""
+    """Return a lesson's file; its links to other files than lessons lead to the repository, if its address is known."""
     address = ""
     with suppress(PackageNotFoundError):
         urls = metadata("transfer-learning-tutorial").get_all("Project-URL") or []

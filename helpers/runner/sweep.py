@@ -82,9 +82,8 @@ def plan(
     given = {name: settled(name, value) for name, value in given.items()}
     grid = {name: [settled(name, value) for value in values] for name, values in grid.items()}
     parameters.check_grid(grid, given, many)
-    asked = {"folder": os.getcwd(), "notebook": str(notebook.path), "grid": grid, "given": given}
-    if notebook.number:
-        asked["notebook"] = notebook.name
+    name = notebook.name if notebook.number else str(notebook.path)
+    asked = {"folder": os.getcwd(), "notebook": name, "grid": grid, "given": given}
     choices = {**{name: [value] for name, value in given.items()}, **grid}
     folders = {value: name for name in FOLDERS for value in choices.get(name, []) if _is_data_folder(name, value)}
     for folder, name in folders.items():
@@ -211,7 +210,7 @@ def check_options(scheduler: str | None, workers: int | None) -> None:
     if scheduler is not None and workers is not None:
         raise ValueError("--workers: is for this machine; a cluster, as given by --scheduler, has its own")
     if not (find_spec("distributed") and find_spec("cryptography")):
-        package = f'-e "{REPOSITORY}[sweep]"' if not INSTALLED else '"transfer-learning-tutorial[sweep]"'
+        package = '"transfer-learning-tutorial[sweep]"' if INSTALLED else f'-e "{REPOSITORY}[sweep]"'
         raise ValueError(f"sweep: needs Dask, which is not installed; python -m pip install {package} adds it")
 
 
@@ -283,7 +282,7 @@ def execute(
     import dask
     from distributed import as_completed
 
-    write_text(sweep.out / "sweep.json", json.dumps({**_identity(sweep), "asked": sweep.asked}, indent=1))
+    write_text(sweep.out / "sweep.json", as_json(sweep))
     carried = {name: os.environ[name] for name in ("MNIST_NPZ",) if os.environ.get(name) in sweep.files}
     payload = {
         "notebook": sweep.notebook.path.read_bytes(),
@@ -306,6 +305,11 @@ def execute(
         error = result[1] if future.status == "error" else None
         outcome = {"error": one_line(error), **getattr(error, "outcome", {})} if error else result
         yield _write(sweep, future.key.removeprefix("run-"), outcome)
+
+
+def as_json(sweep: Sweep) -> str:
+    """Return the text of `sweep.json`: what the runs in the folder follow from, and what was asked for last."""
+    return json.dumps({**_identity(sweep), "asked": sweep.asked}, indent=1)
 
 
 def _data_files(choices: Mapping[str, Sequence[Any]], defaults: Mapping[str, Any]) -> dict[str, bytes]:
