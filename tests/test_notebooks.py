@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 REFERENCES = ROOT / "tests" / "reference"
 IGNORED = "nbval-ignore-output"
+TEACHERS = (ROOT / "docs" / "teachers.md").read_text(encoding="utf-8")
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -74,9 +75,8 @@ def test_the_kernel_is_shut_down_when_all_is_done(path):
 
 def test_collected_notebooks_are_checked_with_their_own_parameters_and_one_that_stops_is_counted_apart(tmp_path):
     if not (bash := shutil.which("bash")):
-        pytest.skip("the README's loop is for bash")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (loop,) = re.findall(r"```bash\n([^`]+collected/\*\.ipynb[^`]+)```", readme)
+        pytest.skip("the loop is for bash")
+    (loop,) = re.findall(r"```bash\n([^`]+collected/\*\.ipynb[^`]+)```", TEACHERS)
     (tmp_path / "collected").mkdir()
     for name, last in {"done": "checks.descended(right)", "stopped": "checks.descended(wrong)"}.items():
         cells = [
@@ -112,8 +112,7 @@ def test_exercises_answer_back_and_their_answers_are_tagged(path):
 
 
 def test_one_command_hands_out_lessons_without_answers_and_outputs(tmp_path):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (command,) = re.findall(r"(?m)^jupyter nbconvert (?:.+\\\n)*.+", readme)
+    (command,) = re.findall(r"(?m)^jupyter nbconvert (?:.+\\\n)*.+", TEACHERS)
     arguments = command.replace("\\\n", " ").replace("notebooks/0*.ipynb", "").split()
     assert arguments[:2] == ["jupyter", "nbconvert"]
     arguments = [str(tmp_path) if word == "handout" else word for word in arguments[2:]]
@@ -206,9 +205,9 @@ def test_links_to_other_lessons_lead_somewhere(path):
             assert (path.parent / link).is_file(), link
 
 
-def test_readme_quotes_lesson_05():
-    lesson, readme = LESSONS[5], (ROOT / "README.md").read_text(encoding="utf-8")
-    assert refresh_outputs.result_table(lesson) in readme
+def test_the_page_of_results_quotes_lesson_05():
+    lesson, page = LESSONS[5], (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert refresh_outputs.result_table(lesson) in page
     (figure,) = [cell.outputs[-1] for cell in code_cells(lesson) if "key-figure" in tags(cell)]
     assert (ROOT / "notebooks" / "result.png").read_bytes() == base64.b64decode(figure.data["image/png"])
 

@@ -1,6 +1,6 @@
 """Run the lessons and store what they show: on MNIST in notebooks/, on a part of it, made smaller, in tests/reference/.
 
-The result rows on that part are stored too, without their seconds, and README.md gets lesson 05's table and figure.
+The result rows on that part are stored too, without their seconds, and docs/speed.md gets lesson 05's table.
 
     MNIST_NPZ=.../mnist.npz TRANSFER_TUTORIAL_DATA=... python tools/refresh_outputs.py [--only 03,05] [--anew]
 
@@ -141,13 +141,13 @@ def result_table(path: Path) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def refresh_readme(lesson: Path) -> None:
-    """Put lesson 05's table into README.md and its key figure beside the lessons."""
+def refresh_result(lesson: Path) -> None:
+    """Put lesson 05's table into docs/speed.md and its key figure beside the lessons."""
     marks = "<!-- result table: written by tools/refresh_outputs.py from lesson 05 -->", "<!-- end of result table -->"
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(marks[0])
+    page = ROOT / "docs" / "speed.md"
+    before, rest = page.read_text(encoding="utf-8").split(marks[0])
     after = rest.split(marks[1])[1]
-    readme.write_text(f"{before}{marks[0]}\n{result_table(lesson)}\n{marks[1]}{after}", encoding="utf-8")
+    page.write_text(f"{before}{marks[0]}\n{result_table(lesson)}\n{marks[1]}{after}", encoding="utf-8")
     for cell in nbformat.read(lesson, as_version=4).cells:
         if "key-figure" in cell.metadata.get("tags", []):
             (NOTEBOOKS / "result.png").write_bytes(base64.b64decode(cell.outputs[-1].data["image/png"]))
@@ -177,7 +177,7 @@ def main() -> None:
             if not chosen.reference_only:
                 refresh(path, path, {}, images=True, unchanged=unchanged)
                 if number == "05":
-                    refresh_readme(path)
+                    refresh_result(path)
 
 
 if __name__ == "__main__":

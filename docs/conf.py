@@ -1,0 +1,96 @@
+"""The site, built by Sphinx from the guides and from the lessons with their stored outputs. Nothing is executed.
+
+    python -m sphinx -c docs -W --keep-going . build/site
+
+The source folder is the repository itself, so a link between pages is the same file path here, on GitHub and on disk.
+"""
+
+import json
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+GITHUB, PUBLISHED = "https://github.com/", "gh-pages"  # the branch that holds the built site
+
+
+def address() -> str:
+    """Return the repository's address: that of pyproject.toml, else of the workflow that runs, else ""."""
+    if named := PROJECT.get("urls", {}).get("Repository"):
+        return named.rstrip("/")
+    server, repository = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_REPOSITORY")
+    return f"{server}/{repository}" if server and repository else ""
+
+
+ADDRESS = address()
+
+project = html_title = "Transfer learning, done properly"
+version = release = PROJECT["version"]
+language = "en"
+extensions = ["myst_nb"]
+root_doc = "docs/index"
+include_patterns = ["docs/*.md", "notebooks/*.ipynb", "CONTRIBUTING.md", "CHANGELOG.md"]
+exclude_patterns = [".*", "build", "runs", "sweeps", "**/.ipynb_checkpoints"]  # large folders are not even looked into
+
+nb_execution_mode = "off"
+nb_merge_streams = True
+nb_ipywidgets_js = {}  # it would come from another host
+myst_enable_extensions = []  # a dollar is a dollar
+myst_heading_anchors = 3
+
+html_theme = "sphinx_book_theme"
+html_static_path = ["static"]
+html_extra_path = ["root"]  # its page leads from the site's address to the first page
+html_css_files = ["site.css"]
+html_show_sphinx = False
+html_theme_options = {"footer_content_items": [], "use_repository_button": bool(ADDRESS), "repository_url": ADDRESS}
+if ADDRESS.startswith(GITHUB):
+    html_theme_options |= {
+        "repository_branch": "HEAD",
+        "launch_buttons": {
+            "binderhub_url": "https://mybinder.org",
+            "colab_url": "https://colab.research.google.com",
+            "notebook_interface": "jupyterlab",
+        },
+    }
+
+
+def describe_figures(app: Sphinx, page: str, content: list[str]) -> None:
+    """Give MyST a figure's alternative text where it looks for it: with the cell, not with the output."""
+    if not page.startswith("notebooks/"):
+        return
+    notebook = json.loads(content[0])
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
+                cell["metadata"]["mystnb"] = {"image": {"alt": alt}}
+    content[0] = json.dumps(notebook)
+
+
+def open_the_copies_on_colab(app: Sphinx, page: str, template: str, context: dict[str, Any], *_: object) -> None:
+    """Let Colab's button open the copy that installs the course; Colab opens notebooks from GitHub alone."""
+    for group in context["header_buttons"]:
+        for button in group.get("buttons", []):
+            if button.get("text") == "Colab":
+                button["url"] = button["url"].replace("/blob/HEAD/notebooks/", f"/blob/{PUBLISHED}/colab/")
+
+
+def write_copies(app: Sphinx, problem: Exception | None) -> None:
+    """Put the lessons' copies for Colab beside the pages."""
+    if ADDRESS and not problem and app.builder.name == "html":
+        sys.path.append(str(ROOT / "tools"))
+        import colab
+
+        colab.write_copies(Path(app.outdir) / "colab", ADDRESS)
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the functions above; the theme adds its buttons at 501."""
+    app.connect("source-read", describe_figures)
+    app.connect("html-page-context", open_the_copies_on_colab, priority=900)
+    app.connect("build-finished", write_copies)

@@ -1,0 +1,219 @@
+"""The site that Sphinx builds: offline, without a warning, light, and without barriers in a real browser.
+
+Screenshots go to the folder named by the environment variable SCREENSHOTS, if it is set.
+"""
+
+import functools
+import http.server
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+IN_CI = bool(os.environ.get("CI"))  # there, what is missing is a failure
+GUIDES = sorted(ROOT.glob("docs/*.md"))
+LESSONS = sorted(ROOT.glob("notebooks/*.ipynb"))
+WRITTEN = [*GUIDES, *LESSONS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+PAGES = [path.relative_to(ROOT).with_suffix(".html").as_posix() for path in WRITTEN]
+HEAVIEST = 1_500_000  # bytes, with all that a page loads
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = [
+    pytest.mark.site,
+    pytest.mark.skipif(find_spec("sphinx_book_theme") is None and not IN_CI, reason="Sphinx or its theme is missing"),
+]
+
+
+def build(folder: Path, **environment: str) -> Path:
+    """Build the site into a folder, without a network and as nobody's repository unless `environment` names one."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")}
+    environ |= {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+    command = [sys.executable, "-m", "sphinx", "-c", "docs", "-d", str(folder / "doctrees"), "-W", "--keep-going", "-q"]
+    command += [".", str(folder / "site")]
+    ran = subprocess.run(command, cwd=ROOT, env={**environ, **environment}, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    return build(tmp_path_factory.mktemp("site"))
+
+
+class Elements(HTMLParser):
+    """The elements of a page that have attributes, in order: `found`, each a tag and its attributes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {name: value or "" for name, value in attrs}))
+
+
+def loaded(page: Path) -> Iterator[str]:
+    """Yield the addresses that a page loads by itself: scripts, styles, pictures."""
+    for tag, attributes in Elements(page).found:
+        if tag == "link" and attributes.get("rel") not in ("stylesheet", "icon", "preload"):
+            continue
+        address = attributes.get("src") or attributes.get("href")
+        if address and tag in ("script", "img", "source", "iframe", "link"):
+            yield address
+
+
+def test_every_guide_and_lesson_is_a_page(site):
+    assert not [page for page in ("index.html", "search.html", *PAGES) if not (site / page).is_file()]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_light_and_loads_nothing_from_elsewhere(page, site):
+    addresses = list(loaded(site / page))
+    assert len(addresses) > 5
+    assert not [address for address in addresses if urlsplit(address).netloc]
+    files = {(site / page).parent / urlsplit(address).path for address in addresses}
+    assert sum(file.stat().st_size for file in files if file.suffix in (".png", ".svg")) < HEAVIEST
+    assert (site / page).stat().st_size < HEAVIEST
+    for file in site.glob("_static/**/*.css"):
+        assert not re.search(r"(?:url\(|@import )['\"]?(?:https?:)?//", file.read_text(encoding="utf-8")), file
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_figure_has_alternative_text(page, site):
+    figures = [attributes for tag, attributes in Elements(site / page).found if tag == "img"]
+    assert figures or page[:3] != "not"  # each lesson has some
+    assert not [figure["src"] for figure in figures if len(figure.get("alt", "")) < 20]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_within_the_site_lead_to_a_page_and_a_place_on_it(page, site):
+    for tag, attributes in Elements(site / page).found:
+        target = urlsplit(attributes.get("href", ""))
+        if tag != "a" or target.scheme or target.netloc:
+            continue
+        file = ((site / page).parent / unquote(target.path)).resolve() if target.path else site / page
+        assert file.is_file(), attributes["href"]
+        if target.fragment:
+            places = {other.get("id") for _, other in Elements(file).found}
+            assert unquote(target.fragment) in places, attributes["href"]
+
+
+@pytest.mark.parametrize("path", [*WRITTEN, ROOT / "README.md"], ids=lambda path: path.stem)
+def test_links_between_files_lead_somewhere_in_the_repository(path):
+    """Also on GitHub: to a file, and to a heading by the name that GitHub gives it."""
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        file, _, place = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.is_file(), link
+        if place:
+            headings = re.findall(r"(?m)^#+ (.+)$", target.read_text(encoding="utf-8"))
+            assert place in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings], link
+
+
+def launches(page: Path) -> list[str]:
+    """Return the addresses of a page's buttons that lead to Binder or Colab."""
+    links = [attributes.get("href", "") for tag, attributes in Elements(page).found if tag == "a"]
+    return [link for link in links if urlsplit(link).netloc in ("mybinder.org", "colab.research.google.com")]
+
+
+@pytest.mark.parametrize("lesson", [path.stem for path in LESSONS])
+def test_without_an_address_there_are_no_buttons_but_each_lesson_can_be_downloaded(lesson, site):
+    assert not launches(site / "notebooks" / f"{lesson}.html")
+    assert not list(site.glob("colab"))
+    downloaded = site / "_sources" / "notebooks" / f"{lesson}.ipynb"
+    assert downloaded.read_bytes() == (ROOT / "notebooks" / f"{lesson}.ipynb").read_bytes()
+    elements = Elements(site / "notebooks" / f"{lesson}.html").found
+    assert any(attributes.get("href") == f"../_sources/notebooks/{lesson}.ipynb" for _, attributes in elements)
+
+
+def test_with_an_address_each_lesson_opens_on_binder_and_its_copy_on_colab(tmp_path):
+    site = build(tmp_path, GITHUB_SERVER_URL="https://github.com", GITHUB_REPOSITORY="somebody/course")
+    for lesson in (path.stem for path in LESSONS):
+        assert launches(site / "notebooks" / f"{lesson}.html") == [
+            f"https://mybinder.org/v2/gh/somebody/course/HEAD?urlpath=lab/tree/notebooks/{lesson}.ipynb",
+            f"https://colab.research.google.com/github/somebody/course/blob/gh-pages/colab/{lesson}.ipynb",
+        ]
+        assert (site / "colab" / f"{lesson}.ipynb").is_file()
+    assert not launches(site / "docs" / "index.html")
+
+
+# In a real browser
+
+
+@pytest.fixture(scope="module")
+def address(site) -> Iterator[str]:
+    """Serve the site on this machine, as the search needs it; return its address."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        (pytest.fail if IN_CI else pytest.skip)("no Chromium: neither chromium nor google-chrome is on the PATH")
+    if not IN_CI:
+        pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*flags, "--disable-sync"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.browser
+def test_the_search_finds_the_learning_rate(browser, address):
+    page = browser.new_page()
+    page.goto(f"{address}/index.html")
+    page.wait_for_url("**/docs/index.html")  # the first page
+    page.goto(f"{address}/search.html?q=learning+rate")
+    page.locator("#search-results li").first.wait_for()
+    found = " ".join(page.locator("#search-results li a").all_inner_texts())
+    assert "03 · Pretrain on the source task" in found
+    page.close()
+
+
+BARRIERS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_has_barriers_is_too_wide_or_asks_another_host(scheme, width, browser, address):
+    """What is looked at is what we write, and what Sphinx makes of it: the article, not the theme around it."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    hosts, wrong = set(), []
+    page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+    for name in PAGES:
+        page.goto(f"{address}/{name}", wait_until="networkidle")
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        if page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
+            wrong.append(f"{name}: too wide")
+        result = Axe().run(page, context="article", options={"runOnly": BARRIERS})
+        for found in result.response["violations"]:
+            wrong += [f"{name}: {found['id']}: {node['html'][:120]}" for node in found["nodes"][:3]]
+        if folder := os.environ.get("SCREENSHOTS"):
+            page.screenshot(path=Path(folder) / f"{Path(name).stem}-{scheme}-{width}.png", full_page=True)
+    page.close()
+    assert not wrong, "\n".join(wrong)
+    assert hosts == {"127.0.0.1"}
