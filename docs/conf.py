@@ -47,7 +47,7 @@ html_theme = "sphinx_book_theme"
 html_static_path = ["static"]
 html_extra_path = ["root"]  # its page leads from the site's address to the first page
 html_css_files = ["site.css"]
-html_show_sphinx = False
+html_use_index = False  # there is nothing in it
 html_theme_options = {"footer_content_items": [], "use_repository_button": bool(ADDRESS), "repository_url": ADDRESS}
 if ADDRESS.startswith(GITHUB):
     html_theme_options |= {

@@ -119,6 +119,16 @@ def test_public_checks_fetch_the_mnist_that_the_course_would():
     assert f"{KERAS_DATASETS}mnist.npz" in action
 
 
+def test_the_readme_is_one_screen_and_lists_the_lessons_as_the_first_page_of_the_site_does():
+    readme, first_page = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/index.md"))
+    assert len(readme.splitlines()) <= 90
+    assert max(map(len, readme.splitlines())) <= 160
+    listed, there = (re.findall(r"(?m)^\| \[\d\d .+", text) for text in (readme, first_page))
+    assert [row.replace("(notebooks/", "(../notebooks/") for row in listed] == there
+    lessons = sorted(path.name for path in ROOT.glob("notebooks/*.ipynb"))
+    assert re.findall(r"\(notebooks/(\w+\.ipynb)\)", "".join(listed)) == lessons
+
+
 LOCKED = {(entry.name, entry.version) for entry in lock.read(LOCK)}
 
 
