@@ -181,6 +181,8 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
             "a kernel is a square": 64 * 16,
             "it is not 12": 12,
             "not a whole number": 4864.5,
+            "as 2 numbers; write one, without a comma": (4, 864),
+            "without quotes": "4864",
         },
     ),
     (
@@ -195,6 +197,9 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
             "fits 24 times along 28.": 23 * 23 * 64 * 25,
             "as often down the image": 24 * 64 * 25,
             "that is one filter": 24 * 24 * 25,
+            "fits 24 times along 28; that is with a kernel of 3": 26 * 26 * 64 * 25,
+            "count as one": 2 * 24 * 24 * 64 * 25,
+            "as 3 numbers": (9, 21, 600),
         },
     ),
     (checks.multiply_adds, (32, 64, 5, 3), 28**2 * 64 * 75, {"looks at all channels": 28**2 * 64 * 25}),
@@ -206,6 +211,7 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
             "turned by half": convolved(turned=True),
             "its numbers are not": convolved(factor=2),
             "your map has 1 x 3, not 3 x 5": convolved(smaller=2),
+            "at the edge the window is smaller": convolved(smaller=-2),
             "your map has one number": lambda image, kernel: np.sum(image[:3, :3] * kernel),
         },
     ),
@@ -292,6 +298,7 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
             "conv2 is still trainable": freeze_first_convolution,
             "dense1 belongs to the head": freeze_all,
             "nothing moves, not even the head": without_learning,
+            "a loss that does not fit labels": lambda model: (compiled_again(model), model.compile("sgd", loss="mse")),
         },
     ),
     (
@@ -313,6 +320,7 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
         {
             "freezes a dense layer": freeze_all,
             "the layers around it are left out": lambda model: freeze_normalization(model, outside=False),
+            "for one network alone": lambda model: model.get_layer("upper"),
             "every normalization layer is trainable": lambda model: freeze_normalization(
                 model, inside=False, outside=False
             ),
@@ -338,6 +346,7 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
             "has three numbers": MEAN,
             "needs n - 1": around(HALF * math.sqrt(2 / 3)),
             "from 1 to 3.5 is not": (MEAN, 1, 3.5),
+            "rounded too much": (MEAN, round(DIFFERENCE[1], 1), round(DIFFERENCE[2], 1)),
         },
     ),
     (
@@ -347,7 +356,10 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
         {
             "the sign is turned round": lambda one, other: [other[seed] - one[seed] for seed in one],
             "the worst with the worst": lambda one, other: np.subtract(sorted(one.values()), sorted(other.values())),
-            "returns 1 numbers": lambda one, other: 2.33,
+            "returns 1 number.": lambda one, other: 2.33,
+            "need not be 0, 1 and 2": lambda one, other: [one[seed] - other[seed] for seed in range(3)],
+            "yours are [4.0, 1.5, 6.0]": lambda one, other: [abs(one[seed] - other[seed]) for seed in one],
+            "yours are [-1.0, 9.0, 0.5]": lambda one, other: np.subtract([*one.values()], [*other.values()][::-1]),
             "yours are [1.0, 2.0, 3.0]": lambda one, other: [1, 2, 3],
         },
     ),
@@ -357,8 +369,8 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
         "no detectable difference",
         {
             "beyond the margin": "as good",
-            "zero, or worse": "better",
-            "zero, or better": "worse",
+            "reaches zero or below": "better",
+            "reaches zero or above": "worse",
             "'equal' is not one of the words": "equal",
         },
     ),
@@ -385,7 +397,7 @@ CASES = [  # check, facts, the right answer, wrong answers with what is said of 
         {
             "all of the interval lies within": "no detectable difference",
             "lies within the margin": "better",
-            "or better than zero, lies in": "worse",
+            "reaches zero or above": "worse",
         },
     ),
     (
@@ -428,9 +440,9 @@ def lesson_names() -> dict:
     everything = load_dataset("digits")
     source, _ = split_tasks(everything, CLASSES[5:], CLASSES[:5])
     height, _, channels = source.image_shape
-    whole = cnn.build_cnn(cnn.Architecture(source.image_shape))
+    network = cnn.build_cnn(cnn.Architecture(source.image_shape))
     head = Head((1, 1, 256), cnn.Architecture(classes=2), RECIPES["fast"])
-    backbone = whole
+    backbone = network
     return {"checks": checks, "np": np, "keras": keras, "interval": interval, **locals()}
 
 
@@ -463,6 +475,7 @@ def test_three_dots_are_no_answer_yet(check, facts):
 
 def test_an_answer_may_be_written_otherwise():
     assert checks.parameters(4864.0, 64, 5, 3).right
+    assert checks.by_seed(lambda one, other: {seed: one[seed] - other[seed] for seed in other}).right
     assert checks.word(" No detectable difference ", -0.35, 0.3, 0.2).right
 
 
@@ -510,8 +523,8 @@ def test_what_is_said_of_an_interval_is_true(low, high):
     true = {
         "all of the interval lies within the margin": low >= -0.2 and high <= 0.2,
         "the interval reaches beyond the margin": low < -0.2 or high > 0.2,
-        "zero, or worse than zero, lies in": low <= 0,
-        "zero, or better than zero, lies in": high >= 0,
+        "the interval reaches zero or below": low <= 0,
+        "the interval reaches zero or above": high >= 0,
         "zero is not in the interval": not low <= 0 <= high,
     }
     replies = [

@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from helpers.checks.replies import STILL_THERE, count, exercise
+from helpers.checks.replies import STILL_THERE, count, exercise, no_whole_number
 
 
 @exercise("each filter has one weight per pixel of its kernel and input channel, and one bias")
 def parameters(answer: int, filters: int, kernel_size: int, channels: int) -> str | None:
     """Check the number of parameters of a convolution."""
+    if wrong := no_whole_number(answer):
+        return wrong
     square = kernel_size**2
     weights = filters * square * channels
     mistakes = {
@@ -47,20 +49,27 @@ def multiply_adds(answer: int, image_size: int, filters: int, kernel_size: int, 
             side**2 * filters * kernel_size**2: "every filter looks at all channels of its input",
             side**2 * kernel_size**2 * channels: f"that is one filter; there are {filters}",
             side**2 * (weights + filters): "adding a bias is not a multiplication",
+            (image_size - 2) ** 2 * weights: f"{fits}; that is with a kernel of 3",
+            2 * side**2 * weights: "a multiplication and the addition that follows count as one",
             weights: "that is the number of weights; each is used at many positions",
             weights + filters: "that is the number of parameters; each weight is used at many positions",
         },
     )
 
 
-@exercise("along a side of 4 pixels a kernel of 3 has room at two places; how many does the function visit?")
+@exercise("along a side of 4 pixels a kernel of 3 has room at two places; count those that the function visits")
 def convolved(answer: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> str | None:
     """Check a function of (image, kernel) that computes the feature map of one convolution without padding."""
     rng = np.random.default_rng(0)
     image, kernel = rng.integers(0, 9, (5, 7)), rng.integers(-3, 4, (3, 3))
     windows = np.lib.stride_tricks.sliding_window_view(image, kernel.shape)
     right, turned = (np.einsum("rcij,ij->rc", windows, k) for k in (kernel, kernel[::-1, ::-1]))
-    value = answer(image, kernel)
+    try:
+        value = answer(image, kernel)
+    except ValueError as error:
+        if "broadcast" in str(error):
+            return "at the edge the window is smaller than the kernel: the function visits places where it has no room"
+        raise
     if value is None:
         return "your function returns nothing"
     given = np.asarray(value, float)

@@ -53,7 +53,7 @@ def baseline(answer: Any, training_labels: np.ndarray, test_labels: np.ndarray) 
     if counts[known == label][0] < counts.max():
         if np.any(tested[test_counts == test_counts.max()] == label):
             return f"{_named(label)} is a most frequent label of the test images; the training images decide"
-        return f"{counts[known == label][0]:,} training images have the label {_named(label)}, and of another more do"
+        return f"{counts[known == label][0]:,} training images have the label {_named(label)}; another label has more"
     if close(share, right):
         return None
     if not 0 <= share <= 1:

@@ -57,10 +57,19 @@ def _empty() -> None: ...
 
 def count(answer: float, right: int, mistakes: Mapping[int, str]) -> str | None:
     """Say what is wrong with a whole number; `mistakes` says of some numbers what they are."""
-    if isinstance(answer, bool) or answer != int(answer):
-        return f"{answer!r} is not a whole number"
+    if wrong := no_whole_number(answer):
+        return wrong
     answer = int(answer)
     return None if answer == right else mistakes.get(answer, f"it is not {answer:,}")
+
+
+def no_whole_number(answer: Any) -> str | None:
+    """Say why an answer is no whole number, or nothing if it is one."""
+    if isinstance(answer, tuple):
+        return f"Python reads {', '.join(map(str, answer))} as {len(answer)} numbers; write one, without a comma"
+    if isinstance(answer, str):
+        return f"{answer!r} is a text; write the number without quotes"
+    return f"{answer!r} is not a whole number" if isinstance(answer, bool) or answer != int(answer) else None
 
 
 def close(one: float, other: float) -> bool:
