@@ -101,14 +101,41 @@ def test_collected_notebooks_are_checked_with_their_own_parameters_and_one_that_
 
 @lessons_with_exercises
 def test_exercises_answer_back_and_their_answers_are_tagged(path):
-    dots = [cell for cell in code_cells(path) if re.search(r"(?m)= \.\.\.|^    \.\.\.$", cell.source)]
     checked = [cell for cell in code_cells(path) if re.search(r"(?m)^checks\.", cell.source)]
-    assert len(dots) == 2 and checked[:2] == dots and len(checked) == 3
+    to_fill_in = [cell for cell in checked if re.search(r"(?m)= \.\.\.|^    \.\.\.$", cell.source)]
+    assert len(checked) == 3 and len(to_fill_in) == 2
     for cell in checked:
         assert cell.outputs[-1].data["text/plain"].startswith("Not answered yet: ")
     folded = [cell for cell in read(path).cells if "<details>" in cell.source]
     assert len(folded) == 4
     assert all(tags(cell) == ["answer"] for cell in folded)
+
+
+@lessons_with_exercises
+def test_exercises_stand_where_the_idea_is_and_are_numbered(path):
+    cells = read(path).cells
+    numbers = [
+        (int(number), place)
+        for place, cell in enumerate(cells)
+        for number in re.findall(r"\*\*Exercise (\d)\.", cell.source)
+    ]
+    assert [number for number, _ in numbers] == [1, 2, 3, 4]
+    (own,) = [place for place, cell in enumerate(cells) if "\n## On your own\n" in cell.source]
+    assert numbers[0][1] < len(cells) / 2 and numbers[2][1] < own == numbers[3][1]
+    for _, place in numbers[:3]:
+        assert "\nchecks." in cells[place + 1].source and tags(cells[place + 2]) == ["answer"]
+
+
+@lessons_with_exercises
+def test_each_guess_has_a_cell_of_its_own_and_is_set_beside_the_result(path):
+    cells = read(path).cells
+    asked = [place for place, cell in enumerate(cells) if "> **Guess first.**" in cell.source]
+    assert len(asked) >= 2
+    for place, following in zip(asked, [*asked[1:], len(cells)], strict=True):
+        assert re.fullmatch(r"my_guess = \.\.\.  # .+", cells[place + 1].source)
+        compared = [cell for cell in cells[place + 2 : following] if "if my_guess is not ..." in cell.source]
+        assert len(compared) == 1
+        assert "Your guess" in compared[0].source and "Your guess" not in str(compared[0].outputs)
 
 
 def test_one_command_hands_out_lessons_without_answers_and_outputs(tmp_path):
@@ -128,7 +155,7 @@ def test_one_command_hands_out_lessons_without_answers_and_outputs(tmp_path):
 
 
 def test_the_lines_that_lesson_05s_experiment_needs_stand_in_the_exercise():
-    (exercise,) = [cell for cell in read(LESSONS[5]).cells if "**A lower learning rate.**" in cell.source]
+    (exercise,) = [cell for cell in read(LESSONS[5]).cells if "A lower learning rate.**" in cell.source]
     assert "answer" not in tags(exercise)
     (block,) = re.findall(r"```python\n(.+?)```", exercise.source, re.DOTALL)
     compile(block, "exercise", "exec")
@@ -242,8 +269,60 @@ def test_the_training_written_out_comes_within_a_point_of_the_comparison():
     assert all(abs(float(here) - float(there)) < 1 for here, there in rows)
 
 
+def shown(lesson: int, source: str) -> str:
+    """Return the text that a lesson on MNIST shows below the one cell that has this in its source."""
+    (cell,) = [cell for cell in code_cells(LESSONS[lesson]) if source in cell.source]
+    return "\n".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs)
+
+
+def numbers(text: str, start: str) -> list[float]:
+    """Return the numbers of the first line that begins so."""
+    line = re.search(rf"(?m)^ *{re.escape(start)}(.*)$", text)
+    return [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", line[1])]
+
+
+def test_lesson_03_shows_the_published_failure_and_repairs_it():
+    table = shown(3, "save_results(folder")
+    *_, slow_errors, slow = numbers(table, "0  5 6 7 8 9  adadelta")
+    *_, errors, repaired = numbers(table, "1  5 6 7 8 9  adadelta")
+    assert 0.5 <= slow <= 0.85  # published: 64 %
+    assert repaired >= 0.95 and 2 * errors < slow_errors
+
+
+def test_lesson_04_shows_that_an_untrained_head_is_wrong_and_a_trained_one_right():
+    for line in ("0       frozen", "1  reused-head"):
+        table, starts = shown(4, "validation_accuracy_before=").split("validation_accuracy_before")
+        assert numbers(table, line)[-1] >= 0.9
+        assert numbers(starts, line[:1])[-1] < 0.6
+
+
+def test_lesson_05_shows_where_transfer_helps_and_where_it_does_not():
+    errors = {
+        name: [100 - accuracy for accuracy in numbers(shown(5, "display(table"), f"{name} ")[::2]]
+        for name in ("scratch", "frozen", "random-frozen")
+    }
+    _, middle, most = (dict(zip(errors, at, strict=True)) for at in zip(*errors.values(), strict=True))
+    assert middle["frozen"] <= 0.8 * middle["scratch"]
+    assert 0.5 * most["scratch"] < most["frozen"] <= 0.5 * most["random-frozen"]
+    faster = shown(5, "published_claim(summary)")
+    assert numbers(faster, "with pretraining")[0] < numbers(faster, "on the target task")[0]
+
+
+def test_lesson_06_shows_what_the_range_the_depth_and_the_training_of_mobilenet_are_worth():
+    ranges = [numbers(shown(6, "pd.DataFrame(right"), f"{seed} ") for seed in (0, 1, 2)]
+    assert sum(right - wrong for right, wrong in ranges) / 3 >= 10
+    depths = shown(6, "display(points")
+    assert numbers(depths[depths.index("\n50") :], "block 6 minus block 13")[1] > 0
+    table = shown(6, "display(accuracy[budgets]")
+    errors = {name: 100 - numbers(table, f"{name} ")[2] for name in ("scratch", "frozen", "random-frozen")}
+    assert errors["frozen"] <= 20 and 2 * errors["frozen"] <= min(errors["scratch"], errors["random-frozen"])
+    kept = shown(6, "pd.Series(on_raw")
+    assert abs(numbers(kept, "Keras, antialias")[0] - numbers(kept, "Pillow")[0]) <= 1
+
+
 @stored
-def test_no_cell_shows_only_true_or_false(path):
+def test_no_cell_says_only_true_or_false(path):
     for cell in code_cells(path):
-        shown = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs]
-        assert "".join(shown).strip() not in ("True", "False"), cell.source
+        for output in cell.outputs:
+            text = output.get("text") or output.get("data", {}).get("text/plain", "")
+            assert not re.search(r"(?m)\b(True|False)\W*$", text), text

@@ -128,7 +128,9 @@ def filters(models: Mapping[str, "keras.Model"], layer: str = "conv1") -> Figure
     ):
         panel.suptitle(f"{title} (dark: negative, bright: positive)", fontsize=10)
         for index, axis in enumerate(panel.subplots(4, 8).flat):
-            axis.set_axis_off()
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_color("0.8")  # a bright edge would look like the page
+            axis.set_visible(index < kernel.shape[-1])
             if index < kernel.shape[-1]:
                 shades = 0.5 + kernel[:, :, channels, index] / (2 * limit)
                 axis.imshow(np.broadcast_to(shades, (*shades.shape[:2], 3)))
