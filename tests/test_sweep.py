@@ -27,7 +27,7 @@ from tiny_course import LISTEN, wait_until
 from helpers import artefacts
 from helpers.artefacts import REPOSITORY
 from helpers.datasets import load_dataset
-from helpers.runner import notebooks, sweep
+from helpers.runner import notebooks, parameters, sweep
 from helpers.runner.cli import main
 
 PARAMETERS = """
