@@ -27,7 +27,7 @@ from tiny_course import LISTEN, wait_until
 from helpers import artefacts
 from helpers.artefacts import REPOSITORY
 from helpers.datasets import load_dataset
-from helpers.runner import notebooks, parameters, sweep
+from helpers.runner import cluster, notebooks, parameters, sweep
 from helpers.runner.cli import main
 
 PARAMETERS = """
@@ -257,7 +257,7 @@ BAD_INPUT = [
     ("arguments", "message"), BAD_INPUT, ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else ""
 )
 def test_bad_input_gets_one_clear_line_and_leaves_nothing(own, monkeypatch, arguments, message):
-    monkeypatch.setattr("helpers.runner.sweep.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("helpers.runner.cluster.CONNECT_SECONDS", 1)
     Path("other").mkdir()
     Path("other/kept.txt").write_text("kept")
     Path("text.txt").write_text("kept")
@@ -457,7 +457,7 @@ def test_nobody_else_on_this_machine_can_use_the_workers_of_a_sweep(own):
     from distributed import Client
     from distributed.security import Security
 
-    with sweep.connect(None, 1) as client:
+    with cluster.connect(None, 1) as client:
         address = client.scheduler.address
         assert address.startswith("tls://127.0.0.1:")
         for security in (None, Security.temporary()):

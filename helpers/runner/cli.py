@@ -214,10 +214,10 @@ def sweep(
 
     with notebooks.signals_as_exit(kill_children=False):  # Dask stops its own
         from helpers import artefacts
-        from helpers.runner import parameters, sweep
+        from helpers.runner import cluster, parameters, sweep
 
         with _bad_input_in_one_line():
-            sweep.check_options(scheduler, workers)
+            cluster.check_options(scheduler, workers)
             on_cluster = scheduler is not None
             if resume is not None:
                 _check_alone(notebook, swept, dataset, given, out)
@@ -294,10 +294,10 @@ def _run_sweep(planned: "Sweep", scheduler: str | None, workers: int | None, ret
     from tqdm import tqdm
 
     from helpers import artefacts
-    from helpers.runner import sweep
+    from helpers.runner import cluster, sweep
 
-    workers, settings = sweep.settings_for(scheduler, workers)
-    with sweep.connect(scheduler, workers) as client:
+    workers, settings = cluster.settings_for(scheduler, workers)
+    with cluster.connect(scheduler, workers) as client:
         planned.out.mkdir(parents=True, exist_ok=True)
         with artefacts.lock("--out", planned.out):
             missing, failed = sweep.missing(planned, sweep.records(planned)), 0  # known for sure only now

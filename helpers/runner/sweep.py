@@ -6,26 +6,23 @@ run: so the workers need this package and no shared folder, and a sweep that was
 A dataset that is a folder stays where it is, so such a sweep runs on this machine alone.
 """
 
-import asyncio
 import hashlib
 import itertools
 import json
-import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.artefacts import INSTALLED, REPOSITORY, checksum, read_results, write_text
+from helpers.artefacts import checksum, read_results, write_text
 from helpers.datasets import is_path
 from helpers.files import folder_sha256
 from helpers.runner import notebooks, pages, parameters
-from helpers.runner.notebooks import THREADS, Notebook
+from helpers.runner.notebooks import Notebook
 from helpers.runner.parameters import as_text
 from helpers.runner.worker import VERSION, one_line, run_notebook
 
@@ -33,9 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from distributed import Client, Future
 
-CONNECT_SECONDS = 10
 FOLDERS = ("dataset", "photos")  # parameters that may name one
-KERNEL_MEMORY = 2 * 2**30  # bytes to have for each kernel with TensorFlow in it
 KEYS = {"done": {"name", "parameters", "seconds", "results"}, "failed": {"name", "parameters", "error"}}  # of a record
 
 
@@ -205,71 +200,6 @@ def estimate(known: list[dict[str, Any]], to_run: int) -> str:
     return f"Estimate: {to_run * mean / 60:.1f} minutes, {mean:.1f} s a run, divided by the runs at a time"
 
 
-def check_options(scheduler: str | None, workers: int | None) -> None:
-    """Raise ValueError for options that do not go together, and on a machine without Dask."""
-    if scheduler is not None and workers is not None:
-        raise ValueError("--workers: is for this machine; a cluster, as given by --scheduler, has its own")
-    if not (find_spec("distributed") and find_spec("cryptography")):
-        package = '"transfer-learning-tutorial[sweep]"' if INSTALLED else f'-e "{REPOSITORY}[sweep]"'
-        raise ValueError(f"sweep: needs Dask, which is not installed; python -m pip install {package} adds it")
-
-
-def settings_for(scheduler: str | None, workers: int | None) -> tuple[int | None, dict[str, Any]]:
-    """Return the number of workers on this machine, by default as its cores and memory allow, and the runs' settings.
-
-    These are environment variables that share the cores, unless the user has set them, and bytes of `memory`. A
-    cluster has its own.
-    """
-    if scheduler:
-        return None, {"environment": {}, "memory": None}
-    from dask.system import CPU_COUNT
-    from distributed.system import MEMORY_LIMIT
-
-    workers = workers or max(1, min(CPU_COUNT, MEMORY_LIMIT // KERNEL_MEMORY))
-    threads = {name: os.environ.get(name, str(max(1, CPU_COUNT // workers))) for name in THREADS}
-    return workers, {"environment": threads, "memory": MEMORY_LIMIT // workers}
-
-
-@contextmanager
-def connect(scheduler: str | None, workers: int | None) -> "Iterator[Client]":
-    """Connect to a scheduler's address; without one, start worker processes of one run each, and stop them at the end.
-
-    Those can be reached from this machine alone, and only with the certificate that is made for them.
-
-    Raises OSError where no worker can be started, and ValueError for a scheduler that is not there, or has a worker
-    without this version of this package.
-    """
-    import dask
-    from distributed import Client, LocalCluster
-
-    for name in ("distributed", "distributed.client", "asyncio", "tornado"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is said in one line
-    if scheduler is None:
-        dask.config.refresh(paths=[], env={})  # what the user configured is meant for clusters of another kind
-        settings = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "security": True}
-        with ExitStack() as opened:
-            try:
-                with notebooks.ctrl_c_waits():
-                    cluster = opened.enter_context(
-                        LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **settings)
-                    )
-                client = opened.enter_context(Client(cluster))
-            except RuntimeError as error:
-                raise OSError(f"Dask cannot start its workers: {one_line(error)}") from error
-            yield client
-        return
-    try:
-        asyncio.run(_reach(scheduler))
-    except (OSError, ValueError, OverflowError, TypeError) as error:
-        raise ValueError(
-            f"--scheduler: {scheduler!r} cannot be reached; an address looks like tcp://127.0.0.1:8786, "
-            "and one with tls:// needs certificates in Dask's configuration"
-        ) from error
-    with Client(scheduler, timeout=CONNECT_SECONDS) as client:
-        _check_workers(client)
-        yield client
-
-
 def execute(
     client: "Client", sweep: Sweep, runs: Sequence[str], retries: int, settings: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
@@ -359,34 +289,6 @@ def _identity(sweep: Sweep) -> dict[str, Any]:
         if files[path] != known[path]:
             raise ValueError(f"--out: {out!r} holds runs with another content of {path!r}; give a new folder")
     return {**identity, "files": {**known, **files}}
-
-
-async def _reach(scheduler: str) -> None:
-    """Connect once and hang up. A Client that fails to connect cannot be closed, and when it is collected while another
-    one starts, that one hangs.
-    """
-    from distributed import Security
-    from distributed.comm.core import connect
-
-    comm = await connect(scheduler, timeout=CONNECT_SECONDS, **Security().get_connection_args("client"))
-    await comm.close()
-
-
-def _check_workers(client: "Client") -> None:
-    """Raise ValueError if a worker lacks this package or has another version of it."""
-
-    def installed() -> str:  # defined here, it travels as code to a worker that may have nothing to import it from
-        from helpers.runner.worker import VERSION
-
-        return VERSION
-
-    for worker, found in client.run(installed, on_error="return").items():
-        if found != VERSION:
-            has = f"version {found}" if isinstance(found, str) else "none with sweeps"
-            raise ValueError(
-                f"--scheduler: its worker {worker} has {has} of this package, and here is {VERSION}; "
-                "install the same wherever a worker runs"
-            )
 
 
 def _names_file(value: Any) -> bool:
