@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from helpers.plots.figures import STYLES, WIDTH, Style, as_designed, described, new_figure, two_digits
+from helpers.plots.figures import STYLES, WIDTH, as_designed, described, new_figure, two_digits
 from helpers.statistics import finding, in_order, interval, percent
 from helpers.transfer import STRATEGIES
 
@@ -200,7 +200,7 @@ def _over_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def _accuracies(axis: Axes, places: Sequence[float], rows: pd.DataFrame, strategy: str, joined: bool = True) -> None:
     """Draw a strategy's accuracies in percent, each with its interval, at these places of the x-axis."""
-    style = STYLES.get(strategy, Style(marker="o")) | ({} if joined else Style(linestyle="none"))
+    style = STYLES.get(strategy, {"marker": "o"}) | ({} if joined else {"linestyle": "none"})
     (line,) = axis.plot(places, 100 * rows["accuracy"], label=strategy, markersize=6, linewidth=1, **style)
     ends = 100 * rows["accuracy_low"], 100 * rows["accuracy_high"]
     axis.vlines(places, *ends, color=line.get_color(), alpha=0.35, linewidth=7)

@@ -8,7 +8,7 @@ import functools
 import textwrap
 from collections.abc import Callable, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.figure
 import numpy as np
@@ -23,19 +23,11 @@ if TYPE_CHECKING:
     import ipywidgets
 
 
-class Style(TypedDict, total=False):
-    """How Matplotlib draws a line and its points."""
-
-    color: str
-    marker: str
-    linestyle: str
-
-
 # Okabe and Ito's palette, which colour-blind readers can tell apart; marker and line tell the strategies apart in grey.
 COLOURS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#56B4E9")  # one more than is needed
 MARKERS, LINES = "os^DvPX", ("-", "-", "--", ":", "-.", "--", ":")
-STYLES = {
-    name: Style(color=color, marker=marker, linestyle=line)
+STYLES: dict[str, dict[str, Any]] = {  # how Matplotlib draws a line and its points
+    name: {"color": color, "marker": marker, "linestyle": line}
     for name, color, marker, line in zip((*STRATEGIES, "backbone"), COLOURS, MARKERS, LINES, strict=False)
 }
 TRAINING, VALIDATION = "#0072B2", "#D55E00"

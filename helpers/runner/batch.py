@@ -22,18 +22,7 @@ from helpers.runner.parameters import as_text
 if TYPE_CHECKING:
     import pandas as pd
 
-PACKAGES = (
-    "tensorflow",
-    "keras",
-    "numpy",
-    "pandas",
-    "pillow",
-    "scikit-learn",
-    "scipy",
-    "matplotlib",
-    "papermill",
-    "nbconvert",
-)
+PACKAGES = (*artefacts.PACKAGES, "pandas", "pillow", "scipy", "matplotlib", "papermill", "nbconvert")
 
 
 @dataclass(frozen=True)
