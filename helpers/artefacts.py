@@ -22,16 +22,8 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parent
 REPOSITORY = PACKAGE.parent
 INSTALLED = (PACKAGE / "notebooks").is_dir()  # from a wheel, which holds the lessons within the package
-MAKERS = (  # their code decides an artefact
-    "artefacts",
-    "backend",
-    "cnn",
-    "experiment",
-    "images",
-    "tasks",
-    "training",
-    "transfer",
-)
+# Their code decides an artefact.
+MAKERS = ("artefacts", "backend", "cnn", "experiment", "images", "tasks", "training", "transfer")
 CODE = {  # SHA-256 by module, taken at import: a kernel goes on with the code that it has loaded, whatever is edited
     path.relative_to(PACKAGE).with_suffix("").as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
     for path in sorted(PACKAGE.rglob("*.py"))

@@ -44,14 +44,8 @@ def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
         return None
     if weights == "imagenet":
         name = f"mobilenet_{WIDTHS[width]}_224_tf_no_top.h5"
-        path = fetch(
-            "models",
-            name,
-            WEIGHTS + name,
-            "backbone_weights",
-            f"MobileNet's {name}",
-            "set TRANSFER_TUTORIAL_DATA to a folder that holds it",
-        )
+        instead = "set TRANSFER_TUTORIAL_DATA to a folder that holds it"
+        path = fetch("models", name, WEIGHTS + name, "backbone_weights", f"MobileNet's {name}", instead)
     else:
         path = Path(os.path.expanduser(str(weights)))
         if not path.is_file():

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from helpers.tasks import Task
+from helpers.tasks import Task, budget_size
 from helpers.transfer import STRATEGIES
 
 CONFIDENCE = 0.95
@@ -156,7 +156,7 @@ def published_claim(summary: pd.DataFrame, margin: float = MARGIN) -> dict[str, 
     checked; whether the accuracy holds (True, False, or why neither can be said); and how many times faster than
     scratch it is, on the target task with extraction, and with pretraining too.
     """
-    largest = max(summary["labels_per_class"], key=_size)
+    largest = max(summary["labels_per_class"], key=budget_size)
     at = summary[summary["labels_per_class"] == largest].set_index("strategy", drop=False)
     checked = next((strategy for strategy in ("reused-head", "frozen") if strategy in at.index), None)
     if checked is None or "scratch" not in at.index:
@@ -180,9 +180,7 @@ def published_claim(summary: pd.DataFrame, margin: float = MARGIN) -> dict[str, 
 def headline(summary: pd.DataFrame, margin: float = MARGIN) -> str:
     """Say in one sentence how `frozen` compares with `scratch`; nothing if `frozen` was not trained."""
     found = verdict(summary, margin).query("strategy == 'frozen'")
-    words = found["finding"].map(
-        lambda each: each.partition(":")[0]
-    )  # the reason why nothing can be told stands elsewhere
+    words = found["finding"].str.replace(":.*", "", regex=True)  # the reason why nothing can be told stands elsewhere
     budgets = found["labels_per_class"].map(str).groupby(words, sort=False).agg(", ".join)
     said = [f"with {where} labels per class: {what}" for what, where in budgets.items()]
     return f"frozen against scratch, {'; '.join(said)}" if said else ""
@@ -195,7 +193,7 @@ def answers(summary: pd.DataFrame, margin: float = MARGIN) -> list[tuple[str, st
     """
     claim, said = published_claim(summary, margin), []
     if checked := claim.get("checked for"):
-        same, most = claim["same accuracy"], max(summary["labels_per_class"], key=_size)
+        same, most = claim["same accuracy"], max(summary["labels_per_class"], key=budget_size)
         found = f"{same}," if isinstance(same, str) else "holds:" if same else "does not hold:"
         alone, everything = claim["on the target task, times faster"], claim["with pretraining, times faster"]
         times = (
@@ -215,7 +213,7 @@ def answers(summary: pd.DataFrame, margin: float = MARGIN) -> list[tuple[str, st
 
 def limits(summary: pd.DataFrame) -> list[str]:
     """Say what a comparison cannot tell, and for want of what: of strategies, of seeds, of label budgets."""
-    trained, budgets = set(summary["strategy"]), sorted(set(summary["labels_per_class"]), key=_size)
+    trained, budgets = set(summary["strategy"]), sorted(set(summary["labels_per_class"]), key=budget_size)
     said = []
     if "scratch" not in trained:
         said.append("whether transfer helps: scratch, the ordinary network to compare with, was not trained")
@@ -230,10 +228,6 @@ def limits(summary: pd.DataFrame) -> list[str]:
     if budgets == ["all"]:
         said.append("what transfer is worth where labels are few: all of them were used")
     return said
-
-
-def _size(budget: int | str) -> float:
-    return math.inf if budget == "all" else float(budget)
 
 
 def rankings(results: pd.DataFrame, labels_per_class: int | str) -> pd.DataFrame:

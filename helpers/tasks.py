@@ -124,6 +124,11 @@ def check_budget(split: Split, labels_per_class: int | str, classes: Classes = (
         )
 
 
+def budget_size(budget: int | str) -> float:
+    """Return a label budget, a number or its text, as a number to sort by: infinity for "all"."""
+    return float(budget) if str(budget).isdigit() else math.inf
+
+
 def check_seed(parameter: str, seed: int) -> None:
     """Raise ValueError unless this is a whole number from 0 to 2**32 - 1, what NumPy and scikit-learn take."""
     if type(seed) is not int or not 0 <= seed < 2**32:

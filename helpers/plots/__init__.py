@@ -37,25 +37,3 @@ from helpers.plots.networks import (
     strategies,
 )
 from helpers.plots.tasks import class_counts, confusion, mistakes_by_strategy, photo, sample_images
-
-__all__ = [
-    "accuracy_by_depth",
-    "accuracy_by_labels",
-    "accuracy_by_parameter",
-    "accuracy_by_seconds",
-    "browse",
-    "class_counts",
-    "confusion",
-    "cut_in_two",
-    "epoch_seconds",
-    "feature_maps",
-    "filters",
-    "learning_curves",
-    "mistakes_by_strategy",
-    "network",
-    "photo",
-    "png",
-    "sample_images",
-    "strategies",
-    "two_digits",
-]

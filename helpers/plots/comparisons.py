@@ -11,6 +11,7 @@ from matplotlib.ticker import LogLocator
 
 from helpers.plots.figures import STYLES, WIDTH, as_designed, described, new_figure, two_digits
 from helpers.statistics import finding, in_order, interval, percent
+from helpers.tasks import budget_size
 from helpers.transfer import STRATEGIES
 
 SEEDS = ("seed", "seeds")  # parameters whose values are draws, not settings
@@ -33,7 +34,7 @@ def accuracy_by_labels(summary: pd.DataFrame, task: str = "target task") -> Figu
     that panel alone. No strategy is named as the best: the text says which differ from `scratch` by the intervals.
     """
     budgets = list(dict.fromkeys(summary["labels_per_class"]))
-    largest = max(budgets, key=lambda budget: float("inf") if budget == "all" else budget)
+    largest = max(budgets, key=budget_size)
     strategies = in_order(summary["strategy"])
     seeds = summary["seeds"].max()
     over = "one seed, no interval" if seeds == 1 else f"mean of {seeds} seeds with 95 % interval"
@@ -136,7 +137,7 @@ def accuracy_by_parameter(results: pd.DataFrame, swept: Mapping[str, str]) -> Fi
     """
     missing = {name: "" for name in ("strategy", "labels_per_class", "seed") if name not in results}
     rows = results.assign(**missing).astype({"test_accuracy": float})
-    budgets = sorted(set(rows["labels_per_class"]), key=lambda budget: float(budget) if budget.isdigit() else np.inf)
+    budgets = sorted(set(rows["labels_per_class"]), key=budget_size)
     shown = {name: column for name, column in swept.items() if name not in SEEDS} or {"seed": "seed"}
     figure = new_figure(height=3.6 * len(shown), width=max(WIDTH, 2.8 * len(budgets)))
     sentences = []

@@ -1,12 +1,12 @@
 """The report of a run and that of a sweep: what was found first, in words, then figures, tables and each notebook."""
 
-import math
 from base64 import b64decode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.artefacts import write_text
 from helpers.runner import pages, parameters, sweep
+from helpers.tasks import budget_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ def result_table(results: "pd.DataFrame") -> "pd.DataFrame":
         accuracy=100 * results["test_accuracy"].astype(float),
     )
     table = rows.groupby([*by, "labels_per_class"])["accuracy"].mean().unstack()
-    table = table[sorted(table.columns, key=_size)].map("{:.2f}".format).replace("nan", "")
+    table = table[sorted(table.columns, key=budget_size)].map("{:.2f}".format).replace("nan", "")
     table = table.assign(seeds=rows.groupby(by)["seed"].nunique()).rename_axis(columns=None).reset_index()
     order = {name: list(rows[name].unique()) for name in by} | {"strategy": in_order(rows["strategy"])}
     return table.sort_values(by, key=lambda column: column.map(order[column.name].index), ignore_index=True)
@@ -218,12 +218,8 @@ def _accuracies(rows: "pd.DataFrame", by: list[str]) -> "pd.DataFrame":
     by_seed = rows.groupby([*groups, "seed"], sort=False)["test_accuracy"].mean()
     table = by_seed.groupby(level=groups, sort=False).agg(percent).unstack(fill_value="").rename_axis(columns=None)
     order = in_order(rows["strategy"])
-    table = table[sorted(table, key=_size)].sort_index(level="strategy", key=lambda names: names.map(order.index))
+    table = table[sorted(table, key=budget_size)].sort_index(level="strategy", key=lambda names: names.map(order.index))
     return table.rename(columns=lambda budget: f"{budget} labels" if budget != "" else "Test accuracy")
-
-
-def _size(budget: str | int) -> float:
-    return float(budget) if str(budget).isdigit() else math.inf
 
 
 def _key_figure(notebook: "NotebookNode") -> tuple[bytes, str] | None:

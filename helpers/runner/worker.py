@@ -69,15 +69,9 @@ def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, An
                 if "," not in header and {*";\t"} & {*header}:
                     failed = failed or {"error": f"{path.name} has no commas between columns; write it with sep=','"}
         executed = output.read_text(encoding="utf-8") if output.is_file() else ""
-        outcome = {
-            "notebook": executed,
-            "results": results,
-            "seconds": round(time.perf_counter() - start, 2),
-            "body": pages.body(nbformat.reads(executed, as_version=4))
-            if executed
-            else "",  # here, not one by one later
-            **failed,
-        }
+        seconds = round(time.perf_counter() - start, 2)
+        body = pages.body(nbformat.reads(executed, as_version=4)) if executed else ""  # here, not one by one later
+        outcome = {"notebook": executed, "body": body, "results": results, "seconds": seconds, **failed}
     if failed:  # raised out here: a cause, which Dask would send along, does not survive its pickling
         raise RunError(failed["error"], outcome)
     return outcome
