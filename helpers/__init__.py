@@ -5,4 +5,10 @@ A module imports only from those before it: `backend`, `images`, `files`, `datas
 so Keras is imported, through `backend`, inside the functions that need it.
 """
 
+import os
+
 __version__ = "1.0.0"
+
+for _name in [name for name in os.environ if name.startswith("TQDM_") and name != "TQDM_DISABLE"]:
+    if not os.environ[_name].isdecimal():
+        del os.environ[_name]  # a setting that tqdm cannot read would keep it from being imported

@@ -92,6 +92,12 @@ def test_what_matplotlib_says_of_a_users_settings_is_not_a_lessons_output(tmp_pa
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
+def test_a_setting_that_tqdm_cannot_read_is_left_out(python):
+    code = "import helpers, os\nfrom tqdm.auto import tqdm\nlist(tqdm([0]))\nprint(os.environ['TQDM_MININTERVAL'])"
+    ran = python(code, TQDM_NCOLS="abc", TQDM_MININTERVAL="30")
+    assert (ran.returncode, ran.stdout) == (0, "30\n"), ran.stderr
+
+
 def test_pages_take_the_templates_that_come_with_nbconvert(tmp_path: Path, monkeypatch):
     for template in ("basic", "classic", "base"):
         artefacts.write_text(
