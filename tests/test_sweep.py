@@ -457,7 +457,7 @@ def test_nobody_else_on_this_machine_can_use_the_workers_of_a_sweep(own):
     from distributed import Client
     from distributed.security import Security
 
-    with cluster.connect(None, 1) as client:
+    with cluster.connect(None, 1) as (client, _):
         address = client.scheduler.address
         assert address.startswith("tls://127.0.0.1:")
         for security in (None, Security.temporary()):

@@ -296,8 +296,7 @@ def _run_sweep(planned: "Sweep", scheduler: str | None, workers: int | None, ret
     from helpers import artefacts
     from helpers.runner import cluster, sweep
 
-    workers, settings = cluster.settings_for(scheduler, workers)
-    with cluster.connect(scheduler, workers) as client:
+    with cluster.connect(scheduler, workers) as (client, settings):
         planned.out.mkdir(parents=True, exist_ok=True)
         with artefacts.lock("--out", planned.out):
             missing, failed = sweep.missing(planned, sweep.records(planned)), 0  # known for sure only now

@@ -28,60 +28,49 @@ def check_options(scheduler: str | None, workers: int | None) -> None:
         raise ValueError(f"sweep: needs Dask, which is not installed; python -m pip install {package} adds it")
 
 
-def settings_for(scheduler: str | None, workers: int | None) -> tuple[int | None, dict[str, Any]]:
-    """Return the number of workers on this machine, by default as its cores and memory allow, and the runs' settings.
-
-    These are environment variables that share the cores, unless the user has set them, and bytes of `memory`. A
-    cluster has its own.
-    """
-    if scheduler:
-        return None, {"environment": {}, "memory": None}
-    from dask.system import CPU_COUNT
-    from distributed.system import MEMORY_LIMIT
-
-    workers = workers or max(1, min(CPU_COUNT, MEMORY_LIMIT // KERNEL_MEMORY))
-    threads = {name: os.environ.get(name, str(max(1, CPU_COUNT // workers))) for name in THREADS}
-    return workers, {"environment": threads, "memory": MEMORY_LIMIT // workers}
-
-
 @contextmanager
-def connect(scheduler: str | None, workers: int | None) -> "Iterator[Client]":
-    """Connect to a scheduler's address; without one, start worker processes of one run each, and stop them at the end.
+def connect(scheduler: str | None, workers: int | None) -> "Iterator[tuple[Client, dict[str, Any]]]":
+    """Connect to a scheduler's address, or start `workers` on this machine, by default as its cores and memory allow,
+    and stop them at the end; yield Dask's client and the runs' settings.
 
-    Those can be reached from this machine alone, and only with the certificate that is made for them.
+    Workers on this machine run one kernel each. They can be reached from here alone, and only with the certificate that
+    is made for them. The settings are environment variables that share the cores, unless the user has set them, and
+    bytes of `memory`; a cluster has its own.
 
     Raises OSError where no worker can be started, and ValueError for a scheduler that is not there, or has a worker
     without this version of this package.
     """
     import dask
+    from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
+    from distributed.system import MEMORY_LIMIT
 
     for name in ("distributed", "distributed.client", "asyncio", "tornado"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is said in one line
-    if scheduler is None:
-        dask.config.refresh(paths=[], env={})  # what the user configured is meant for clusters of another kind
-        settings = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "security": True}
-        with ExitStack() as opened:
-            try:
-                with ctrl_c_waits():
-                    cluster = opened.enter_context(
-                        LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **settings)
-                    )
-                client = opened.enter_context(Client(cluster))
-            except RuntimeError as error:
-                raise OSError(f"Dask cannot start its workers: {one_line(error)}") from error
-            yield client
+    if scheduler is not None:
+        try:
+            asyncio.run(_reach(scheduler))
+        except (OSError, ValueError, OverflowError, TypeError) as error:
+            raise ValueError(
+                f"--scheduler: {scheduler!r} cannot be reached; an address looks like tcp://127.0.0.1:8786, "
+                "and one with tls:// needs certificates in Dask's configuration"
+            ) from error
+        with Client(scheduler, timeout=CONNECT_SECONDS) as client:
+            _check_workers(client)
+            yield client, {"environment": {}, "memory": None}
         return
-    try:
-        asyncio.run(_reach(scheduler))
-    except (OSError, ValueError, OverflowError, TypeError) as error:
-        raise ValueError(
-            f"--scheduler: {scheduler!r} cannot be reached; an address looks like tcp://127.0.0.1:8786, "
-            "and one with tls:// needs certificates in Dask's configuration"
-        ) from error
-    with Client(scheduler, timeout=CONNECT_SECONDS) as client:
-        _check_workers(client)
-        yield client
+    dask.config.refresh(paths=[], env={})  # what the user configured is meant for clusters of another kind
+    workers = workers or max(1, min(CPU_COUNT, MEMORY_LIMIT // KERNEL_MEMORY))
+    threads = {name: os.environ.get(name, str(max(1, CPU_COUNT // workers))) for name in THREADS}
+    here = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "security": True}
+    with ExitStack() as opened:
+        try:
+            with ctrl_c_waits():
+                cluster = opened.enter_context(LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **here))
+            client = opened.enter_context(Client(cluster))
+        except RuntimeError as error:
+            raise OSError(f"Dask cannot start its workers: {one_line(error)}") from error
+        yield client, {"environment": threads, "memory": MEMORY_LIMIT // workers}
 
 
 async def _reach(scheduler: str) -> None:
