@@ -6,10 +6,10 @@ from itertools import cycle
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
+from scipy.optimize import isotonic_regression
 
-from helpers.plots.figures import STYLES, WIDTH, as_designed, described, new_figure, two_digits
+from helpers.plots.figures import STYLES, WIDTH, Figure, as_designed, described, new_figure, two_digits
 from helpers.statistics import finding, in_order, interval, percent
 from helpers.tasks import budget_size
 from helpers.transfer import STRATEGIES
@@ -229,16 +229,10 @@ def _name_points(
 
 def _spread(heights: Sequence[float], gap: float) -> np.ndarray:
     """Move heights apart, as little as it takes to have `gap` between any two of them, in their order."""
-    wanted = np.asarray(heights, float)
+    wanted, gaps = np.asarray(heights, float), gap * np.arange(len(heights))
     order = np.argsort(wanted, kind="stable")
-    groups: list[tuple[float, int]] = []  # heights that push each other apart: their middle, their number
-    for height in wanted[order]:
-        groups.append((height, 1))
-        while len(groups) > 1 and groups[-1][0] - groups[-2][0] < gap * (groups[-1][1] + groups[-2][1]) / 2:
-            (above, more), (below, fewer) = groups.pop(), groups.pop()
-            groups.append(((above * more + below * fewer) / (more + fewer), more + fewer))
     spread = np.empty(len(wanted))
-    spread[order] = [middle + gap * (place - (n - 1) / 2) for middle, n in groups for place in range(n)]
+    spread[order] = isotonic_regression(wanted[order] - gaps).x + gaps
     return spread
 
 

@@ -4,13 +4,13 @@ A figure carries a sentence of alternative text that says what it shows. IPython
 and nbconvert into the HTML.
 """
 
-import functools
 import textwrap
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.figure
+import matplotlib.style
 import numpy as np
 from IPython import get_ipython
 from matplotlib.axes import Axes
@@ -40,16 +40,7 @@ class Figure(matplotlib.figure.Figure):  # so named, as a notebook shows the nam
     alternative_text = ""
 
 
-def as_designed(draw: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a function draw with the settings that Matplotlib comes with, whatever the user's matplotlibrc says."""
-
-    @functools.wraps(draw)
-    def drawn(*given: Any, **named: Any) -> Any:
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()
-            return draw(*given, **named)
-
-    return drawn
+as_designed = matplotlib.style.context("default")  # a function draws so, whatever the user's matplotlibrc says
 
 
 @as_designed

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from helpers.plots.figures import (
     STYLES,
     TRAINING,
     VALIDATION,
+    Figure,
     as_designed,
     described,
     new_figure,

@@ -6,10 +6,9 @@ Images are named by their classes, never by the shifted labels.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from helpers.images import listed
-from helpers.plots.figures import as_designed, described, name_classes, new_figure, show_image, wrapped
+from helpers.plots.figures import Figure, as_designed, described, name_classes, new_figure, show_image, wrapped
 from helpers.tasks import Task
 
 MOST_ROWS = 12  # of classes in a figure of images
