@@ -184,21 +184,16 @@ def _verdicts(rows: "pd.DataFrame", settings: dict[str, str]) -> list[tuple[str,
 
     if not {"scratch", "frozen"} <= set(rows.get("strategy", [])):
         return []
-    columns = list(settings.values())
+    answers, columns = [], list(settings.values())
     once = rows[rows["strategy"].isin(["scratch", "frozen"])]
     once = once.drop_duplicates([*columns, "strategy", "labels_per_class", "seed"])
     if len(once.drop_duplicates([*columns, "labels_per_class"])) > MOST_ANSWERS:
         found = statistics.findings(once, [*columns, "labels_per_class"])
         counts = found.groupby(level="labels_per_class", sort=False).value_counts()
-        return [
-            (
-                f"{budget} labels per class",
-                "",
-                "; ".join(f"{found} in {count:,} settings" for (_, found), count in each.items()),
-            )
-            for budget, each in counts.groupby(level=0, sort=False)
-        ]
-    answers = []
+        for budget, each in counts.groupby(level=0, sort=False):
+            said = "; ".join(f"{found} in {count:,} settings" for (_, found), count in each.items())
+            answers.append((f"{budget} labels per class", "", said))
+        return answers
     for values, alike in once.groupby(columns, sort=False) if settings else [((), once)]:
         where = "".join(f"{name}={value}, " for name, value in zip(settings, values, strict=True))
         found = statistics.verdict(statistics.summarize(alike))
