@@ -424,7 +424,7 @@ def test_data_is_given_as_to_a_run(own):
 )
 def test_without_dask_it_says_what_to_install(own, monkeypatch, wheel, wanted):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    monkeypatch.setattr(sweep, "INSTALLED", wheel)
+    monkeypatch.setattr(cluster, "INSTALLED", wheel)
     refused = run(own, "--grid", "seed=0", "--out", "out")
     says = f"Error: sweep: needs Dask, which is not installed; python -m pip install {wanted} adds it\n"
     assert (refused.exit_code, refused.output) == (2, says)
