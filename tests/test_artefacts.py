@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from refusals import refused
+from refusals import covers, refused
 
 from helpers import artefacts
 
@@ -77,6 +77,7 @@ def test_nothing_is_found_in_a_folder_that_is_not_there(run_folder: Path):
     assert artefacts.load(run_folder, "pretrained", ORIGIN) is None
 
 
+@covers("an artefact of another configuration")
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"classes": [6, 5]}, {"task": "mnist"}, {"epochs": 5}])
 def test_an_artefact_made_from_something_else_is_not_found(run_folder: Path, changed: dict):
     save(run_folder)
@@ -104,6 +105,7 @@ def test_saving_again_replaces_what_was_there(run_folder: Path):
 # What is damaged
 
 
+@covers("an altered artefact")
 @pytest.mark.parametrize("content", [b"weight", b"", b"Weights", b"weights."], ids=["cut", "empty", "other", "longer"])
 def test_damaged_content_is_reported_by_name_and_not_used(run_folder: Path, content: bytes):
     save(run_folder).write_bytes(content)
@@ -132,6 +134,7 @@ def test_a_manifest_of_bytes_that_are_no_text_is_reported_by_name(run_folder: Pa
         assert artefacts.load(run_folder, "pretrained", ORIGIN) is None
 
 
+@covers("an altered manifest")
 @pytest.mark.parametrize(
     "altered",
     [
@@ -264,6 +267,7 @@ def test_the_same_is_made_from_the_same(run_folder: Path):
     assert artefacts.load(run_folder, "pretrained", artefacts.provenance(**ORIGIN)) is not None
 
 
+@covers("an artefact of other code")
 @pytest.mark.parametrize("module", artefacts.MAKERS)
 def test_an_artefact_made_by_other_code_is_not_found(run_folder: Path, monkeypatch: pytest.MonkeyPatch, module: str):
     save(run_folder, origin=artefacts.provenance(**ORIGIN))

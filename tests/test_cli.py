@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from refusals import covers
 from tiny_course import DATA, PNG, outputs, record, run, save_npz, status, write_lesson
 
 from helpers.artefacts import REPOSITORY
@@ -102,6 +103,7 @@ def test_values_are_yaml_and_reach_the_lessons_that_have_them(course):
     assert {(row.split(",")[3], row.split(",")[5]) for row in rows} == {("frozen", "7")}
 
 
+@covers("MNIST that cannot be downloaded")
 def test_without_mnist_5000_of_its_digits_are_taken_and_that_is_said(course, tmp_path, monkeypatch):
     write_lesson(course, "01_data", DATA.replace('"digits"', '"mnist"'), "print(dataset)")
     (tmp_path / "file").touch()
@@ -117,6 +119,7 @@ def test_without_mnist_5000_of_its_digits_are_taken_and_that_is_said(course, tmp
     assert all(word in refused.output for word in ("MNIST_NPZ", 'dataset="mnist_5k"'))
 
 
+@covers("a cell that fails")
 def test_a_cell_that_fails_ends_the_run_and_resume_goes_on_there(course):
     Path("trap").write_text("raise KeyError('<b>')")
     folder = Path("a {run} <i>").absolute()
@@ -142,6 +145,7 @@ def test_a_cell_that_fails_ends_the_run_and_resume_goes_on_there(course):
     assert len((folder / "results.csv").read_text().splitlines()) == 14
 
 
+@covers("data that changed in between")
 def test_files_are_named_absolutely_and_resume_wants_the_same_data(course, tmp_path, monkeypatch):
     save_npz("own.npz")
     done = run("--dataset", "own.npz", "--only", "01")

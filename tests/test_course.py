@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from conftest import PHOTOS_AT_HAND
 from refresh_outputs import REFERENCE_PARAMETERS
+from refusals import covers
 from test_report import Tags
 from tiny_course import save_npz
 
@@ -102,6 +103,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return transfer_tutorial(here, SMALL, "--dataset", LETTERS, "--only", "01,02,03,04,05")
 
 
+@covers("a lesson opened from another folder")
 def test_every_lesson_runs_and_leaves_its_pages(small_run):
     record = json.loads((small_run / "run.json").read_text())
     assert [lesson["status"] for lesson in record["lessons"]] == ["done"] * 5
@@ -121,6 +123,7 @@ def test_tasks_of_other_sizes_name_the_right_classes(small_run):
     assert "one seed gives no interval" in lesson
 
 
+@covers("duplicates between training and test")
 def test_images_that_are_in_training_and_test_are_reported(small_run):
     assert "Note: 3 of 520 test images are training images too" in (small_run.parent / "printed").read_text()
     assert json.loads((small_run / "run.json").read_text())["dataset"]["test images also in training"] == 3
@@ -128,6 +131,7 @@ def test_images_that_are_in_training_and_test_are_reported(small_run):
     assert re.search(r"test images that are also training images +3\b", lesson)
 
 
+@covers("a name with markup in it")
 def test_pages_show_the_markup_in_names_and_never_obey_it(small_run):
     for path in (small_run / "index.html", *(small_run / "html").glob("*.html")):
         page = Tags(path.read_text())
@@ -171,6 +175,7 @@ def pictures(run: Path, lesson: str) -> list[str]:
     return [each["data"]["image/png"] for each in found if "seconds" not in each["metadata"]["image/png"]["alt"]]
 
 
+@covers("Keras's, Matplotlib's and IPython's files, a module in the way")
 def test_a_run_repeated_from_its_record_gives_the_same_under_settings_of_other_programs(
     small_run, tmp_path, monkeypatch
 ):

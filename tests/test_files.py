@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from refusals import refused
+from refusals import covers, refused
 from tqdm import tqdm
 
 from helpers import files
@@ -718,6 +718,7 @@ def test_fewer_than_four_classes_are_for_others_to_refuse(tmp_path: Path, number
     assert len(read(fill(tmp_path, *"abc"[:number])).classes) == number
 
 
+@covers("training and test folders with different classes")
 @pytest.mark.parametrize("classes", ["ab", "abde", "bc"])
 def test_classes_in_only_one_of_training_and_test_are_refused_by_name(tmp_path: Path, classes: str):
     fill(tmp_path / "photos" / "train", "a", "b", "c")
@@ -727,6 +728,7 @@ def test_classes_in_only_one_of_training_and_test_are_refused_by_name(tmp_path: 
         read(tmp_path / "photos")
 
 
+@covers("folders that differ only in letter case")
 @pytest.mark.parametrize("below", ["", "train", "val"])
 def test_class_folders_that_differ_in_letter_case_only_are_refused(tmp_path: Path, below: str):
     folder = tmp_path / "photos"
@@ -799,6 +801,7 @@ def test_a_single_image_of_a_class_is_enough_beside_a_test_set(tmp_path: Path):
     assert len(read(tmp_path).train) == len(read(tmp_path).test) == 1
 
 
+@covers("a folder that may not be read")
 @pytest.mark.parametrize("at", ["photos", "a"])
 def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path, at: str, monkeypatch: pytest.MonkeyPatch):
     fill(tmp_path / "photos", "a")
@@ -994,6 +997,7 @@ def test_small_whole_numbers_are_taken_as_they_are(npz, kind: str, size: int):
     assert read(npz(x_train=images, x_test=images), size).train.images.max() == 1
 
 
+@covers("float images that are no brightness")
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
@@ -1026,6 +1030,14 @@ LAYOUT = "; accepted are images (n, height, width), or with 1 or 3 channels last
 EYE = np.eye(10)[arrays()["y_train"]]
 
 
+@covers(
+    "images and labels of different length",
+    "images of another size",
+    "images with two channels",
+    "float labels",
+    "one-hot labels",
+    "letters as labels",
+)
 @pytest.mark.parametrize(
     ("says", "changed"),
     [
@@ -1075,6 +1087,7 @@ def test_a_label_in_only_one_of_training_and_test_is_refused(npz, name: str):
         read(npz(**{name: labels}))
 
 
+@covers("a file that lacks an array")
 def test_a_file_that_lacks_an_array_is_refused(npz, tmp_path: Path):
     with refused("dataset: 'mine.npz' lacks y_test; allowed is an .npz file with the arrays x_train, y_train, x_test"):
         read(npz(y_test=None))
@@ -1101,6 +1114,7 @@ def broken_files(path: Path) -> dict[str, bytes]:
     return broken | {"bad": altered, "encrypted": encrypted}
 
 
+@covers("a damaged file of one's own")
 @pytest.mark.parametrize("name", ["empty", "text", "half", "an array", "bad", "encrypted"])
 def test_a_file_that_is_no_whole_npz_is_refused(npz, name: str):
     path = npz()
@@ -1124,6 +1138,7 @@ class Unpickled:
         return os.mkdir, ("unpickled",)
 
 
+@covers("pickled objects")
 @pytest.mark.parametrize("name", ["x_train", "y_test"])
 def test_nothing_is_ever_unpickled(npz, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
@@ -1260,6 +1275,7 @@ def test_a_row_without_a_label_is_refused(csv, labels: tuple[object, ...]):
         read(csv(table(labels=labels)))
 
 
+@covers("a .csv file without labels")
 def test_a_table_without_labels_is_refused(csv):
     with refused("dataset: 'mine.csv' has no column 'label'; give a .csv file with a header, a column 'label'"):
         read(csv(table().drop(columns="label")))
@@ -1269,6 +1285,7 @@ def test_a_table_without_labels_is_refused(csv):
         read(csv(table().to_csv(index=False, sep=";")))
 
 
+@covers("a .csv file with 783 pixels")
 @pytest.mark.parametrize("pixels", [0, 1, 49, 63, 65, 783, 65 * 65])
 def test_pixels_that_make_no_square_of_the_right_size_are_refused(csv, pixels: int):
     frame = pd.DataFrame(0, index=range(4), columns=["label", *range(pixels)])

@@ -24,7 +24,7 @@ import pytest
 from click.testing import CliRunner
 from nbclient import NotebookClient
 from nbformat.v4 import new_markdown_cell, new_notebook
-from refusals import refused
+from refusals import covers, refused
 from tiny_course import outputs, record, run, save_npz
 
 from helpers import artefacts, plots
@@ -62,6 +62,7 @@ OPTIONS |= {
 }
 
 
+@covers("display options of pandas and NumPy")
 def test_tables_and_arrays_look_the_same_whatever_a_startup_file_or_an_earlier_cell_has_set():
     table = pd.DataFrame(np.arange(60).reshape(20, 3) / 7, columns=["first", "second", "third"])
 
@@ -79,6 +80,7 @@ def test_tables_and_arrays_look_the_same_whatever_a_startup_file_or_an_earlier_c
         assert not pd.get_option("mode.sim_interactive")
 
 
+@covers("IPython that shows no values")
 def test_the_last_value_of_a_cell_is_shown_whatever_ipython_is_told(monkeypatch):
     shell = MagicMock(ast_node_interactivity="none")
     monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
@@ -86,6 +88,7 @@ def test_the_last_value_of_a_cell_is_shown_whatever_ipython_is_told(monkeypatch)
     assert shell.ast_node_interactivity == "last_expr"
 
 
+@covers("what Matplotlib says of its file")
 def test_what_matplotlib_says_of_a_users_settings_is_not_a_lessons_output(tmp_path: Path, python):
     (tmp_path / "matplotlibrc").write_text("no.such.setting: 1\n")
     ran = python("from helpers import plots", MATPLOTLIBRC=str(tmp_path / "matplotlibrc"))
@@ -98,6 +101,7 @@ def test_a_setting_that_tqdm_cannot_read_is_left_out(python):
     assert (ran.returncode, ran.stdout) == (0, "30\n"), ran.stderr
 
 
+@covers("templates of nbconvert")
 def test_pages_take_the_templates_that_come_with_nbconvert(tmp_path: Path, monkeypatch):
     for template in ("basic", "classic", "base"):
         artefacts.write_text(
@@ -110,6 +114,7 @@ def test_pages_take_the_templates_that_come_with_nbconvert(tmp_path: Path, monke
     assert "<h1" in body and "Title" in body and "another" not in body
 
 
+@covers("a Git hook's variables")
 def test_the_commit_of_a_run_is_this_repositorys_in_a_git_hook_too(tmp_path: Path, monkeypatch):
     known = batch._made_with()["commit"]
     if known is None:
@@ -118,6 +123,7 @@ def test_the_commit_of_a_run_is_this_repositorys_in_a_git_hook_too(tmp_path: Pat
     assert batch._made_with()["commit"] == known
 
 
+@covers("Python's variables")
 @pytest.mark.notebook
 def test_variables_of_python_and_matplotlib_do_not_reach_a_kernel(tmp_path: Path, monkeypatch):
     for name, value in {
@@ -156,6 +162,7 @@ def sweep_of(folder: Path, *more: str, **environment: str) -> subprocess.Complet
     return subprocess.run([sys.executable, "-c", code, *command, *more], env=environ, capture_output=True, text=True)
 
 
+@covers("Dask's configuration")
 @pytest.mark.sweep
 def test_a_sweep_on_this_machine_takes_dask_as_it_comes(tmp_path: Path):
     done = sweep_of(tmp_path, **{f"DASK_{name}": value for name, value in DASKS.items()})
@@ -163,6 +170,7 @@ def test_a_sweep_on_this_machine_takes_dask_as_it_comes(tmp_path: Path):
     assert (tmp_path / "out" / "results.csv").read_text().count("\n") == 2
 
 
+@covers("a damaged file of Dask's")
 def test_a_damaged_file_of_dasks_is_named_in_one_sentence(tmp_path: Path):
     artefacts.write_text(tmp_path / "dask" / "mine.yaml", "a: [")
     ended = sweep_of(tmp_path, DASK_CONFIG=str(tmp_path / "dask"))
@@ -171,6 +179,7 @@ def test_a_damaged_file_of_dasks_is_named_in_one_sentence(tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
+@covers("workers that cannot be started")
 def test_workers_that_cannot_be_started_are_one_sentence(tmp_path: Path, monkeypatch):
     def fail(**_: object) -> None:
         raise RuntimeError("Cluster failed to start:\nno more processes")
@@ -187,6 +196,7 @@ def test_workers_that_cannot_be_started_are_one_sentence(tmp_path: Path, monkeyp
 # What may be missing
 
 
+@covers("standard streams, or who reads them")
 @pytest.mark.notebook
 def test_a_run_whose_streams_are_closed_is_done(course):
     reader, writer = os.pipe()
@@ -217,6 +227,7 @@ def test_a_run_whose_streams_are_closed_is_done(course):
     assert Path("run/index.html").is_file()
 
 
+@covers("a user with a home")
 def test_a_user_without_a_home_gets_one_for_caches(course, monkeypatch):
     def unknown(number: int) -> None:
         raise KeyError(number)
@@ -228,6 +239,7 @@ def test_a_user_without_a_home_gets_one_for_caches(course, monkeypatch):
     assert Path.home().is_dir()
 
 
+@covers("the working directory")
 def test_a_working_directory_that_is_gone_is_one_sentence(tmp_path: Path, monkeypatch):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
@@ -240,6 +252,7 @@ def test_a_working_directory_that_is_gone_is_one_sentence(tmp_path: Path, monkey
     assert not (tmp_path / "out").exists()
 
 
+@covers("TensorFlow's usual name")
 def test_a_package_may_be_distributed_under_another_name(monkeypatch):
     known = metadata.version
 
@@ -256,6 +269,7 @@ def test_a_package_may_be_distributed_under_another_name(monkeypatch):
 # Users' values
 
 
+@covers("numbers as Python writes them", "words of YAML 1.1")
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -295,6 +309,7 @@ def test_a_value_that_would_reach_the_notebook_as_another_is_refused(text: str):
         parameters.read("any", text)
 
 
+@covers("very small classes")
 def test_lesson_01_runs_on_classes_of_ten_images(tmp_path: Path):
     labels = np.repeat(np.arange(10), 10)
     images = np.random.default_rng(0).integers(0, 256, (100, 8, 8), np.uint8)
@@ -310,6 +325,7 @@ def test_lesson_01_runs_on_classes_of_ten_images(tmp_path: Path):
 # Users' notebooks and files
 
 
+@covers("any annotation", "IPython's commands among the parameters")
 def test_parameters_may_have_any_annotation_and_text_and_stand_among_ipythons_own_commands(tmp_path: Path):
     commands = "%%time\nfiles: list[str] = !ls\nsize = %env HOME\n%matplotlib inline\n"
     first = f"{commands}seed = other = 3\nx, y = 1, 2\nlast: str\ndepth: int | None = 3\n"
@@ -319,6 +335,7 @@ def test_parameters_may_have_any_annotation_and_text_and_stand_among_ipythons_ow
     assert found == {"files": None, "size": None, "seed": 3, "other": 3, "last": None}
 
 
+@covers("files in a folder beside a notebook")
 def test_files_come_along_that_a_cell_with_commands_names_or_whose_folder_it_names(tmp_path: Path):
     for name in ("plain.csv", "data/d.csv", "data/not named.csv", "elsewhere/d.txt"):
         artefacts.write_text(tmp_path / name, name)
@@ -328,6 +345,7 @@ def test_files_come_along_that_a_cell_with_commands_names_or_whose_folder_it_nam
     assert [name for name, _ in notebooks.named_files(own.path)] == ["data/d.csv", "plain.csv"]
 
 
+@covers("a notebook in another language")
 def test_a_notebook_in_another_language_is_refused(tmp_path: Path):
     kernel = {"kernelspec": {"name": "ir", "display_name": "R", "language": "R"}}
     write_own(tmp_path / "own.ipynb", metadata=kernel)
@@ -335,6 +353,7 @@ def test_a_notebook_in_another_language_is_refused(tmp_path: Path):
         notebooks.find(str(tmp_path / "own.ipynb"))
 
 
+@covers("a kernelspec", "a notebook without metadata, or with a mark")
 @pytest.mark.notebook
 def test_a_notebook_may_lack_all_that_is_empty_and_be_saved_with_a_mark(tmp_path: Path):
     cells = [{"cell_type": "code", "source": "seed = 0", "metadata": {"tags": ["parameters"]}}]
@@ -347,6 +366,7 @@ def test_a_notebook_may_lack_all_that_is_empty_and_be_saved_with_a_mark(tmp_path
     assert printed(tmp_path / "out.ipynb") == "5\n"
 
 
+@covers("results with another delimiter")
 @pytest.mark.notebook
 def test_results_without_commas_fail_their_run_and_say_so(tmp_path: Path):
     code = "open('results-a.csv', 'w').write('x;y\\n1,5;2\\n')\nopen('results-b.csv', 'w').write('one\\n1;2\\n')"
@@ -369,6 +389,7 @@ def test_results_without_commas_fail_their_run_and_say_so(tmp_path: Path):
 # Slow and crowded machines
 
 
+@covers("a terminal that goes away")
 def test_a_terminal_that_goes_away_stops_a_run_but_not_under_nohup():
     def heard(*_: object) -> None:
         """Stand for what a program does otherwise, which is to end."""
@@ -389,6 +410,7 @@ def test_a_terminal_that_goes_away_stops_a_run_but_not_under_nohup():
         signal.signal(signal.SIGHUP, before)
 
 
+@covers("a kernel that takes minutes to start")
 def test_a_kernel_may_take_minutes_to_start(tmp_path: Path, monkeypatch):
     asked: dict[str, object] = {}
     monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **settings: asked.update(settings))
@@ -396,6 +418,7 @@ def test_a_kernel_may_take_minutes_to_start(tmp_path: Path, monkeypatch):
     assert asked["start_timeout"] >= 600
 
 
+@covers("output that comes late")
 @pytest.mark.notebook
 def test_what_a_cell_printed_may_come_late(tmp_path: Path, monkeypatch):
     client = NotebookClient.__init__
@@ -409,6 +432,7 @@ def test_what_a_cell_printed_may_come_late(tmp_path: Path, monkeypatch):
     assert printed(tmp_path / "out.ipynb") == "late\n"
 
 
+@covers("a handle that must be writable to be flushed")
 def test_a_file_is_flushed_by_a_handle_that_may_write(tmp_path: Path, monkeypatch):
     flushed = []
 
@@ -421,6 +445,7 @@ def test_a_file_is_flushed_by_a_handle_that_may_write(tmp_path: Path, monkeypatc
     assert flushed == [True] * 3
 
 
+@covers("an apostrophe in a command to paste", "a full disk")
 @pytest.mark.parametrize("full", ["run.json", "01_data.ipynb", "results.csv", "01_data.html", "index.html"])
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(course, monkeypatch, full: str):
     publish = artefacts._publish

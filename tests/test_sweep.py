@@ -22,6 +22,7 @@ import pytest
 from click.testing import CliRunner, Result
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
+from refusals import covers
 from tiny_course import LISTEN, wait_until
 
 from helpers import artefacts
@@ -167,6 +168,7 @@ def test_a_run_is_named_by_parameters_data_and_code_and_not_by_outputs(own):
     assert set(names()).isdisjoint(first)
 
 
+@covers("a run that fails among others")
 def test_three_runs_work_one_fails_and_the_same_command_runs_what_is_missing(own):
     Path("data.txt").write_text("came along")
     Path("log").mkdir()
@@ -253,6 +255,13 @@ BAD_INPUT = [
 ]
 
 
+@covers(
+    "a sweep of an unknown parameter",
+    "a sweep with a value of another type",
+    "an empty grid",
+    "an enormous grid",
+    "a scheduler that cannot be reached",
+)
 @pytest.mark.parametrize(
     ("arguments", "message"), BAD_INPUT, ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else ""
 )
@@ -278,6 +287,7 @@ def test_a_number_out_of_range_is_refused_with_the_range(own, option, value):
     assert f"Error: Invalid value for '{option}': {value} is not in the range" in refused.output
 
 
+@covers("a home that is named")
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -308,6 +318,7 @@ def test_a_lesson_refuses_what_it_would_refuse_when_it_runs(own):
         assert message in refused.output
 
 
+@covers("a folder of another sweep")
 @pytest.mark.sweep
 def test_a_folder_of_another_notebook_is_refused_and_stays(own, tmp_path):
     done = run(own, "--grid", "seed=0", "--workers", 1, "--out", "out")
@@ -322,6 +333,7 @@ def test_a_folder_of_another_notebook_is_refused_and_stays(own, tmp_path):
     assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == before
 
 
+@covers("rows that are no results")
 @pytest.mark.sweep
 def test_the_parameters_of_a_run_may_be_expressions_and_its_rows_anything(own):
     columns = {"run": [1], "run_seconds": [2], "seed": [3], "test_accuracy": ["n/a"]}
@@ -342,6 +354,7 @@ def test_the_parameters_of_a_run_may_be_expressions_and_its_rows_anything(own):
     assert Path("out/sweep.html").is_file()
 
 
+@covers("a damaged record")
 def test_a_record_of_other_code_or_without_what_it_must_have_counts_as_missing(own):
     grid = {"seed": [0, 1, 2, 3]}
     planned = sweep.plan(notebooks.find(str(own)), grid, {}, Path("out").absolute(), many=False)
@@ -357,6 +370,7 @@ def test_a_record_of_other_code_or_without_what_it_must_have_counts_as_missing(o
     assert [record["name"] for record in sweep.records(planned)] == names[:1]
 
 
+@covers("kernels that start at once")
 @pytest.mark.parametrize(("temporary", "transport"), [("", "ipc"), ("long" * 30, "tcp")])
 def test_kernels_that_start_at_once_can_take_no_port_from_each_other(own, tmp_path, monkeypatch, temporary, transport):
     if temporary:  # a path too long for a socket: ports are the second best
@@ -441,6 +455,7 @@ def test_ctrl_c_in_a_terminal_which_all_processes_get_shows_no_traceback(own, st
     assert "Interrupted." in errors and "Traceback" not in errors
 
 
+@covers("a folder in which a sweep is at work")
 @pytest.mark.sweep
 def test_two_sweeps_at_once_into_one_folder_are_refused(own, start):
     command = [own, "--grid", "seed=0,1", "-p", "seconds", "3", "--workers", 1, "--out", "out"]
@@ -465,6 +480,7 @@ def test_nobody_else_on_this_machine_can_use_the_workers_of_a_sweep(own):
                 Client(address.replace("tls", "tls" if security else "tcp"), security=security, timeout=1)
 
 
+@covers("a run that takes too much time or memory")
 @pytest.mark.sweep
 def test_a_run_that_takes_too_much_time_or_memory_fails_alone(own, monkeypatch):
     monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 500_000_000)
@@ -482,6 +498,7 @@ def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
     return [child for child in psutil.Process(process.pid).children() if child.children()]
 
 
+@covers("a worker that dies")
 @pytest.mark.sweep
 def test_a_worker_that_is_killed_costs_no_run(own, start):
     sweeping = start(own, "--grid", "seed=0,1,2,3", "-p", "seconds", "1", "--workers", 2, "--out", "out")
@@ -497,6 +514,7 @@ def test_a_worker_that_is_killed_costs_no_run(own, start):
     assert not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE
 
 
+@covers("a sweep that is stopped")
 @pytest.mark.sweep
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGHUP])
 def test_a_sweep_that_is_stopped_keeps_what_is_finished_and_leaves_no_process(own, start, number):
@@ -581,6 +599,7 @@ def test_a_folder_cannot_travel_to_a_cluster(own, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@covers("workers without the package", "workers with another version of the package")
 @pytest.mark.sweep
 def test_workers_without_this_version_are_refused(own, tmp_path):
     other = tmp_path / "other"
@@ -599,6 +618,7 @@ def test_workers_without_this_version_are_refused(own, tmp_path):
         assert not Path("out").exists()
 
 
+@covers("a scheduler that disappears")
 @pytest.mark.sweep
 def test_a_scheduler_that_vanishes_is_one_clear_error_and_finished_runs_stay(own, start, tmp_path):
     command = [own, "--grid", "seed=0,1,2", "-p", "seconds", "1", "--out", "out"]
@@ -630,6 +650,7 @@ def test_lesson_05_sweeps_over_seeds_on_the_digits(own):
 # What users write and keep
 
 
+@covers("a notebook that was executed before")
 @pytest.mark.sweep
 def test_a_notebook_that_was_executed_before_keeps_the_values_that_it_was_given(own):
     found = nbformat.read(own, as_version=4)
@@ -644,6 +665,7 @@ def test_a_notebook_that_was_executed_before_keeps_the_values_that_it_was_given(
     assert "sgd [10, 'all']" in executed.read_text()
 
 
+@covers("files beside a notebook")
 @pytest.mark.sweep
 def test_files_beside_a_notebook_that_its_code_names_come_along(own):
     Path("sub/more").mkdir(parents=True)
@@ -663,6 +685,7 @@ def test_files_beside_a_notebook_that_its_code_names_come_along(own):
     assert "holds runs of an earlier state of it" in changed.output
 
 
+@covers("results in another encoding")
 @pytest.mark.sweep
 def test_results_that_are_no_utf_8_fail_their_run_and_its_notebook_is_kept(own):
     code = "from pathlib import Path\nPath('results-own.csv').write_text('größe\\n1\\n', encoding='latin-1')"

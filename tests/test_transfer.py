@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from refusals import refused
+from refusals import covers, refused
 from small import ADAM, SMALL, without_dropout
 
 from helpers import artefacts, cnn, training, transfer
@@ -153,6 +153,7 @@ def test_training_a_strategy_leaves_the_pretrained_network_alone(networks, sourc
     assert transfer.weight_fingerprints(source.model) == before
 
 
+@covers("pretrained features missing")
 @pytest.mark.parametrize("name", ["frozen", "fine-tuned", "reused-head"])
 def test_a_strategy_that_needs_pretrained_features_is_refused_without_them(networks, tasks, images, name: str):
     with refused(f"strategy '{name}' ", "pretrained source"):
@@ -253,6 +254,7 @@ def test_features_are_accepted_for_what_they_were_computed_from(networks: Networ
     transfer.extract_features(networks.extractor, images, "float32").check(images, networks.extractor, "float32")
 
 
+@covers("features of other images")
 def test_features_of_other_images_are_refused(networks: Networks, images: Split):
     features = transfer.extract_features(networks.extractor, images)
     backwards = Split(images.images[::-1], images.labels[::-1])
@@ -262,6 +264,7 @@ def test_features_of_other_images_are_refused(networks: Networks, images: Split)
             features.check(other, networks.extractor)
 
 
+@covers("features of another network")
 def test_features_of_another_network_are_refused(networks: Networks, images: Split):
     features = transfer.extract_features(cnn.cut(cnn.build_cnn(SMALL, seed=1))[0], images)
     cnn.initialize(networks.extractor, seed=2)
@@ -269,6 +272,7 @@ def test_features_of_another_network_are_refused(networks: Networks, images: Spl
         features.check(images, networks.extractor)
 
 
+@covers("features of another data type")
 @pytest.mark.parametrize(("kept", "asked"), [("float32", "float16"), ("float16", "float32")])
 def test_features_of_another_data_type_are_refused(networks: Networks, images: Split, kept: str, asked: str):
     features = transfer.extract_features(networks.extractor, images, kept)
@@ -444,6 +448,7 @@ def test_a_head_of_another_size_cannot_be_reused_and_the_reason_is_given():
     }
 
 
+@covers("values that papermill hands on")
 @pytest.mark.parametrize(
     ("names", "why"),
     [
