@@ -117,18 +117,21 @@ def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "notebooks"
 
 
-@pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """Copy what a clone would hold, symlinks as symlinks."""
+def cloned(folder: Path) -> Path:
+    """Copy what a clone would hold into a new folder, symlinks as symlinks."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, capture_output=True)
     if listed.returncode:
         pytest.skip("this is not a git repository, so what a clone holds is not known")
-    folder = tmp_path / "clone"
     for name in filter(None, listed.stdout.decode().split("\0")):
         if (REPOSITORY / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, folder / name, follow_symlinks=False)
     return folder
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    return cloned(tmp_path / "clone")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,32 +12,25 @@ from click.testing import CliRunner
 from refusals import covers
 from tiny_course import DATA, PNG, outputs, record, run, save_npz, status, write_lesson
 
-from helpers.artefacts import REPOSITORY
 from helpers.runner import notebooks, parameters
 from helpers.runner.batch import _make_folder
 from helpers.runner.cli import main
 
+IMPORTED = """
+import sys
+from click.testing import CliRunner
+from helpers.runner.cli import main
+assert "--resume" in CliRunner().invoke(main, ["run", "--help"]).output
+print(sorted({"tensorflow", "pandas", "numpy", "papermill", "nbconvert"} & set(sys.modules)))
+from helpers.runner import notebooks, parameters
+print(parameters.check(notebooks.lessons()[:6], {"dataset": "digits"})["dataset"].name)
+print(sorted({"tensorflow", "keras"} & set(sys.modules)))
+"""
 
-def test_help_imports_nothing_heavy(monkeypatch):
-    monkeypatch.setenv("MNIST_NPZ", "mnist.npz")
-    code = (
-        "import sys; from click.testing import CliRunner; from helpers.runner.cli import main; "
-        "print(CliRunner().invoke(main, ['run', '--help']).output); "
-        "print(sorted({'tensorflow', 'pandas', 'numpy', 'papermill', 'nbconvert'} & set(sys.modules)))"
-    )
-    printed = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True).stdout
-    assert "--resume" in printed
-    assert printed.strip().endswith("[]")
 
-
-def test_parameters_of_the_real_lessons_are_checked_without_tensorflow():
-    code = (
-        "import sys; from helpers.runner import notebooks, parameters; "
-        "print(parameters.check(notebooks.lessons()[:5], {'dataset': 'digits'})['dataset'].name, "
-        "{'tensorflow', 'keras'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.stdout == "digits set()\n", done.stderr
+def test_help_imports_nothing_heavy_and_the_parameters_of_the_lessons_are_checked_without_tensorflow(python):
+    done = python(IMPORTED, MNIST_NPZ="mnist.npz")
+    assert done.stdout == "[]\ndigits\n[]\n", done.stderr
 
 
 def test_a_lesson_goes_by_its_number_or_its_name(course):

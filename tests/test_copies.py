@@ -2,8 +2,8 @@
 
 import json
 import re
+import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -145,10 +145,12 @@ def test_links_of_a_copy_for_colab_lead_to_the_other_copies_and_to_the_repositor
             assert link.startswith("https://") and link in links(tmp_path / lesson.name)
 
 
-def test_what_is_no_address_is_refused(tmp_path):
+def test_what_is_no_address_is_refused(tmp_path, monkeypatch, capsys):
     for address in ("OWNER/REPOSITORY", "https://github.com/a b", "https://github.com/a; rm", ""):
         with refused("address: ", repr(address), "https://github.com/OWNER/REPOSITORY"):
             colab.write_copies(tmp_path / "copies", address)
-    ran = subprocess.run([sys.executable, colab.__file__, "x", "y"], capture_output=True, text=True, cwd=tmp_path)
-    assert ran.returncode == 2 and "error: address: 'x' is not one like" in ran.stderr
+    monkeypatch.setattr(sys, "argv", ["colab.py", "x", str(tmp_path / "copies")])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(colab.__file__, run_name="__main__")
+    assert "error: address: 'x' is not one like" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

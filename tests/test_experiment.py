@@ -204,17 +204,6 @@ def test_a_sound_plan_is_accepted(digits: Dataset):
     Plan([5, 6, 7, 8, 9], [0, 1, 2, 3, 4]).check(digits)
 
 
-def test_checking_a_plan_does_not_import_tensorflow(python):
-    finished = python(
-        "import sys, helpers\n"
-        "from helpers import artefacts, cnn, datasets, experiment, training, transfer\n"
-        "architecture, recipe = cnn.Architecture((8, 8, 1)), training.Recipe()\n"
-        "experiment.Plan([5, 6], [0, 1]).check(datasets.load_dataset('digits'))\n"
-        "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
-    )
-    assert (finished.stdout, finished.stderr) == ("[]\n", "")
-
-
 def test_budgets_of_a_comparison_are_nested_for_each_seed(digits: Dataset):
     for seed in PLAN.seeds:
         _, target = PLAN.tasks(digits, seed)

@@ -381,19 +381,22 @@ def test_buttons_without_ipywidgets_say_what_to_install(monkeypatch: pytest.Monk
 # Artefacts that are damaged, and run folders that are shared
 
 
-@covers("a truncated artefact")
-def test_a_truncated_artefact_is_named_and_made_again(course, home: Path):
-    shared = ["--only", "03", "-p", "run_dir", "damaged"]
-    assert run(*shared, "--out", "first").exit_code == 0
+@covers("a truncated artefact", "a damaged notebook or results file")
+def test_what_was_damaged_is_named_and_made_again(course, home: Path):
+    assert run("--only", "03", "-p", "run_dir", "damaged", "--out", "run").exit_code == 0
+    results = Path("run/results.csv").read_bytes()
     (weights,) = home.glob("damaged/weights-*.bin")
     (manifest,) = home.glob("damaged/weights-*.json")
-    weights.write_bytes(b"weights")
-    assert run(*shared, "--out", "second").exit_code == 0
-    assert f"{manifest.name} or the file it describes is damaged; it is made again" in outputs(
-        "second", "03_pretraining"
-    )
-    assert weights.read_bytes() == b"weights" * 1000
-    assert Path("second/results.csv").read_bytes() == Path("first/results.csv").read_bytes()
+    for name in ("lessons/03_pretraining.ipynb", "artefacts/results-03.csv"):
+        weights.write_bytes(b"weights")
+        Path("run", name).write_bytes(Path("run", name).read_bytes()[:-20])
+        again = run("--resume", "run")
+        assert again.exit_code == 0, again.output
+        assert "Note: notebook or results of lesson 03_pretraining are damaged; the lesson is run again" in again.output
+        made_again = f"{manifest.name} or the file it describes is damaged; it is made again"
+        assert made_again in outputs("run", "03_pretraining")
+        assert weights.read_bytes() == b"weights" * 1000
+        assert Path("run/results.csv").read_bytes() == results
 
 
 @covers("two lessons at once on one run folder")
@@ -503,19 +506,6 @@ def test_a_kernel_that_dies_ends_the_run_with_the_cell_and_what_to_do(course):
     assert "Traceback" not in died.output
     Path("trap").unlink()
     check_finished("run")
-
-
-@covers("a damaged notebook or results file")
-def test_what_was_damaged_after_a_lesson_is_named_and_made_again(course):
-    assert run("--only", "03", "--out", "run").exit_code == 0
-    results = Path("run/results.csv").read_bytes()
-    for name in ("lessons/03_pretraining.ipynb", "artefacts/results-03.csv"):
-        content = Path("run", name).read_bytes()
-        Path("run", name).write_bytes(content[:-20])
-        again = run("--resume", "run")
-        assert again.exit_code == 0, again.output
-        assert "Note: notebook or results of lesson 03_pretraining are damaged; the lesson is run again" in again.output
-        assert Path("run/results.csv").read_bytes() == results
 
 
 # Nothing is left out

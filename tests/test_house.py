@@ -11,6 +11,7 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
+from conftest import cloned
 
 import helpers.runner
 from helpers.artefacts import CODE, MAKERS
@@ -150,26 +151,34 @@ def built(source: Path, folder: Path) -> Path:
     return wheel
 
 
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a wheel of a clone, which lies beside it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    return built(cloned(folder / "clone"), folder)
+
+
 def held(wheel: Path) -> set[str]:
     return {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("helpers/")}
 
 
-def test_a_wheel_holds_every_module_template_and_lesson_and_that_of_a_source_distribution_too(clone, tmp_path):
-    wheel = built(clone, tmp_path)
+def test_a_wheel_holds_every_module_template_and_lesson_and_that_of_a_source_distribution_too(wheel, tmp_path):
     wanted = [*MODULES, PACKAGE / "py.typed", *PACKAGE.rglob("templates/*")]
     lessons = {f"helpers/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert held(wheel) == {path.relative_to(ROOT).as_posix() for path in wanted} | lessons
     assert {"helpers/runner/cli.py", "helpers/runner/templates/style.css"} <= held(wheel) and len(lessons) == 7
     code = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=clone, capture_output=True, check=True)
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=wheel.parent / "clone", capture_output=True, check=True
+    )
     (source,) = tmp_path.glob("*.tar.gz")
     assert held(built(source, tmp_path / "again")) == held(wheel)
 
 
 @pytest.fixture
-def installed(clone: Path, tmp_path: Path, monkeypatch) -> Callable[..., subprocess.CompletedProcess[str]]:
+def installed(wheel: Path, tmp_path: Path, monkeypatch) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Install the wheel where nothing of the repository is; return what runs Python there, in an empty folder."""
-    zipfile.ZipFile(built(clone, tmp_path)).extractall(tmp_path / "site")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     (tmp_path / "work").mkdir()
     (tmp_path / "home").mkdir()
     monkeypatch.chdir(tmp_path / "work")

@@ -88,13 +88,6 @@ def test_the_last_value_of_a_cell_is_shown_whatever_ipython_is_told(monkeypatch)
     assert shell.ast_node_interactivity == "last_expr"
 
 
-@covers("what Matplotlib says of its file")
-def test_what_matplotlib_says_of_a_users_settings_is_not_a_lessons_output(tmp_path: Path, python):
-    (tmp_path / "matplotlibrc").write_text("no.such.setting: 1\n")
-    ran = python("from helpers import plots", MATPLOTLIBRC=str(tmp_path / "matplotlibrc"))
-    assert (ran.returncode, ran.stderr) == (0, "")
-
-
 def test_a_setting_that_tqdm_cannot_read_is_left_out(python):
     code = "import helpers, os\nfrom tqdm.auto import tqdm\nlist(tqdm([0]))\nprint(os.environ['TQDM_MININTERVAL'])"
     ran = python(code, TQDM_NCOLS="abc", TQDM_MININTERVAL="30")

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
+from refusals import covers
 
 from helpers import cnn, plots
 from helpers.backend import keras
@@ -178,8 +179,11 @@ print(metadata["image/png"], data["text/plain"], data["image/png"][:4])
 """
 
 
-def test_a_notebook_gets_the_alternative_text_with_the_picture(python, tmp_path):
-    finished = python(IN_A_NOTEBOOK, IPYTHONDIR=str(tmp_path))
+@covers("what Matplotlib says of its file")
+def test_a_notebook_gets_the_alternative_text_with_the_picture_and_not_what_matplotlib_says(python, tmp_path):
+    (tmp_path / "matplotlibrc").write_text("no.such.setting: 1\n")
+    finished = python(IN_A_NOTEBOOK, IPYTHONDIR=str(tmp_path), MATPLOTLIBRC=str(tmp_path / "matplotlibrc"))
+    assert (finished.returncode, finished.stderr) == (0, "")
     assert finished.stdout.startswith("{'alt': 'Seconds per epoch: frozen: 2.0.'} <Figure size ")
     assert finished.stdout.endswith("b'\\x89PNG'\n")
 
