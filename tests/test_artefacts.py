@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,28 +28,18 @@ def manifest_of(folder: Path) -> Path:
 # Where it is
 
 
-def test_the_run_folder_is_below_the_home_whatever_the_working_directory(
+def test_the_run_folder_is_below_the_home_else_the_repository_and_naming_it_does_not_create_it(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
     assert artefacts.run_folder("runs/mine") == home / "runs" / "mine"
     assert artefacts.run_folder() == home / "runs" / "lessons"
-
-
-def test_without_a_home_the_run_folder_is_below_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("TRANSFER_TUTORIAL_HOME")
-    monkeypatch.chdir(tmp_path)
-    assert artefacts.run_folder() == Path(__file__).resolve().parents[1] / "runs" / "lessons"
-
-
-def test_an_empty_home_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("TRANSFER_TUTORIAL_HOME", "")
-    monkeypatch.chdir(tmp_path)
-    assert artefacts.run_folder() == Path(__file__).resolve().parents[1] / "runs" / "lessons"
-
-
-def test_naming_the_run_folder_does_not_create_it(home: Path):
     assert not artefacts.run_folder("runs/never").exists()
+    monkeypatch.setenv("TRANSFER_TUTORIAL_HOME", "")
+    below_the_repository = Path(__file__).resolve().parents[1] / "runs" / "lessons"
+    assert artefacts.run_folder() == below_the_repository
+    monkeypatch.delenv("TRANSFER_TUTORIAL_HOME")
+    assert artefacts.run_folder() == below_the_repository
 
 
 @pytest.mark.parametrize("run_dir", ["", None, 3])
@@ -67,10 +58,12 @@ def test_a_run_folder_that_is_a_file_is_refused(tmp_path: Path, monkeypatch: pyt
 # What is found
 
 
-def test_what_was_saved_is_found_with_its_facts(run_folder: Path):
+def test_what_was_saved_is_found_with_its_facts_and_as_nothing_else(run_folder: Path):
     saved = save(run_folder, b"weights", row={"test_errors": 3})
     assert artefacts.load(run_folder, "pretrained", ORIGIN) == (saved, {"row": {"test_errors": 3}})
     assert saved.read_bytes() == b"weights"
+    assert sorted(run_folder.iterdir()) == sorted([saved, manifest_of(run_folder)])  # and no temporary one
+    assert artefacts.load(run_folder, "features", ORIGIN) is None
 
 
 def test_nothing_is_found_in_a_folder_that_is_not_there(run_folder: Path):
@@ -83,11 +76,6 @@ def test_an_artefact_made_from_something_else_is_not_found(run_folder: Path, cha
     save(run_folder)
     with warnings.catch_warnings(action="error"):
         assert artefacts.load(run_folder, "pretrained", {**ORIGIN, **changed}) is None
-
-
-def test_an_artefact_of_another_kind_is_not_found(run_folder: Path):
-    save(run_folder)
-    assert artefacts.load(run_folder, "features", ORIGIN) is None
 
 
 def test_artefacts_of_several_origins_live_side_by_side(run_folder: Path):
@@ -105,69 +93,46 @@ def test_saving_again_replaces_what_was_there(run_folder: Path):
 # What is damaged
 
 
-@covers("an altered artefact")
-@pytest.mark.parametrize("content", [b"weight", b"", b"Weights", b"weights."], ids=["cut", "empty", "other", "longer"])
-def test_damaged_content_is_reported_by_name_and_not_used(run_folder: Path, content: bytes):
-    save(run_folder).write_bytes(content)
-    with pytest.warns(UserWarning, match=rf"{manifest_of(run_folder).name} .* damaged; it is made again"):
-        assert artefacts.load(run_folder, "pretrained", ORIGIN) is None
+def altered(**changed: object) -> Callable[[Path, Path], object]:
+    return lambda _, manifest: manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **changed}))
 
 
-def test_lost_content_is_reported_by_name(run_folder: Path):
-    save(run_folder).unlink()
-    with pytest.warns(UserWarning, match=manifest_of(run_folder).name):
-        assert artefacts.load(run_folder, "pretrained", ORIGIN) is None
+def exchanged(_: Path, manifest: Path) -> None:
+    """Put a sound manifest in the place of another."""
+    save(manifest.parent, b"other weights", {**ORIGIN, "seed": 1})
+    (other,) = set(manifest.parent.glob("*.json")) - {manifest}
+    shutil.copy(other, manifest)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"file": 3}'])
-def test_a_manifest_that_is_no_manifest_is_reported_by_name_and_not_used(run_folder: Path, text: str):
-    save(run_folder)
-    manifest_of(run_folder).write_text(text)
-    with pytest.warns(UserWarning, match=manifest_of(run_folder).name):
-        assert artefacts.load(run_folder, "pretrained", ORIGIN) is None
+DAMAGE = {  # what is done to an artefact and its manifest
+    "content cut": lambda saved, _: saved.write_bytes(b"weight"),
+    "content gone": lambda saved, _: saved.write_bytes(b""),
+    "other content": lambda saved, _: saved.write_bytes(b"Weights"),
+    "content longer": lambda saved, _: saved.write_bytes(b"weights."),
+    "no file": lambda saved, _: saved.unlink(),
+    **{
+        f"a manifest {text!r}": lambda _, manifest, text=text: manifest.write_text(text)
+        for text in ("", "{", "[]", "null", "{}", '{"file": 3}')
+    },
+    "a manifest of bytes that are no text": lambda _, manifest: manifest.write_bytes(b"\xff\xfe\x00"),
+    "another file": altered(file="pretrained-0000000000000000.bin"),
+    "another checksum": altered(sha256="0" * 64),
+    "another provenance": altered(provenance={**ORIGIN, "seed": 1}),
+    "other facts": altered(facts={"row": {"test_errors": 0}}),
+    "another manifest": exchanged,
+}
 
 
-def test_a_manifest_of_bytes_that_are_no_text_is_reported_by_name(run_folder: Path):
-    save(run_folder)
-    manifest_of(run_folder).write_bytes(b"\xff\xfe\x00")
-    with pytest.warns(UserWarning, match=manifest_of(run_folder).name):
-        assert artefacts.load(run_folder, "pretrained", ORIGIN) is None
-
-
-@covers("an altered manifest")
-@pytest.mark.parametrize(
-    "altered",
-    [
-        {"file": "pretrained-0000000000000000.bin"},
-        {"sha256": "0" * 64},
-        {"provenance": {**ORIGIN, "seed": 1}},
-        {"facts": {"row": {"test_errors": 0}}},
-    ],
-    ids=lambda altered: next(iter(altered)),
-)
-def test_an_altered_manifest_is_reported_by_name_and_not_used(run_folder: Path, altered: dict):
-    save(run_folder, row={"test_errors": 3})
+@covers("an altered artefact", "an altered manifest")
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_what_is_damaged_is_reported_by_name_not_used_and_can_be_made_again(run_folder: Path, damage):
+    saved = save(run_folder, row={"test_errors": 3})
     manifest = manifest_of(run_folder)
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **altered}))
-    with pytest.warns(UserWarning, match=manifest.name):
+    damage(saved, manifest)
+    with pytest.warns(UserWarning, match=rf"{manifest.name} .* damaged; it is made again"):
         assert artefacts.load(run_folder, "pretrained", ORIGIN) is None
-
-
-def test_a_sound_manifest_in_the_place_of_another_is_reported_by_name_and_not_used(run_folder: Path):
     save(run_folder)
-    wanted = manifest_of(run_folder)
-    save(run_folder, b"other weights", {**ORIGIN, "seed": 1})
-    (other,) = set(run_folder.glob("*.json")) - {wanted}
-    shutil.copy(other, wanted)
-    with pytest.warns(UserWarning, match=wanted.name):
-        assert artefacts.load(run_folder, "pretrained", ORIGIN) is None
-
-
-def test_what_was_damaged_can_be_made_again(run_folder: Path):
-    save(run_folder).write_bytes(b"junk")
-    save(run_folder)
-    found, _ = artefacts.load(run_folder, "pretrained", ORIGIN)
-    assert found.read_bytes() == b"weights"
+    assert artefacts.load(run_folder, "pretrained", ORIGIN)[0].read_bytes() == b"weights"
 
 
 # What is left behind
@@ -193,11 +158,6 @@ def test_an_earlier_artefact_survives_when_writing_a_new_one_fails(run_folder: P
         artefacts.save(run_folder, "pretrained", ORIGIN, ".bin", write)
     assert artefacts.load(run_folder, "pretrained", ORIGIN) == (saved, {"round": 1})
     assert len(list(run_folder.iterdir())) == 2
-
-
-def test_saving_leaves_two_files_and_no_temporary_one(run_folder: Path):
-    saved = save(run_folder)
-    assert sorted(run_folder.iterdir()) == sorted([saved, manifest_of(run_folder)])
 
 
 def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path):

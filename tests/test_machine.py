@@ -7,6 +7,7 @@ import errno
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -359,24 +360,24 @@ def test_a_notebook_may_lack_all_that_is_empty_and_be_saved_with_a_mark(tmp_path
     assert printed(tmp_path / "out.ipynb") == "5\n"
 
 
-@covers("results with another delimiter")
+RUN = {"files": {}, "beside": {}, "environment": {}, "timeout": None, "memory": None, "version": worker.VERSION}
+
+
+@covers("results with another delimiter", "results in another encoding")
 @pytest.mark.notebook
-def test_results_without_commas_fail_their_run_and_say_so(tmp_path: Path):
-    code = "open('results-a.csv', 'w').write('x;y\\n1,5;2\\n')\nopen('results-b.csv', 'w').write('one\\n1;2\\n')"
-    own = write_own(tmp_path / "own.ipynb", code)
-    settings = {
-        "files": {},
-        "beside": {},
-        "environment": {},
-        "timeout": None,
-        "memory": None,
-        "version": worker.VERSION,
-    }
-    with pytest.raises(
-        worker.RunError, match=r"^results-a.csv has no commas between columns; write it with sep=','$"
-    ) as ended:
-        worker.run_notebook({}, {"notebook": own.path.read_bytes(), **settings})
-    assert len(ended.value.outcome["results"]) == 2 and ended.value.outcome["notebook"]
+@pytest.mark.parametrize(
+    ("text", "encoding", "readable", "says"),
+    [
+        ("x;y\\n1,5;2\\n", "utf-8", 2, "results-a.csv has no commas between columns; write it with sep=','"),
+        ("größe,y\\n1,2\\n", "latin-1", 1, "results-a.csv is not UTF-8 text; write it with encoding='utf-8'"),
+    ],
+)
+def test_results_that_cannot_be_read_fail_their_run_whose_notebook_is_kept(tmp_path, text, encoding, readable, says):
+    code = f"open('results-a.csv', 'w', encoding='{encoding}').write('{text}')\n"
+    own = write_own(tmp_path / "own.ipynb", code + "open('results-b.csv', 'w').write('one\\n1;2\\n')")
+    with pytest.raises(worker.RunError, match=re.escape(says)) as ended:
+        worker.run_notebook({}, {"notebook": own.path.read_bytes(), **RUN})
+    assert len(ended.value.outcome["results"]) == readable and ended.value.outcome["notebook"]
 
 
 # Slow and crowded machines
