@@ -117,6 +117,19 @@ def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "notebooks"
 
 
+@pytest.fixture(scope="session")
+def swept_lesson(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sweep lesson 05 over two seeds on the digits, from the command line; return the sweep's folder."""
+    folder = tmp_path_factory.mktemp("swept")
+    command = ["sweep", "05", "--grid", "seeds=[0],[1]", "--dataset", "digits", "-p", "labels_per_class", "[all]"]
+    code = "from helpers.runner.cli import main; main()"
+    program = [sys.executable, "-c", code, *command, "--workers", "2", "--out", "out"]
+    environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(program, cwd=folder, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "out"
+
+
 def cloned(folder: Path) -> Path:
     """Copy what a clone would hold into a new folder, symlinks as symlinks."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, capture_output=True)

@@ -305,20 +305,18 @@ def test_a_cell_that_fails_is_seen_and_says_what_is_allowed(page, server):
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory) -> list[Path]:
-    """Run lessons 01 and 05 and a sweep on the digits from the command line; return the pages that they wrote."""
+def pages(browser, swept_lesson: Path, tmp_path_factory) -> list[Path]:
+    """Run lessons 01 and 05 on the digits from the command line; return their pages and that of a sweep."""
     folder = tmp_path_factory.mktemp("run")
+    small = {"seeds": "[0]", "strategies": "[scratch, frozen]", "labels_per_class": "[all]"}
+    given = [part for name, value in small.items() for part in ("-p", name, value)]
+    command = ["run", "--only", "01,05", "--dataset", "digits", *given, "--out", "out"]
+    program = [sys.executable, "-c", "from helpers.runner.cli import main; main()", *command]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    small = ["-p", "dataset", "digits", "-p", "strategies", "[scratch, frozen]", "-p", "labels_per_class", "[10]"]
-    for command in (
-        ["run", "--only", "01,05", "-p", "seeds", "[0]", *small, "--out", "out"],
-        ["sweep", "05", "--grid", "seeds=[0]", *small, "--out", "sweep"],
-    ):
-        program = [sys.executable, "-c", "from helpers.runner.cli import main; main()", *command]
-        done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+    done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     html = folder / "out" / "html"
-    index, swept = folder / "out" / "index.html", folder / "sweep" / "sweep.html"
+    index, swept = folder / "out" / "index.html", swept_lesson / "sweep.html"
     return [index, html / "01_data_split.html", html / "05_transfer_comparison.html", swept]
 
 

@@ -641,14 +641,11 @@ def test_a_scheduler_that_vanishes_is_one_clear_error_and_finished_runs_stay(own
 
 @pytest.mark.sweep
 @pytest.mark.notebook
-def test_lesson_05_sweeps_over_seeds_on_the_digits(own):
-    small = ["-p", "dataset", "digits", "-p", "labels_per_class", "[10]"]
-    done = run("05", "--grid", "seeds=[0],[1]", *small, "--workers", 2, "--out", "out")
-    assert done.exit_code == 0, done.output
-    rows = results("out")
+def test_lesson_05_sweeps_over_seeds_on_the_digits(swept_lesson):
+    rows = results(swept_lesson)
     assert len(rows) == 2 * (1 + 5)
-    assert set(rows["parameter_labels_per_class"]) == {"[10]"}
-    assert "data:image/png" in Path("out/sweep.html").read_text()
+    assert set(rows["parameter_labels_per_class"]) == {'["all"]'}
+    assert "data:image/png" in (swept_lesson / "sweep.html").read_text()
 
 
 # What users write and keep
