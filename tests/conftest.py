@@ -5,17 +5,23 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
+import numpy as np
 import pytest
-from tiny_course import write_course
+from tiny_course import arrays, save_npz, transfer_tutorial, write_course
 
 from helpers import datasets
 from helpers.images import Dataset
 from helpers.runner import notebooks
 from helpers.tasks import Task, split_tasks
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CACHED = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets" / "mnist.npz"
@@ -27,6 +33,8 @@ PHOTOS_AT_HAND = all(
     any(path.exists() for path in (DATA / name, DATA / f"{name}.zip", CACHED.parents[1] / kind / name))
     for kind, name in (("models", WEIGHTS), ("datasets", PHOTOS))
 )
+IN_CI = bool(os.environ.get("CI"))  # there, a browser that is missing is a failure
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NO_PHOTOS = f"lesson 06's files are not at hand: set TRANSFER_TUTORIAL_DATA to a folder with {WEIGHTS} and {PHOTOS}.zip"
 
 hypothesis.settings.register_profile("course", deadline=None, derandomize=True, database=None, max_examples=60)
@@ -122,12 +130,26 @@ def swept_lesson(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sweep lesson 05 over two seeds on the digits, from the command line; return the sweep's folder."""
     folder = tmp_path_factory.mktemp("swept")
     command = ["sweep", "05", "--grid", "seeds=[0],[1]", "--dataset", "digits", "-p", "labels_per_class", "[all]"]
-    code = "from helpers.runner.cli import main; main()"
-    program = [sys.executable, "-c", code, *command, "--workers", "2", "--out", "out"]
-    environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(program, cwd=folder, env=environ, capture_output=True, text=True)
+    done = transfer_tutorial(folder, *command, "--workers", "2", "--out", "out")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    """Start a headless Chromium that asks nobody for anything by itself."""
+    missing = pytest.fail if IN_CI else pytest.skip
+    if CHROMIUM is None:
+        missing("no Chromium: neither chromium nor google-chrome is on the PATH")
+    if find_spec("playwright") is None:
+        missing("playwright is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*flags, "--disable-sync"])
+        yield browser
+        browser.close()
 
 
 def cloned(folder: Path) -> Path:
@@ -145,6 +167,17 @@ def cloned(folder: Path) -> Path:
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     return cloned(tmp_path / "clone")
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> Callable[..., Path]:
+    """Write a valid .npz file with some arrays replaced, or left out where None is given; return its path."""
+
+    def write(**changed: np.ndarray | None) -> Path:
+        save_npz(tmp_path / "mine.npz", **{**arrays(), **changed})
+        return tmp_path / "mine.npz"
+
+    return write
 
 
 @pytest.fixture

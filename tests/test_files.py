@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from refusals import covers, refused
+from tiny_course import arrays
 from tqdm import tqdm
 
 from helpers import files
@@ -85,10 +86,46 @@ def test_class_folders_alone_lose_a_fifth_of_each_class_to_the_test_set(tmp_path
     assert len({image.tobytes() for image in (*found.train.images, *found.test.images)}) == 40
 
 
-@pytest.mark.parametrize(("each", "held_out"), [(2, 1), (3, 1), (7, 1), (8, 2), (11, 2), (13, 3)])
-def test_a_class_lends_at_least_one_image_to_the_test_set(tmp_path: Path, each: int, held_out: int):
-    found = read(fill(tmp_path, "a", each=each))
-    assert (len(found.train), len(found.test)) == (each - held_out, held_out)
+TRAIN_AND_TEST = "train/ is the training set, test/ is the test set"
+A_FIFTH = "train/ is the training set, a fifth of it is held out as the test set"
+ARRANGED = {  # what lies in a folder: classes, images to train on, images to test with, notes
+    **{f"a/{each}": (("a",), each - held_out, held_out, []) for each, held_out in ((2, 1), (3, 1), (7, 1), (8, 2))},
+    **{f"a/{each}": (("a",), each - held_out, held_out, []) for each, held_out in ((11, 2), (13, 3))},
+    "a/2 b/2": (("a", "b"), 2, 2, []),  # fewer than four classes are for others to refuse
+    "a/2 b/2 c/2": (("a", "b", "c"), 3, 3, []),
+    "train/a/5 train/b/5": (("a", "b"), 8, 2, []),
+    "train/a/1 test/a/1": (("a",), 1, 1, []),
+    "train/a/2 test/a/2 val/a/2 masks/a/2": (("a",), 2, 2, [f"not used: masks/, val/ ({TRAIN_AND_TEST})"]),
+    "train/a/5 test/1.png": (("a",), 4, 1, [f"not used: test/ ({A_FIFTH})"]),
+    "bus/2 car/2 train/2": (("bus", "car", "train"), 3, 3, []),
+    "a/2 a/2024/b/2": (("a",), 3, 1, []),
+    "image_not_found/photo_unavailable/2 image_not_found/b/2": (("b", "photo_unavailable"), 2, 2, []),
+    "train/a/2 val/a/2 train/loose.png README.txt": (
+        *(("a",), 2, 2, ["2 of 6 files are outside the class folders: README.txt, train/loose.png"]),
+    ),
+}
+
+
+def arrange(folder: Path, written: str) -> Path:
+    """Write what is named: so many images (a/2), one (1.png), a text (1.txt), or an empty folder (a/)."""
+    folder.mkdir(exist_ok=True)
+    for path in map(folder.joinpath, written.split()):
+        if path.name.isdecimal():
+            fill(path.parents[1], path.parent.name, each=int(path.name))
+        elif path.suffix == ".png":
+            save(colours(1), path)
+        elif path.suffix or path.name.startswith("."):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("no image")
+        else:
+            path.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("written", ARRANGED)
+def test_classes_training_and_test_images_are_found_however_a_folder_is_arranged(tmp_path: Path, written: str):
+    found = read(arrange(tmp_path / "photos", written))
+    assert (found.classes, len(found.train), len(found.test), [*found.notes]) == ARRANGED[written]
 
 
 @pytest.mark.parametrize("test", ["test", "val", "valid", "validation", "Test", "VAL"])
@@ -112,35 +149,6 @@ def test_a_folder_around_the_one_that_is_meant_is_looked_through(tmp_path: Path,
     assert same(read(tmp_path / "given"), read(meant))
 
 
-def test_a_training_folder_alone_lends_a_fifth_to_the_test_set(tmp_path: Path):
-    fill(tmp_path / "train", "a", "b", each=5)
-    found = read(tmp_path)
-    assert (found.classes, len(found.train), len(found.test)) == (("a", "b"), 8, 2)
-
-
-def test_beside_a_test_folder_the_validation_folder_is_not_used_and_a_note_says_so(tmp_path: Path):
-    for name in ("train", "test", "val", "masks"):
-        fill(tmp_path / name, "a")
-    found = read(tmp_path)
-    assert len(found.train) == len(found.test) == 2
-    assert found.notes == ("not used: masks/, val/ (train/ is the training set, test/ is the test set)",)
-    shutil.rmtree(tmp_path / "val")
-    shutil.rmtree(tmp_path / "masks")
-    assert same(read(tmp_path), found)
-
-
-def test_a_test_folder_without_labels_is_not_used_and_a_note_says_so(tmp_path: Path):
-    fill(tmp_path / "train", "a", each=5)
-    save(colours(1), tmp_path / "test" / "1.png")
-    found = read(tmp_path)
-    assert (len(found.train), len(found.test)) == (4, 1)
-    assert found.notes == ("not used: test/ (train/ is the training set, a fifth of it is held out as the test set)",)
-
-
-def test_a_train_among_other_vehicles_is_a_class(tmp_path: Path):
-    assert read(fill(tmp_path, "bus", "car", "train")).classes == ("bus", "car", "train")
-
-
 def test_folders_that_are_all_called_by_numbers_are_numbers(tmp_path: Path):
     found = read(fill(tmp_path, "0", "10", "9", each=2))
     assert found.classes == (0, 9, 10)
@@ -152,12 +160,6 @@ def test_names_of_classes_stay_text_and_are_sorted_as_text(tmp_path: Path):
     assert read(fill(tmp_path, *names)).classes == tuple(sorted(names))
 
 
-def test_images_are_found_at_any_depth(tmp_path: Path):
-    fill(tmp_path, "a")
-    shutil.move(fill(tmp_path / "x", "b"), tmp_path / "a" / "2024")
-    assert len(read(tmp_path).train) + len(read(tmp_path).test) == 4
-
-
 def test_hidden_files_and_folders_are_passed_over(tmp_path: Path):
     plain = read(fill(tmp_path, "a", "b"))
     for name in (".hidden", "__MACOSX", ".ipynb_checkpoints", "a/.hidden", "a/__MACOSX"):
@@ -167,14 +169,6 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path: Path):
     found = read(tmp_path)
     assert same(found, plain)
     assert (found.classes, found.notes) == (("a", "b"), ())
-
-
-def test_files_outside_the_class_folders_are_noted(tmp_path: Path):
-    fill(tmp_path / "train", "a")
-    fill(tmp_path / "val", "a")
-    save(colours(1), tmp_path / "train" / "loose.png")
-    (tmp_path / "README.txt").write_text("about")
-    assert read(tmp_path).notes == ("2 of 6 files are outside the class folders: README.txt, train/loose.png",)
 
 
 def test_hundreds_of_images_are_each_in_their_place(tmp_path: Path):
@@ -614,10 +608,6 @@ def test_an_image_of_exactly_50_million_pixels_is_read(tmp_path: Path):
     assert (alone == WHITE).all()
 
 
-def test_the_name_of_a_folder_leaves_no_image_out(tmp_path: Path):
-    assert read(fill(tmp_path / "image not found", "photo unavailable", "b")).notes == ()
-
-
 # A folder: the bar
 
 
@@ -652,16 +642,6 @@ def test_no_bar_shows_when_reading_is_quick(tmp_path: Path, monkeypatch: pytest.
 ARRANGE = "give one folder of images per class, or train/ and test/ (or val/) with such folders"
 
 
-def test_an_empty_folder_is_refused(tmp_path: Path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    with refused("dataset: 'photos' is empty; ", ARRANGE):
-        read(folder)
-    (folder / ".DS_Store").touch()
-    with refused("dataset: 'photos' is empty; ", ARRANGE):
-        read(folder)
-
-
 def test_the_parameter_is_named(tmp_path: Path):
     for name in ("photos", "empty.npz"):
         with refused(f"MINE: there is no file {str(tmp_path / name)!r}"):
@@ -674,28 +654,29 @@ def test_the_parameter_is_named(tmp_path: Path):
         read(tmp_path / "empty.npz", parameter="MINE")
 
 
-@pytest.mark.parametrize("below", [".", "train", "train and test"])
-def test_images_without_class_folders_are_refused(tmp_path: Path, below: str):
-    for folder in below.split(" and "):
-        save(colours(1), tmp_path / "photos" / folder / "1.png")
-    where = "" if below == "." else " in train/"
-    with refused(f"dataset: 'photos' holds no class folders{where}; ", ARRANGE):
-        read(tmp_path / "photos")
-
-
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_fewer_than_four_classes_are_for_others_to_refuse(tmp_path: Path, number: int):
-    assert len(read(fill(tmp_path, *"abc"[:number])).classes) == number
-
-
 @covers("training and test folders with different classes")
-@pytest.mark.parametrize("classes", ["ab", "abde", "bc"])
-def test_classes_in_only_one_of_training_and_test_are_refused_by_name(tmp_path: Path, classes: str):
-    fill(tmp_path / "photos" / "train", "a", "b", "c")
-    fill(tmp_path / "photos" / "Validation", *classes)
-    single = ", ".join(sorted(set("abc") ^ set(classes)))
-    with refused(f"dataset: 'photos' has class {single} in only one of train/ and Validation/; give it images in both"):
-        read(tmp_path / "photos")
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("", f"is empty; ... {ARRANGE}"),
+        (".DS_Store", f"is empty; ... {ARRANGE}"),
+        ("1.png", f"holds no class folders; ... {ARRANGE}"),
+        ("train/1.png", f"holds no class folders in train/; ... {ARRANGE}"),
+        ("train/1.png test/1.png", f"holds no class folders in train/; ... {ARRANGE}"),
+        ("a/ b/", f"has no readable image; ... {ARRANGE}"),
+        ("a/1.jpg b/", f"has no readable image; ... {ARRANGE}"),
+        *[
+            (
+                "train/a/2 train/b/2 train/c/2 " + " ".join(f"Validation/{name}/2" for name in classes),
+                f"has class {single} in only one of train/ and Validation/; give it images in both",
+            )
+            for classes, single in (("ab", "c"), ("abde", "c, d, e"), ("bc", "a"))
+        ],
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_refused_by_what_is_wrong(tmp_path: Path, written: str, says: str):
+    with refused("dataset: 'photos' ", *says.split(" ... ")):
+        read(arrange(tmp_path / "photos", written))
 
 
 @covers("folders that differ only in letter case")
@@ -743,16 +724,6 @@ def test_a_class_without_a_test_image_is_refused_only_where_it_is_chosen(tmp_pat
         split_tasks(read(tmp_path), ["a", "b"], ["d", "e"])
 
 
-def test_a_folder_without_any_readable_image_is_refused(tmp_path: Path):
-    for name in ("a", "b"):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-    with refused("dataset: 'photos' has no readable image; ", ARRANGE):
-        read(tmp_path / "photos")
-    (tmp_path / "photos" / "a" / "1.jpg").write_text("no image")
-    with refused("dataset: 'photos' has no readable image; ", ARRANGE):
-        read(tmp_path / "photos")
-
-
 @pytest.mark.parametrize("below", ["", "train"])
 def test_a_single_image_of_a_class_is_refused_where_it_is_chosen_and_a_test_set_must_be_held_out(
     tmp_path: Path, below: str
@@ -763,12 +734,6 @@ def test_a_single_image_of_a_class_is_refused_where_it_is_chosen_and_a_test_set_
     split_tasks(found, ["a", "b"], ["c", "d"])
     with refused("dataset: photos has no test image of class bees; "):
         split_tasks(found, ["a", "b"], ["c", "bees"])
-
-
-def test_a_single_image_of_a_class_is_enough_beside_a_test_set(tmp_path: Path):
-    fill(tmp_path / "train", "a", each=1)
-    fill(tmp_path / "test", "a", each=1)
-    assert len(read(tmp_path).train) == len(read(tmp_path).test) == 1
 
 
 @covers("a folder that may not be read")
@@ -832,26 +797,6 @@ def test_the_folder_that_one_is_in_may_be_given(tmp_path: Path, monkeypatch: pyt
 
 
 # An .npz file
-
-
-def arrays(images: int = 8, size: int = 8, channels: int = 0) -> dict[str, np.ndarray]:
-    """Make the four arrays of a valid file, with labels 3, 5, 7, 9."""
-    shape = (images, size, size, channels) if channels else (images, size, size)
-    rng, labels = np.random.default_rng(0), np.resize([3, 9, 5, 7], images)
-    drawn = [rng.integers(0, 256, shape, np.uint8) for _ in range(2)]
-    return {"x_train": drawn[0], "y_train": labels, "x_test": drawn[1], "y_test": labels}
-
-
-@pytest.fixture
-def npz(tmp_path: Path) -> Callable[..., Path]:
-    """Write a valid file with some arrays replaced, or left out where None is given; return its path."""
-
-    def write(**changed: np.ndarray | None) -> Path:
-        path = tmp_path / "mine.npz"
-        np.savez(path, **{name: array for name, array in {**arrays(), **changed}.items() if array is not None})
-        return path
-
-    return write
 
 
 @pytest.mark.parametrize("channels", [0, 1, 3])

@@ -230,48 +230,60 @@ def test_a_dry_run_prints_the_table_and_leaves_nothing(own):
     assert sorted(own.parent.rglob("*")) == before
 
 
-BAD_INPUT = [
-    (["--grid", "epoch=1"], "epoch: no parameter of my notebook has this name; known are data, labels_per_class,"),
-    (["--grid", "seed=0,one"], "seed: 'one' is not a whole number like the default, 0"),
-    (["--grid", "seed=0,1", "-p", "learning_rate", "x"], "learning_rate: 'x' is not a number like the default, 1.0"),
-    (["--grid", "labels_per_class=10"], "labels_per_class: 10 is not a list like the default"),
-    (["--grid", "labels_per_class=[10"], "labels_per_class: '[[10]' cannot be read as YAML"),
-    (["--grid", "seed"], "--grid: 'seed' is not of the form NAME=V1,V2,..."),
-    (["--grid", "seed="], "seed: --grid gives it no value"),
-    (["--grid", "seed=1,2,1"], "seed: --grid gives 1 twice"),
-    (["--grid", "seed=1", "--grid", "seed=2"], "seed: --grid is given twice for it"),
-    (["--grid", "seed=1", "-p", "seed", "2"], "seed: given twice, by --grid and by -p"),
-    ([], "--grid: there is nothing to sweep over"),
-    (["--grid", "run_dir=a,b"], "run_dir: is not for a sweep"),
-    (["--grid", f"seed={','.join(map(str, range(10_001)))}"], "--grid: makes 10,001 runs, more than 10,000; add --yes"),
-    (["--grid", "learning_rate=1,1.0"], "learning_rate: --grid gives 1.0 twice"),
-    (["--grid", "seed=1", "--workers", "1", "--scheduler", "tcp://127.0.0.1:1"], "--workers: is for this machine"),
-    (["--grid", "seed=1", "--scheduler", "tcp://127.0.0.1:1"], "--scheduler: 'tcp://127.0.0.1:1' cannot be reached"),
-    (["--grid", "seed=1", "--scheduler", "nonsense://a"], "--scheduler: 'nonsense://a' cannot be reached"),
-    (["--grid", "seed=1", "--scheduler", "tls://127.0.0.1:1"], "tls:// needs certificates in Dask's configuration"),
-    (["--grid", "seed=1", "--out", "other"], "--out: "),
-    (["--grid", "seed=1", "--out", "text.txt"], "exists and is not the folder of a sweep"),
-    (["--grid", "seed=1", "--out", "text.txt/below"], "--out: 'text.txt/below' is below a file, 'text.txt'"),
-]
+# Arguments, with a notebook of one's own and a folder if they name none | what the one line says
+BAD_INPUT = """
+--grid epoch=1 | epoch: no parameter of my notebook has this name; known are data, labels_per_class,
+--grid seed=0,one | seed: 'one' is not a whole number like the default, 0
+--grid seed=0,1 -p learning_rate x | learning_rate: 'x' is not a number like the default, 1.0
+--grid labels_per_class=10 | labels_per_class: 10 is not a list like the default
+--grid labels_per_class=[10 | labels_per_class: '[[10]' cannot be read as YAML
+--grid seed | --grid: 'seed' is not of the form NAME=V1,V2,...
+--grid seed= | seed: --grid gives it no value
+--grid seed=1,2,1 | seed: --grid gives 1 twice
+--grid seed=1 --grid seed=2 | seed: --grid is given twice for it
+--grid seed=1 -p seed 2 | seed: given twice, by --grid and by -p
+--workers 1 | --grid: there is nothing to sweep over
+--grid run_dir=a,b | run_dir: is not for a sweep
+--grid seed=MANY | --grid: makes 10,001 runs, more than 10,000; add --yes
+--grid learning_rate=1,1.0 | learning_rate: --grid gives 1.0 twice
+--grid seed=1 --workers 1 --scheduler tcp://127.0.0.1:1 | --workers: is for this machine
+--grid seed=1 --scheduler tcp://127.0.0.1:1 | --scheduler: 'tcp://127.0.0.1:1' cannot be reached
+--grid seed=1 --scheduler nonsense://a | --scheduler: 'nonsense://a' cannot be reached
+--grid seed=1 --scheduler tls://127.0.0.1:1 | tls:// needs certificates in Dask's configuration
+--grid seed=1 --out other | --out:
+--grid seed=1 --out text.txt | exists and is not the folder of a sweep
+--grid seed=1 --out text.txt/below | --out: 'text.txt/below' is below a file, 'text.txt'
+09 --grid seed=0 | or the number alone, such as 05, or the path of a notebook, which ends in .ipynb
+missing.ipynb --grid seed=0 | notebook: there is no file 'missing.ipynb'
+~nobody1/x.ipynb --grid seed=0 | notebook: there is no file '~nobody1/x.ipynb'
+text.ipynb --grid seed=0 | notebook: 'text.ipynb' is not a notebook
+05 --dataset digits --grid frozen_convs=0,3 | frozen_convs: 3 is not allowed
+05 --dataset digits --grid recipe=fast,slow | recipe: 'slow' is not known
+05 --dataset digits --grid seeds=[0],[0,0] | seeds: [0, 0] holds an entry twice
+05 --grid dataset=digits,missing.npz | dataset: there is no file
+"""
 
 
 @covers(
+    "a home that is named",
     "a sweep of an unknown parameter",
     "a sweep with a value of another type",
     "an empty grid",
     "an enormous grid",
     "a scheduler that cannot be reached",
 )
-@pytest.mark.parametrize(
-    ("arguments", "message"), BAD_INPUT, ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else ""
-)
-def test_bad_input_gets_one_clear_line_and_leaves_nothing(own, monkeypatch, arguments, message):
+@pytest.mark.parametrize("line", BAD_INPUT.strip().splitlines())
+def test_bad_input_gets_one_clear_line_and_leaves_nothing(own, monkeypatch, line):
     monkeypatch.setattr("helpers.runner.cluster.CONNECT_SECONDS", 1)
     Path("other").mkdir()
-    Path("other/kept.txt").write_text("kept")
-    Path("text.txt").write_text("kept")
+    for kept in ("other/kept.txt", "text.txt", "text.ipynb"):
+        Path(kept).write_text("{}")
+    command, message = line.split(" | ")
+    arguments = command.replace("MANY", ",".join(map(str, range(10_001)))).split()
+    notebook = [own] if command.startswith("-") else []
+    folder = [] if "--out" in command else ["--out", "out"]
     before, threads = sorted(own.parent.rglob("*")), set(threading.enumerate())
-    refused = run(own, *arguments, *([] if "--out" in arguments else ["--out", "out"]))
+    refused = run(*notebook, *arguments, *folder)
     assert refused.exit_code == 2
     assert message in refused.output
     said = [line for line in refused.output.splitlines() if not line.startswith(("my notebook: ", "Estimate: "))]
@@ -285,37 +297,6 @@ def test_a_number_out_of_range_is_refused_with_the_range(own, option, value):
     refused = run(own, "--grid", "seed=1", option, value, "--out", "out")
     assert refused.exit_code == 2
     assert f"Error: Invalid value for '{option}': {value} is not in the range" in refused.output
-
-
-@covers("a home that is named")
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("09", "or the number alone, such as 05, or the path of a notebook, which ends in .ipynb"),
-        ("missing.ipynb", "notebook: there is no file 'missing.ipynb'"),
-        ("~nobody1/x.ipynb", "notebook: there is no file '~nobody1/x.ipynb'"),
-        ("text.ipynb", "notebook: 'text.ipynb' is not a notebook"),
-    ],
-)
-def test_a_notebook_that_is_none_is_refused(own, name, message):
-    Path("text.ipynb").write_text("{}")
-    refused = run(name, "--grid", "seed=0", "--out", "out")
-    assert (refused.exit_code, len(refused.output.splitlines())) == (2, 1)
-    assert message in refused.output
-
-
-def test_a_lesson_refuses_what_it_would_refuse_when_it_runs(own):
-    for grid, message in [
-        ("frozen_convs=0,3", "frozen_convs: 3 is not allowed"),
-        ("recipe=fast,slow", "recipe: 'slow' is not known"),
-        ("seeds=[0],[0,0]", "seeds: [0, 0] holds an entry twice"),
-        ("dataset=digits,missing.npz", f"dataset: there is no file '{Path('missing.npz').absolute()}'"),
-    ]:
-        refused = run("05", "-p", "dataset", "digits", "--grid", grid, "--out", "out")
-        if grid.startswith("dataset"):
-            refused = run("05", "--grid", grid, "--out", "out")
-        assert (refused.exit_code, len(refused.output.splitlines())) == (2, 1), refused.output
-        assert message in refused.output
 
 
 @covers("a folder of another sweep")
@@ -414,13 +395,9 @@ def test_a_sweep_that_cannot_go_on_is_refused(own, content, arguments, message):
     refused = run("--resume", "out", *arguments)
     assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
     assert message.replace("{out}", str(Path("out").absolute())) in refused.output
-
-
-def test_a_sweep_needs_a_notebook_and_a_folder(own):
-    says = "Error: sweep: needs a LESSON and --out DIR, or --resume DIR alone; see sweep --help\n"
     for arguments in ([], [own], ["--out", "out"]):
-        refused = run(*arguments)
-        assert (refused.exit_code, refused.output) == (2, says)
+        says = "Error: sweep: needs a LESSON and --out DIR, or --resume DIR alone; see sweep --help\n"
+        assert (run(*arguments).exit_code, run(*arguments).output) == (2, says)
 
 
 def test_data_is_given_as_to_a_run(own):

@@ -81,17 +81,11 @@ def test_a_tenth_is_held_out_unless_asked_otherwise(digits: Dataset, tasks: tupl
         assert len(task.validation) == math.ceil(images / 10)
 
 
-def test_the_seed_decides_which_images_are_held_out(digits: Dataset):
-    def prints(seed: int) -> list[str]:
-        return [task.fingerprint for task in split_tasks(digits, [5, 6], [0, 1], seed=seed)]
-
-    assert prints(1) == prints(1)
-    assert not set(prints(1)) & set(prints(2))
-
-
-def test_the_seed_leaves_the_test_split_alone(digits: Dataset):
-    first, second = (split_tasks(digits, [5, 6], [0, 1], seed=seed)[1] for seed in (1, 2))
-    assert np.array_equal(first.test.images, second.test.images)
+def test_the_seed_decides_which_images_are_held_out_and_leaves_the_test_split_alone(digits: Dataset):
+    first, again, other = (split_tasks(digits, [5, 6], [0, 1], seed=seed) for seed in (1, 1, 2))
+    assert [task.fingerprint for task in first] == [task.fingerprint for task in again]
+    assert not {task.fingerprint for task in first} & {task.fingerprint for task in other}
+    assert np.array_equal(first[1].test.images, other[1].test.images)
 
 
 def test_a_tasks_fingerprint_covers_each_of_its_splits(tasks: tuple[Task, Task]):
@@ -200,14 +194,10 @@ def test_the_same_seed_draws_the_same_images_in_the_same_order(split: Split, see
     assert numbers(subsample(split, 1, seed)) == numbers(subsample(split, 1, seed))
 
 
-def test_another_seed_draws_other_images():
+def test_another_seed_draws_other_images_and_each_class_is_drawn_independently():
     split = numbered(np.repeat([0, 1], 100))
     drawn = {tuple(numbers(subsample(split, 5, seed))) for seed in range(20)}
     assert len(drawn) == 20
-
-
-def test_classes_are_drawn_independently_of_each_other():
-    split = numbered(np.repeat([0, 1], 100))
     first, second = np.array(numbers(subsample(split, 10))).reshape(2, 10)
     assert (first + 100).tolist() != second.tolist()
 
@@ -257,27 +247,28 @@ def test_a_class_set_that_is_none_is_refused(digits: Dataset, parameter: str, cl
         split_tasks(digits, **given)
 
 
+@pytest.mark.parametrize(
+    ("parameter", "value", "says"),
+    [
+        *[
+            ("validation_fraction", fraction, "between 0 and 1")
+            for fraction in (0.0, 1.0, -0.1, 1.5, 10, math.nan, math.inf, "0.1", None, True)
+        ],
+        *[
+            ("validation_fraction", fraction, "of ... without a training or a validation image")
+            for fraction in (0.001, 0.999)
+        ],
+        *[("seed", seed, "0 to 4294967295") for seed in (-1, 2**32, 0.5, 1.0, "0", None, True)],
+    ],
+)
+def test_a_fraction_or_seed_that_is_not_allowed_is_refused(digits: Dataset, parameter: str, value: object, says: str):
+    with refused(f"{parameter}: {value!r} ", *says.split(" ... ")):
+        split_tasks(digits, [5, 6], [0, 1], **{parameter: value})
+
+
 def test_class_sets_that_overlap_are_refused(digits: Dataset):
     with refused("source_classes and target_classes both hold 1, 2 ([0, 1, 2] and [2, 1, 5])"):
         split_tasks(digits, [0, 1, 2], [2, 1, 5])
-
-
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5, 10, math.nan, math.inf, "0.1", None, True])
-def test_a_validation_fraction_outside_0_to_1_is_refused(digits: Dataset, fraction: object):
-    with refused(f"validation_fraction: {fraction!r} ", "between 0 and 1"):
-        split_tasks(digits, [5, 6], [0, 1], fraction)
-
-
-@pytest.mark.parametrize("seed", [-1, 2**32, 0.5, 1.0, "0", None, True])
-def test_a_seed_that_is_none_is_refused(digits: Dataset, seed: object):
-    with refused(f"seed: {seed!r} ", "0 to 4294967295"):
-        split_tasks(digits, [5, 6], [0, 1], seed=seed)
-
-
-@pytest.mark.parametrize("fraction", [0.001, 0.999])
-def test_a_validation_fraction_that_leaves_a_class_without_an_image_is_refused(digits: Dataset, fraction: float):
-    with refused(f"validation_fraction: {fraction} of ", "without a training or a validation image"):
-        split_tasks(digits, [5, 6], [0, 1], fraction)
 
 
 def test_a_class_of_one_image_cannot_be_split():

@@ -93,17 +93,33 @@ def run(*arguments: str | Path) -> Result:
 LISTEN = "import signal; hasattr(signal, 'SIGHUP') and signal.signal(signal.SIGHUP, signal.SIG_DFL); "
 
 
+CHILD = (
+    f"{LISTEN}import sys; "
+    "sys.modules['rfc3987_syntax'] = None; "  # of jsonschema's; takes longer to import than the rest
+    "from pathlib import Path; from helpers.runner import cli, notebooks; "
+    "notebooks.LESSONS = Path(sys.argv.pop(1)); cli.main()"
+)
+
+
 def start(notebooks: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start the command line in a process of its own, on the lessons of a folder."""
-    code = f"{LISTEN}import sys; "
-    code += "sys.modules['rfc3987_syntax'] = None; "  # of jsonschema's; takes longer to import than the rest
-    code += "from pathlib import Path; from helpers.runner import cli, notebooks; "
-    code += "notebooks.LESSONS = Path(sys.argv.pop(1)); cli.main()"
     return subprocess.Popen(
-        [sys.executable, "-c", code, str(notebooks), "run", *arguments],
+        [sys.executable, "-c", CHILD, str(notebooks), "run", *arguments],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def transfer_tutorial(folder: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own, from a folder, on the real lessons."""
+    code = "from helpers.runner.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code, *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+        capture_output=True,
         text=True,
     )
 
@@ -122,12 +138,20 @@ def outputs(folder: Path | str, lesson: str) -> str:
     return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
 
 
+def arrays(
+    images: int = 8, size: int = 8, channels: int = 0, classes: tuple[int, ...] = (3, 9, 5, 7)
+) -> dict[str, np.ndarray]:
+    """The four arrays of a valid .npz file; labels go round the classes."""
+    shape = (images, size, size, channels) if channels else (images, size, size)
+    rng, labels = np.random.default_rng(0), np.resize(classes, images)
+    train, test = (rng.integers(0, 256, shape, np.uint8) for _ in range(2))
+    return {"x_train": train, "y_train": labels, "x_test": test, "y_test": labels}
+
+
 def save_npz(path: str | Path, **changes: np.ndarray | None) -> None:
     """A small dataset of ten classes; a change replaces an array, or leaves it out."""
-    labels = np.repeat(np.arange(10), 20)
-    train, test = np.random.default_rng(0).integers(0, 256, (2, 200, 8, 8), dtype=np.uint8)
-    arrays = {"x_train": train, "y_train": labels, "x_test": test, "y_test": labels, **changes}
-    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    changed = {**arrays(200, classes=tuple(range(10))), **changes}
+    np.savez(path, **{name: array for name, array in changed.items() if array is not None})
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
