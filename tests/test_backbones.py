@@ -296,6 +296,7 @@ def test_a_download_that_fails_is_one_line_in_a_notebook():
     assert datasets.DownloadError("photos", "why")._render_traceback_() == ["DownloadError: photos: why"]
 
 
+@pytest.mark.outside
 @pytest.mark.notebook
 def test_lesson_06_saves_a_network_that_a_script_can_use(folder, tmp_path, monkeypatch):
     """Run it without a download, on random weights, then its lines for a script, in a process without this course."""

@@ -205,6 +205,7 @@ def test_what_a_wheel_installs_writes_the_lessons_and_their_runs_where_one_works
     assert [path.name for path in Path().iterdir()] == ["mine"]
 
 
+@pytest.mark.outside
 @pytest.mark.notebook
 def test_what_a_wheel_installs_runs_a_lesson(installed, tmp_path):
     before = sorted((tmp_path / "site").rglob("*.ipynb"))
