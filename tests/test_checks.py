@@ -473,6 +473,14 @@ def test_three_dots_are_no_answer_yet(check, facts):
     assert repr(reply).startswith("Not answered yet")
 
 
+def test_half_an_answer_is_none_yet_and_neither_is_a_function_that_does_nothing():
+    assert checks.tasks(([...], [7, 8, 9]), CLASSES).right is None
+    assert checks.baseline((..., 0.3), TRAINING, TEST).right is None
+    for check in (checks.cross_entropy, checks.freeze_head, checks.rescaled):
+        assert check(lambda *arguments: None).right is None
+        assert check(not_written).right is None
+
+
 def test_an_answer_may_be_written_otherwise():
     assert checks.parameters(4864.0, 64, 5, 3).right
     assert checks.by_seed(lambda one, other: {seed: one[seed] - other[seed] for seed in other}).right
@@ -485,12 +493,11 @@ def test_a_reply_has_no_line_that_a_notebook_would_break():
     assert repr(reply).split() == reply.text.split()
 
 
-@pytest.mark.parametrize("labels", [[-7, 10**9], ["a", "b"]])
-def test_the_baseline_takes_labels_of_any_kind(labels):
-    assert checks.baseline((labels[0], 0.5), np.array(labels)[[0, 0, 1]], np.array(labels)).right
-
-
-def test_where_classes_are_equally_frequent_any_of_them_is_a_baseline_but_a_share_alone_is_none():
+def test_labels_may_be_of_any_kind_and_equally_frequent():
+    for one, other in ([-7, 10**9], ["a", "b"]):
+        assert checks.baseline((one, 0.5), np.array([one, one, other]), np.array([one, other])).right
+    reply = checks.tasks(([0, 1], ["ant", "bee", "cup"]), ["ant", "bee", "cup", "dog", "egg"])
+    assert "the dataset has no class 0" in reply.text
     balanced = np.repeat(CLASSES, 5)
     assert all(checks.baseline((label, 0.1), balanced, balanced).right for label in CLASSES)
     assert checks.baseline(0.1, balanced, balanced).right is False
@@ -504,16 +511,6 @@ def test_no_guess_passes_for_the_baseline_of_a_dataset(name):
     for label in CLASSES:
         reply = checks.baseline((label, np.mean(test == label)), training, test)
         assert reply.right is bool(np.sum(training == label) == most)
-
-
-def test_half_an_answer_is_none_yet():
-    assert checks.tasks(([...], [7, 8, 9]), CLASSES).right is None
-    assert checks.baseline((..., 0.3), TRAINING, TEST).right is None
-
-
-def test_classes_have_names_where_the_dataset_names_them():
-    reply = checks.tasks(([0, 1], ["ant", "bee", "cup"]), ["ant", "bee", "cup", "dog", "egg"])
-    assert "the dataset has no class 0" in reply.text
 
 
 @pytest.mark.parametrize(
@@ -552,25 +549,12 @@ def without_return(*arguments):
     len(arguments)
 
 
-@pytest.mark.parametrize("check", [checks.cross_entropy, checks.freeze_head, checks.rescaled])
-def test_a_function_that_does_nothing_is_no_answer_yet(check):
-    assert check(lambda *arguments: None).right is None
-    assert check(not_written).right is None
+RETURNING = ("cross_entropy", "rescaled", "three_parts", "convolved", "descended", "by_seed")
 
 
-RETURNING = [
-    checks.cross_entropy,
-    checks.rescaled,
-    checks.three_parts,
-    checks.convolved,
-    checks.descended,
-    checks.by_seed,
-]
-
-
-@pytest.mark.parametrize("check", RETURNING)
-def test_a_function_that_forgets_to_return_is_told_so(check):
-    assert "your function returns nothing" in check(without_return).text
+@pytest.mark.parametrize("name", RETURNING)
+def test_a_function_that_forgets_to_return_is_told_so(name):
+    assert "your function returns nothing" in getattr(checks, name)(without_return).text
 
 
 def test_an_exercise_in_each_lesson_has_a_planted_bug_that_is_no_answer_yet(lesson_names):

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ from conftest import PHOTOS_AT_HAND
 from refresh_outputs import REFERENCE_PARAMETERS
 from refusals import covers
 from test_report import Tags
-from tiny_course import save_npz
+from tiny_course import save_npz, transfer_tutorial
 
 from helpers.artefacts import write_text
 
@@ -40,14 +38,13 @@ def read_results(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"lesson": str, "labels_per_class": str})
 
 
-def transfer_tutorial(folder: Path, parameters: dict, *arguments: str) -> Path:
-    """Run the command line from a folder that is neither the repository nor the lessons'; keep what it prints there.
+def run_course(folder: Path, parameters: dict, *arguments: str) -> Path:
+    """Run lessons from a folder that is neither the repository nor theirs; keep what that prints there.
 
     Returns the run's folder, whose name would be markup.
     """
     given = [part for name, value in parameters.items() for part in ("-p", name, json.dumps(value))]
-    command = [sys.executable, "-P", "-c", "from helpers.runner.cli import main; main()", "run", *given, *arguments]
-    ran = subprocess.run([*command, "--out", OUT], cwd=folder, capture_output=True, text=True)
+    ran = transfer_tutorial(folder, "run", *given, *arguments, "--out", OUT)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "Open " in ran.stdout
     (folder / "printed").write_text(ran.stdout + ran.stderr)
@@ -65,7 +62,7 @@ def reference_results(home: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """
     left = home / "runs" / "lessons"
     if not all((left / name).is_file() for name in STORED):
-        run = transfer_tutorial(
+        run = run_course(
             tmp_path_factory.mktemp("reference"), REFERENCE_PARAMETERS, "--only", "03,04,05" + ",06" * PHOTOS_AT_HAND
         )
         left = run / "artefacts"
@@ -100,7 +97,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train = np.random.default_rng(0).integers(0, 256, (2080, 8, 8), np.uint8)
     test = np.concatenate([train[:-4:-1], ~train[-4::-1]])
     save_npz(here / LETTERS, x_train=train, y_train=letters, x_test=test, y_test=letters)
-    return transfer_tutorial(here, SMALL, "--dataset", LETTERS, "--only", "01,02,03,04,05")
+    return run_course(here, SMALL, "--dataset", LETTERS, "--only", "01,02,03,04,05")
 
 
 @covers("a lesson opened from another folder")
@@ -183,7 +180,7 @@ def test_a_run_repeated_from_its_record_gives_the_same_under_settings_of_other_p
     recorded = first["lessons"][4]["parameters"]
     for variable, value in make_hostile(tmp_path).items():
         monkeypatch.setenv(variable, value)
-    again = transfer_tutorial(tmp_path, recorded, "--only", "05")
+    again = run_course(tmp_path, recorded, "--only", "05")
     second = json.loads((again / "run.json").read_text())
     assert all(first[part] == second[part] for part in ("dataset", "made_with"))
     before, after = (pd.read_csv(run / "results.csv", dtype=str) for run in (small_run, again))

@@ -26,7 +26,7 @@ from click.testing import CliRunner
 from nbclient import NotebookClient
 from nbformat.v4 import new_markdown_cell, new_notebook
 from refusals import covers, refused
-from tiny_course import outputs, record, run, save_npz
+from tiny_course import CHILD, outputs, record, run, save_npz, transfer_tutorial
 
 from helpers import artefacts, plots
 from helpers.runner import batch, cli, notebooks, pages, parameters, worker
@@ -56,11 +56,7 @@ def printed(executed: Path) -> str:
 
 
 OPTIONS = {"display.max_rows": 2, "display.precision": 1, "display.float_format": "{:.0f}".format}
-OPTIONS |= {
-    "display.max_columns": 1,
-    "display.html.border": 3,
-    "mode.sim_interactive": True,
-}
+OPTIONS |= {"display.max_columns": 1, "display.html.border": 3, "mode.sim_interactive": True}
 
 
 @covers("display options of pandas and NumPy")
@@ -147,13 +143,11 @@ DASKS = {
 }  # each alone is enough to break a sweep
 
 
-def sweep_of(folder: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def sweep_of(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Sweep a notebook of one's own, in a process of its own, as Dask reads its settings only once."""
     own = write_own(folder / "own.ipynb", "open('results-own.csv', 'w').write(f'test_accuracy\\n{seed}\\n')")
-    code = "from helpers.runner.cli import main; main()"
-    command = ["sweep", str(own.path), "--grid", "seed=0", "--workers", "1", "--out", str(folder / "out")]
-    environ = {**os.environ, "PYTHONPATH": str(artefacts.REPOSITORY), **environment}
-    return subprocess.run([sys.executable, "-c", code, *command, *more], env=environ, capture_output=True, text=True)
+    command = ["sweep", own.path, "--grid", "seed=0", "--workers", "1", "--out", folder / "out"]
+    return transfer_tutorial(folder, *command, **environment)
 
 
 @covers("Dask's configuration")
@@ -197,24 +191,9 @@ def test_a_run_whose_streams_are_closed_is_done(course):
     os.close(reader)  # as in `transfer-tutorial run | true`
     code = "import os, sys; os.close(0); os.close(2); os.dup2(int(sys.argv.pop(1)), 1); "
     code += "os.execv(sys.executable, [sys.executable, '-c', *sys.argv[1:]])"
-    child = "import sys; sys.modules['rfc3987_syntax'] = None; "  # of jsonschema's; takes long to import
-    child += "from pathlib import Path; from helpers.runner import cli, notebooks; "
-    child += "notebooks.LESSONS = Path(sys.argv.pop(1)); cli.main()"
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        str(writer),
-        child,
-        str(course),
-        "run",
-        "--only",
-        "01",
-        "--dataset",
-        "digits",
-    ]
+    command = [sys.executable, "-c", code, str(writer), CHILD, str(course), "run", "--only", "01", "--out", "run"]
     environ = {**os.environ, "PYTHONPATH": str(artefacts.REPOSITORY)}
-    ended = subprocess.run([*command, "--out", "run"], env=environ, pass_fds=[writer])
+    ended = subprocess.run([*command, "--dataset", "digits"], env=environ, pass_fds=[writer])
     os.close(writer)
     assert (ended.returncode, record("run")["status"]) == (0, "done")
     assert "digits 0" in outputs("run", "01_data")

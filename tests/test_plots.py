@@ -4,6 +4,7 @@ import math
 import warnings
 from itertools import combinations, pairwise
 
+import matplotlib.pyplot
 import numpy as np
 import pandas as pd
 import pytest
@@ -152,22 +153,14 @@ def overlapping(axis: Axes) -> list[tuple[str, str]]:
 # What all figures share
 
 
-def test_every_strategy_has_a_style_and_no_two_share_a_colour_marker_or_line_with_marker():
+OKABE_AND_ITO = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
+
+
+def test_every_strategy_has_a_style_with_a_marker_and_a_colour_of_okabe_and_itos_of_its_own():
     assert list(STYLES) == [*STRATEGIES, "backbone"]
     for part in ("color", "marker"):
         assert len({style[part] for style in STYLES.values()}) == len(STYLES)
-
-
-def test_the_colours_are_okabe_and_itos():
-    published = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
-    assert {style["color"] for style in STYLES.values()} | {TRAINING, VALIDATION} <= published
-
-
-def test_pyplot_keeps_no_figure(task: Task):
-    import matplotlib.pyplot as plt
-
-    plots.class_counts([task])
-    assert plt.get_fignums() == []
+    assert {style["color"] for style in STYLES.values()} | {TRAINING, VALIDATION} <= OKABE_AND_ITO
 
 
 IN_A_NOTEBOOK = """
@@ -201,7 +194,12 @@ def test_sample_images_stand_beside_their_original_labels(task: Task):
         assert [int(image[0, 0, 0]) for axis in row for image in images(axis)] == expected
 
 
-def test_sample_images_give_each_task_a_block_under_its_name(tasks: tuple[Task, Task]):
+def test_sample_images_and_class_counts_give_each_task_a_place_under_its_name(digits: Dataset, tasks):
+    of_others = rendered(plots.sample_images(split_tasks(digits, [0, 1, 2, 3, 4, 5, 6], [7, 8, 9]), per_class=1))
+    assert [texts(axis) for axis in of_others.axes if axis.texts] == [[str(label)] for label in range(10)]
+    counts = rendered(plots.class_counts(tasks))
+    assert [axis.get_title() for axis in counts.axes] == ["source task", "target task"]
+    assert [tick_labels(axis.xaxis) for axis in counts.axes] == [list("56789"), list("01234")]
     figure = rendered(plots.sample_images(tasks, per_class=2))
     titles = [panel.get_suptitle() for panel in figure.subfigs]
     assert titles == ["source task", "target task"]
@@ -209,12 +207,6 @@ def test_sample_images_give_each_task_a_block_under_its_name(tasks: tuple[Task, 
     assert figure.alternative_text == (
         "Training images, one row per class. Source task: 5, 6, 7, 8, 9. Target task: 0, 1, 2, 3, 4."
     )
-
-
-def test_sample_images_of_tasks_of_other_sizes_have_a_row_for_each_class(digits: Dataset):
-    source, target = split_tasks(digits, [0, 1, 2, 3, 4, 5, 6], [7, 8, 9])
-    figure = rendered(plots.sample_images([source, target], per_class=1))
-    assert [texts(axis) for axis in figure.axes if axis.texts] == [[str(label)] for label in range(10)]
 
 
 def test_class_counts_are_stacked_bars_of_training_validation_and_test(task: Task):
@@ -231,6 +223,7 @@ def test_class_counts_are_stacked_bars_of_training_validation_and_test(task: Tas
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["training", "validation", "test"]
     assert (axis.get_title(), axis.get_xlabel(), axis.get_ylabel()) == ("target task", "class", "images")
     assert "between 5 and 7 images each" in figure.alternative_text
+    assert matplotlib.pyplot.get_fignums() == []  # pyplot keeps no figure
 
 
 def test_class_counts_tell_the_splits_apart_in_grey(task: Task):
@@ -240,12 +233,6 @@ def test_class_counts_tell_the_splits_apart_in_grey(task: Task):
     assert lightness(test.get_facecolor()[:3]) - lightness(validation.get_facecolor()[:3]) > 0.2
     assert (training.get_hatch(), validation.get_hatch(), test.get_hatch()) == (None, None, "//")
     assert to_hex(test.get_edgecolor()) == "#666666"
-
-
-def test_class_counts_have_a_panel_per_task(tasks: tuple[Task, Task]):
-    figure = rendered(plots.class_counts(tasks))
-    assert [axis.get_title() for axis in figure.axes] == ["source task", "target task"]
-    assert [tick_labels(axis.xaxis) for axis in figure.axes] == [list("56789"), list("01234")]
 
 
 def of_classes(classes: tuple, channels: int = 1) -> Task:
@@ -320,18 +307,10 @@ def test_the_network_shows_each_layers_share_of_parameters_and_of_multiply_adds(
     assert widths(multiply_adds) == pytest.approx([100 * n / 6_093_568 for n in (194_688, 5_308_416, 0, 589_824, 640)])
     assert texts(parameters) == ["320 (0.053 %)", "9,248 (1.5 %)", "589,952 (98 %)", "645 (0.11 %)"]
     assert texts(multiply_adds) == ["194,688 (3.2 %)", "5,308,416 (87 %)", "589,824 (9.7 %)", "640 (0.011 %)"]
-
-
-def test_the_network_runs_from_the_input_at_the_top_to_the_output(costs: pd.DataFrame):
-    axis = rendered(plots.network(costs)).axes[0]
-    assert tick_labels(axis.yaxis)[0].startswith("conv1  26")
-    assert tick_labels(axis.yaxis)[-1] == "scores  5"
-    assert axis.yaxis_inverted()
-
-
-def test_the_network_says_that_few_parameters_do_most_of_the_work(costs: pd.DataFrame):
-    text = plots.network(costs).alternative_text
-    assert "The convolutions hold 1.6% of the parameters and do 90.3% of the multiply-adds." in text
+    assert tick_labels(parameters.yaxis)[0].startswith("conv1  26")  # the input is at the top
+    assert tick_labels(parameters.yaxis)[-1] == "scores  5" and parameters.yaxis_inverted()
+    says = "The convolutions hold 1.6% of the parameters and do 90.3% of the multiply-adds."
+    assert says in figure.alternative_text
 
 
 def convolution(filters: int, size: float) -> keras.Model:
@@ -407,12 +386,9 @@ def test_feature_maps_stand_beside_their_image():
         assert np.array_equal(images(axis)[0], maps[:, :, index])
         assert axis.get_images()[0].get_clim() == (0, 127)  # one scale for all maps
     assert "3 of the 32 feature maps" in figure.alternative_text
-
-
-def test_feature_maps_of_a_network_with_few_filters_are_all_shown():
-    figure = rendered(plots.feature_maps(np.zeros((8, 8, 1), np.uint8), np.ones((2, 2, 4))))
-    assert sum(len(axis.get_images()) for axis in figure.axes) == 5
-    assert "4 of the 4 feature maps" in figure.alternative_text
+    few = rendered(plots.feature_maps(image, maps[..., :4]))
+    assert sum(len(axis.get_images()) for axis in few.axes) == 5
+    assert "4 of the 4 feature maps" in few.alternative_text
 
 
 # Lesson 03
@@ -537,34 +513,20 @@ def test_accuracy_by_labels_names_its_axes_seeds_and_what_differs_from_scratch(s
         "95.0%, better than scratch: frozen; with all labels per class 99.7% to 99.8%, no difference to scratch is "
         "shown."
     )
-
-
-def test_accuracy_by_labels_of_one_seed_says_that_there_is_no_interval(summary: pd.DataFrame):
     missing = [name for name in summary if name.endswith(("_low", "_high"))]
-    one = summary.assign(seeds=1, **dict.fromkeys(missing, math.nan))
-    figure = rendered(plots.accuracy_by_labels(one))
-    assert figure.axes[0].get_title() == "Target task, one seed, no interval"
-    assert not names_a_best(figure.alternative_text)
+    one = rendered(plots.accuracy_by_labels(summary.assign(seeds=1, **dict.fromkeys(missing, math.nan))))
+    assert one.axes[0].get_title() == "Target task, one seed, no interval"
+    assert not names_a_best(one.alternative_text)
 
 
 @pytest.mark.parametrize(
     ("one_off", "seconds", "label"),
     [
-        (
-            False,
-            {"scratch": [4, 12], "frozen": [1.5, 9]},
-            "seconds on the target task: training and extraction (log scale)",
-        ),
-        (
-            True,
-            {"scratch": [4, 12], "frozen": [21.5, 29]},
-            "seconds of training, extraction and pretraining (log scale)",
-        ),
+        (False, {"scratch": [4, 12], "frozen": [1.5, 9]}, "seconds on the target task: training and extraction"),
+        (True, {"scratch": [4, 12], "frozen": [21.5, 29]}, "seconds of training, extraction and pretraining"),
     ],
 )
-def test_accuracy_by_seconds_counts_the_target_task_and_with_one_off_pretraining_too(
-    summary, one_off: bool, seconds, label
-):
+def test_accuracy_by_seconds_counts_the_target_task_and_with_one_off_pretraining_too(summary, one_off, seconds, label):
     figure = rendered(plots.accuracy_by_seconds(summary, one_off))
     (axis,) = figure.axes
     assert {line.get_label(): line.get_xdata().tolist() for line in axis.lines} == seconds
@@ -573,7 +535,7 @@ def test_accuracy_by_seconds_counts_the_target_task_and_with_one_off_pretraining
     }
     assert axis.lines[1].get_ydata().tolist() == pytest.approx([95, 99.7])
     assert axis.get_xscale() == "log"
-    assert (axis.get_xlabel(), axis.get_ylabel()) == (label, "test accuracy [%]")
+    assert (axis.get_xlabel(), axis.get_ylabel()) == (f"{label} (log scale)", "test accuracy [%]")
     for strategy, (low, high) in seconds.items():
         assert f"{strategy} {plots.two_digits(low)} to {plots.two_digits(high)}" in figure.alternative_text
     assert not names_a_best(figure.alternative_text)
@@ -651,18 +613,14 @@ def test_a_sweep_shows_each_label_budget_by_itself_and_joins_numbers_alone():
     assert not names_a_best(figure.alternative_text)
 
 
-def test_a_sweep_over_label_budgets_has_them_on_its_axis():
-    rows = trainings().assign(parameter_labels_per_class=lambda rows: "[" + rows["labels_per_class"] + "]")
-    (axis,) = rendered(plots.accuracy_by_parameter(rows, {"labels_per_class": "parameter_labels_per_class"})).axes
+def test_a_sweep_over_label_budgets_or_of_rows_without_any_has_one_panel():
+    budgets = trainings().assign(parameter_labels_per_class=lambda rows: "[" + rows["labels_per_class"] + "]")
+    (axis,) = rendered(plots.accuracy_by_parameter(budgets, {"labels_per_class": "parameter_labels_per_class"})).axes
     assert sorted(tick_labels(axis.xaxis)) == ["10", "all"]
-
-
-def test_a_sweep_of_rows_without_strategies_budgets_and_seeds_has_one_panel():
     rows = pd.DataFrame({"a": ["x", "y"], "test_accuracy": ["0.5", "0.75"]})
     (axis,) = rendered(plots.accuracy_by_parameter(rows, {"a": "a"})).axes
     (line,) = axis.lines
-    assert line.get_ydata().tolist() == [50, 75]
-    assert axis.get_title() == ""
+    assert (line.get_ydata().tolist(), axis.get_title()) == ([50, 75], "")
 
 
 @pytest.mark.parametrize("heights", [[1.0, 1.0, 1.0], [5.0, 1.0, 1.05, 9.0], [0.0, 0.3, 0.6, 0.9], [2.0], [3.0, 1.0]])

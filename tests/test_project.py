@@ -62,15 +62,7 @@ def test_ranges_lock_and_environment_agree():
         (PROJECT, LOCK, re.sub(r" +- tornado==\S+\n", "", ENVIRONMENT)),
         (PROJECT, LOCK, ENVIRONMENT.replace("python=3.12", "python=3.13")),
     ],
-    ids=[
-        "a bound",
-        "a narrower range",
-        "a range gone",
-        "a version",
-        "no version",
-        "a line gone",
-        "Python",
-    ],
+    ids=["a bound", "a narrower range", "a range gone", "a version", "no version", "a line gone", "Python"],
 )
 def test_one_of_them_cannot_be_edited_alone(project: str, locked: str, environment: str):
     assert (project, locked, environment) != (PROJECT, LOCK, ENVIRONMENT)

@@ -128,22 +128,11 @@ def test_each_strategy_starts_from_the_weights_that_its_name_says(source: Pretra
         assert same_weights(model.get_layer(layer), givers[head].get_layer(layer))
 
 
-def test_the_features_of_frozen_random_frozen_and_reused_head_are_not_trained():
-    frozen = [name for name, strategy in STRATEGIES.items() if strategy.freezes]
-    assert frozen == ["frozen", "random-frozen", "reused-head"]
-
-
 def test_the_head_on_its_own_starts_from_the_same_weights_as_in_the_whole_network(networks, source: Pretrained):
     for name, giver in (("frozen", cnn.build_cnn(SMALL, FRESH)), ("reused-head", source.model)):
         transfer.start_weights(networks.partly_frozen.model, STRATEGIES[name], FRESH, source)
         for layer in ("dense1", "scores"):
             assert same_weights(networks.partly_frozen.model.get_layer(layer), giver.get_layer(layer))
-
-
-def test_pretraining_moves_every_layer(source: Pretrained):
-    untrained = cnn.build_cnn(SMALL, seed=0)
-    for layer in ("conv1", "conv2", "dense1", "scores"):
-        assert not same_weights(source.model.get_layer(layer), untrained.get_layer(layer))
 
 
 def test_training_a_strategy_leaves_the_pretrained_network_alone(networks, source: Pretrained, tasks, images):
@@ -221,6 +210,7 @@ def test_features_are_kept_in_half_precision_and_cost_half_the_memory(networks: 
     assert (half.images.dtype, single.images.dtype) == ("float16", "float32")
     assert half.images.shape == single.images.shape == (100, 2, 2, 4)
     assert half.images.nbytes * 2 == single.images.nbytes
+    assert np.array_equal(half.labels, images.labels) and len(half) == 100 and half.seconds > 0
     assert np.allclose(half.images, single.images, rtol=2**-11, atol=2**-25)  # half a unit in the last of 11 bits
 
 
@@ -235,49 +225,32 @@ def test_half_precision_moves_the_losses_far_less_than_another_seed_does(network
     assert by_precision < by_seed / 50
 
 
-def test_features_carry_the_labels_of_their_images(networks: Networks, images: Split):
-    features = transfer.extract_features(networks.extractor, images)
-    assert np.array_equal(features.labels, images.labels)
-    assert len(features) == 100
-    assert features.seconds > 0
-
-
-def test_features_given_or_computed_lead_to_the_same_result(networks, source: Pretrained, tasks, images):
+def test_features_given_or_computed_lead_to_the_same_result_and_those_of_the_test_images_are_handed_on(
+    networks, source: Pretrained, tasks, images
+):
     given = networks.extract(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
+    again = networks.extract(STRATEGIES["frozen"], tasks[1], images, FRESH, source, given[1])
+    assert again[1] is given[1] and np.array_equal(again[0].images, given[0].images)
     _, with_given = networks.train(STRATEGIES["frozen"], tasks[1], images, FRESH, source, given)
     _, computed = networks.train(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
     assert np.array_equal(with_given, computed)
 
 
-def test_features_are_accepted_for_what_they_were_computed_from(networks: Networks, images: Split):
-    transfer.extract_features(networks.extractor, images).check(images, networks.extractor)
-    transfer.extract_features(networks.extractor, images, "float32").check(images, networks.extractor, "float32")
-
-
-@covers("features of other images")
-def test_features_of_other_images_are_refused(networks: Networks, images: Split):
+@covers("features of other images", "features of another network", "features of another data type")
+def test_features_are_accepted_only_for_the_images_the_network_and_the_type_that_they_are_of(networks, images: Split):
+    for kept, other in (("float16", "float32"), ("float32", "float16")):
+        features = transfer.extract_features(networks.extractor, images, kept)
+        features.check(images, networks.extractor, kept)
+        with refused("features: ", f"{kept} ", f"{other} was asked for"):
+            features.check(images, networks.extractor, other)
     features = transfer.extract_features(networks.extractor, images)
     backwards = Split(images.images[::-1], images.labels[::-1])
     relabelled = Split(images.images, images.labels[::-1])
-    for other in (backwards, relabelled, Split(images.images[:-1], images.labels[:-1])):
-        with refused("features: ", "100", "other images", str(len(other))):
-            features.check(other, networks.extractor)
-
-
-@covers("features of another network")
-def test_features_of_another_network_are_refused(networks: Networks, images: Split):
-    features = transfer.extract_features(cnn.cut(cnn.build_cnn(SMALL, seed=1))[0], images)
-    cnn.initialize(networks.extractor, seed=2)
+    for others in (backwards, relabelled, Split(images.images[:-1], images.labels[:-1])):
+        with refused("features: ", "100", "other images", str(len(others))):
+            features.check(others, networks.extractor)
     with refused("features: another network", "other weights"):
-        features.check(images, networks.extractor)
-
-
-@covers("features of another data type")
-@pytest.mark.parametrize(("kept", "asked"), [("float32", "float16"), ("float16", "float32")])
-def test_features_of_another_data_type_are_refused(networks: Networks, images: Split, kept: str, asked: str):
-    features = transfer.extract_features(networks.extractor, images, kept)
-    with refused("features: ", f"{kept} ", f"{asked} was asked for"):
-        features.check(images, networks.extractor, asked)
+        features.check(images, cnn.cut(cnn.build_cnn(SMALL, seed=1))[0])
 
 
 def test_a_strategy_refuses_features_of_other_images_or_weights(networks, source: Pretrained, tasks, images):
@@ -369,8 +342,10 @@ def test_a_damaged_pretrained_network_is_reported_and_trained_again(
         transfer.pretrained(run_folder, tasks[0], SMALL, ADAM, 0, networks)
 
 
-def test_pretraining_is_scratch_on_the_source_task(source: Pretrained, tasks: tuple[Task, Task]):
-    row = source.row
+def test_pretraining_is_scratch_on_the_source_task_and_moves_every_layer(source: Pretrained, tasks: tuple[Task, Task]):
+    row, untrained = source.row, cnn.build_cnn(SMALL, seed=0)
+    for layer in ("conv1", "conv2", "dense1", "scores"):
+        assert not same_weights(source.model.get_layer(layer), untrained.get_layer(layer))
     assert (row["task"], row["strategy"], row["labels_per_class"], row["seed"]) == ("source", "scratch", "all", 0)
     assert row["classes"] == "5 6 7 8 9"
     accuracy, _ = training.evaluate(source.model, tasks[0].test)
@@ -391,13 +366,6 @@ def test_a_fresh_head_is_not_the_one_that_pretraining_began_with(tasks, images, 
     for fresh, shared, earlier in zip(heads["frozen"], heads["scratch"], ("dense1", "scores"), strict=True):
         assert np.array_equal(fresh, shared)
         assert not np.array_equal(fresh, pretraining.get_layer(earlier).kernel.numpy())
-
-
-def test_features_of_the_test_images_can_be_handed_on(networks: Networks, tasks, images, source: Pretrained):
-    first = networks.extract(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
-    again = networks.extract(STRATEGIES["frozen"], tasks[1], images, FRESH, source, first[1])
-    assert again[1] is first[1]
-    assert np.array_equal(again[0].images, first[0].images)
 
 
 # Result rows
@@ -430,14 +398,12 @@ def test_a_result_row_counts_its_errors_from_the_probabilities(tasks: tuple[Task
 # Choosing strategies
 
 
-def test_all_five_strategies_apply_to_tasks_of_equal_size():
-    chosen, left_out = transfer.strategies_for(list(STRATEGIES), 5, 5)
-    assert [strategy.name for strategy in chosen] == ["scratch", "frozen", "fine-tuned", "random-frozen", "reused-head"]
+def test_all_five_strategies_apply_to_tasks_of_equal_size_in_one_order_and_three_train_no_features():
+    names = ["scratch", "frozen", "fine-tuned", "random-frozen", "reused-head"]
+    chosen, left_out = transfer.strategies_for(names[::-1], 5, 5)
+    assert [strategy.name for strategy in chosen] == names == list(STRATEGIES)
+    assert [strategy.name for strategy in chosen if strategy.freezes] == ["frozen", "random-frozen", "reused-head"]
     assert left_out == {}
-
-
-def test_strategies_come_in_one_order_however_they_are_named():
-    assert [strategy.name for strategy in transfer.named_strategies(list(STRATEGIES)[::-1])] == list(STRATEGIES)
 
 
 def test_a_head_of_another_size_cannot_be_reused_and_the_reason_is_given():

@@ -154,7 +154,7 @@ def save_npz(path: str | Path, **changes: np.ndarray | None) -> None:
     np.savez(path, **{name: array for name, array in changed.items() if array is not None})
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
