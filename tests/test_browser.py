@@ -1,5 +1,9 @@
 """The lessons in a real JupyterLab, and the pages of a run, both in a real browser: headless Chromium.
 
+Where MNIST is at hand the lessons run on it, each from an empty run folder, and must stay well below the 2 GB at which
+Binder ends a session. With LIMITS_IN_FULL=1 they have their default parameters; otherwise fewer epochs and seeds but
+the same largest trainings, which need the same memory. Seconds and gigabytes are printed.
+
 Screenshots go to the folder named by the environment variable SCREENSHOTS, if it is set.
 """
 
@@ -17,21 +21,22 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import nbformat
+import psutil
 import pytest
+from conftest import MNIST_AT_HAND
+from tiny_course import transfer_tutorial
 
-IN_CI = bool(os.environ.get("CI"))  # there, what is missing is a failure
-if IN_CI:
-    from playwright import sync_api
-else:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LESSONS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 SCREEN = {"width": 1280, "height": 800}
 WITH_BARS = ("03_pretraining", "04_freezing", "05_transfer_comparison")
 ERROR = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]'  # of tracebacks and of stderr alike
@@ -47,8 +52,13 @@ SETTINGS = {  # JupyterLab's own; each by its plugin
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is on the page, scrolled to or not
 }
 
-NO_CHROMIUM = "no Chromium: neither chromium nor google-chrome is on the PATH"
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None and not IN_CI, reason=NO_CHROMIUM)]
+KERNEL_LIMITS = {"05": 1.4, "06": 1.4}  # GB
+KERNEL_LIMIT = 1.2  # GB, of the other lessons
+SERVER_LIMIT = 2.0  # GB, of server and kernel together: Binder's own
+QUICKER = "" if os.environ.get("LIMITS_IN_FULL") else "published_epochs, seeds, labels_per_class = 1, [0], [10, 'all']"
+DATASET = "mnist" if MNIST_AT_HAND else "digits"
+
+pytestmark = pytest.mark.browser
 each_lesson = pytest.mark.parametrize("name", [path.stem for path in LESSONS])
 
 
@@ -73,12 +83,19 @@ class Server:
         states = [each["kernel"]["execution_state"] for each in self.ask("sessions") if each["name"] == f"{name}.ipynb"]
         return states[0] if states else "none"
 
+    def kernel_process(self, name: str) -> psutil.Process:
+        """Return the process of a lesson's kernel."""
+        (kernel,) = [each["kernel"]["id"] for each in self.ask("sessions") if each["name"] == f"{name}.ipynb"]
+        running = psutil.process_iter(["cmdline"])
+        (process,) = [each for each in running if kernel in " ".join(each.info["cmdline"] or [])]
+        return process
+
     def shut_kernels_down(self) -> None:
         for session in self.ask("sessions"):
             self.ask(f"sessions/{session['id']}", "DELETE")
 
 
-def on_digits(path: Path, folder: Path, dataset: str = "digits") -> None:
+def copy_lesson(path: Path, folder: Path, dataset: str = DATASET) -> None:
     """Copy a lesson without its outputs and with another default for its parameter `dataset`."""
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
@@ -86,8 +103,31 @@ def on_digits(path: Path, folder: Path, dataset: str = "digits") -> None:
             cell.outputs, cell.execution_count = [], None
         if "parameters" in cell.metadata.get("tags", []):
             cell.source, changed = re.subn(r'(?m)^(dataset: str = )"\w+"', rf'\1"{dataset}"', cell.source)
+            cell.source += f"\n{QUICKER}" * (dataset == "mnist")
             assert changed == 1
     nbformat.write(notebook, folder / path.name)
+
+
+class Sampler(Thread):
+    """Keeps the largest resident memory of a process with its children, looked at 20 times a second, in GB."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        super().__init__(daemon=True)
+        self.process, self.peak, self.over = process, 0.0, Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self.over.wait(0.05):
+            try:
+                family = [self.process, *self.process.children(recursive=True)]
+                self.peak = max(self.peak, sum(member.memory_info().rss for member in family) / 1e9)
+            except psutil.NoSuchProcess:  # a child that ended between the two calls
+                continue
+
+    def stop(self) -> float:
+        self.over.set()
+        self.join()
+        return self.peak
 
 
 def free_port() -> int:
@@ -103,7 +143,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
     lessons = home / "lessons"
     lessons.mkdir()
     for path in LESSONS:
-        on_digits(path, lessons)
+        copy_lesson(path, lessons)
     for plugin, values in SETTINGS.items():
         file = home / "config" / "lab" / "user-settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -137,18 +177,8 @@ def server(tmp_path_factory) -> Iterator[Server]:
             process.kill()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator["sync_api.Browser"]:
-    if CHROMIUM is None:
-        pytest.fail(NO_CHROMIUM)
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, "--disable-sync"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def page(browser) -> Iterator["sync_api.Page"]:
+def page(browser: "Browser") -> Iterator["Page"]:
     """Open an empty window of 1280 x 800, which knows the hosts that it has asked for something: `page.hosts`."""
     page = browser.new_page(viewport=SCREEN)
     page.hosts = set()
@@ -213,17 +243,26 @@ def photograph(page, notebook, path: Path) -> None:
 
 
 @each_lesson
-def test_a_lesson_runs_through_and_looks_right(name, page, server, screenshots):
+@pytest.mark.memory
+def test_a_lesson_runs_through_looks_right_and_stays_within_its_memory(name, page, server, screenshots, capsys):
     source = nbformat.read(server.folder / f"{name}.ipynb", as_version=4)
     prose = "\n".join(cell.source for cell in source.cells if cell.cell_type == "markdown")
+    shutil.rmtree(server.folder.parent / "runs", ignore_errors=True)
     notebook = open_lesson(page, server, name)
     try:
         page.screenshot(path=screenshots / f"{name}-opened.png")
+        kernel = server.kernel_process(name)
+        samplers, start = (Sampler(kernel), Sampler(kernel.parent())), time.perf_counter()
         bars = run_all(page, server, name, notebook)
+        seconds, (alone, with_server) = time.perf_counter() - start, (sampler.stop() for sampler in samplers)
+        with capsys.disabled():
+            print(f"\n{name:24} {alone:5.2f} GB, with the server {with_server:5.2f} GB, {seconds:6.1f} s")
         photograph(page, notebook, screenshots / f"{name}.png")
 
         assert notebook.locator(ERROR).count() == 0, notebook.locator(ERROR).all_inner_texts()
         assert "Traceback" not in notebook.inner_text()
+        assert 0.05 < alone < KERNEL_LIMITS.get(name[:2], KERNEL_LIMIT)
+        assert with_server < SERVER_LIMIT
         check_figures(notebook)
         check_table_of_contents(page, prose)
         check_folded_answers(notebook, prose)
@@ -293,7 +332,7 @@ def check_links_to_lessons(page, notebook, name: str, prose: str) -> None:
 
 def test_a_cell_that_fails_is_seen_and_says_what_is_allowed(page, server):
     first = LESSONS[1]  # the fastest one
-    on_digits(first, server.folder, dataset="nothing")
+    copy_lesson(first, server.folder, dataset="nothing")
     notebook = open_lesson(page, server, first.stem)
     try:
         run_all(page, server, first.stem, notebook, seconds=60)
@@ -301,7 +340,7 @@ def test_a_cell_that_fails_is_seen_and_says_what_is_allowed(page, server):
         assert "dataset: 'nothing' is not known; allowed are" in notebook.locator(ERROR).inner_text()
     finally:
         server.shut_kernels_down()
-        on_digits(first, server.folder)
+        copy_lesson(first, server.folder)
 
 
 @pytest.fixture(scope="module")
@@ -311,9 +350,7 @@ def pages(browser, swept_lesson: Path, tmp_path_factory) -> list[Path]:
     small = {"seeds": "[0]", "strategies": "[scratch, frozen]", "labels_per_class": "[all]"}
     given = [part for name, value in small.items() for part in ("-p", name, value)]
     command = ["run", "--only", "01,05", "--dataset", "digits", *given, "--out", "out"]
-    program = [sys.executable, "-c", "from helpers.runner.cli import main; main()", *command]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True)
+    done = transfer_tutorial(folder, *command)
     assert done.returncode == 0, done.stderr
     html = folder / "out" / "html"
     index, swept = folder / "out" / "index.html", swept_lesson / "sweep.html"

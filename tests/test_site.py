@@ -8,7 +8,6 @@ import http.server
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -19,15 +18,14 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from conftest import IN_CI
 
 ROOT = Path(__file__).resolve().parents[1]
-IN_CI = bool(os.environ.get("CI"))  # there, what is missing is a failure
 GUIDES = sorted(ROOT.glob("docs/*.md"))
 LESSONS = sorted(ROOT.glob("notebooks/*.ipynb"))
 WRITTEN = [*GUIDES, *LESSONS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 PAGES = [path.relative_to(ROOT).with_suffix(".html").as_posix() for path in WRITTEN]
 HEAVIEST = 1_500_000  # bytes, with all that a page loads
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 pytestmark = [
     pytest.mark.site,
@@ -171,21 +169,6 @@ def address(site) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        (pytest.fail if IN_CI else pytest.skip)("no Chromium: neither chromium nor google-chrome is on the PATH")
-    if not IN_CI:
-        pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*flags, "--disable-sync"])
-        yield browser
-        browser.close()
-
-
 @pytest.mark.browser
 def test_the_search_finds_the_learning_rate(browser, address):
     page = browser.new_page()
@@ -206,6 +189,8 @@ def test_no_page_has_barriers_is_too_wide_or_asks_another_host(scheme, width, br
 
     Colours do not depend on the width. To look at thousands of pieces of code takes time, so it is done at one.
     """
+    if not IN_CI:
+        pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
     from axe_playwright_python.sync_playwright import Axe
 
     options = {
