@@ -1,25 +1,18 @@
 """Promises of the lessons as documents. That they run and show what they showed is checked by nbval."""
 
 import base64
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
 import refresh_outputs
-from nbconvert.nbconvertapp import NbConvertApp
-from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 REFERENCES = ROOT / "tests" / "reference"
 IGNORED = "nbval-ignore-output"
-TEACHERS = (ROOT / "docs" / "teachers.md").read_text(encoding="utf-8")
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -73,32 +66,6 @@ def test_the_kernel_is_shut_down_when_all_is_done(path):
     assert "shut this lesson's kernel down" in told[0].source.splitlines()[-1]
 
 
-def test_collected_notebooks_are_checked_with_their_own_parameters_and_one_that_stops_is_counted_apart(tmp_path):
-    if not (bash := shutil.which("bash")):
-        pytest.skip("the loop is for bash")
-    (loop,) = re.findall(r"```bash\n([^`]+collected/\*\.ipynb[^`]+)```", TEACHERS)
-    (tmp_path / "collected").mkdir()
-    for name, last in {"done": "checks.descended(right)", "stopped": "checks.descended(wrong)"}.items():
-        cells = [
-            'dataset: str = "mnist"',
-            "from helpers import checks\n\nright = lambda rate, updates: (1 - 2 * rate) ** updates",
-            'checks.descended(right if dataset == "mnist" else None)',
-            last,
-        ]
-        notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
-        notebook.cells[0].metadata["tags"] = ["parameters"]
-        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        nbformat.write(notebook, tmp_path / "collected" / f"{name} twice.ipynb")
-    given = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-    }
-    printed = subprocess.run([bash, "-c", loop], cwd=tmp_path, env=given, capture_output=True, text=True).stdout
-    assert re.findall(r"(?m)^\d+$|:\d+$", printed) in (["2"], [":2"])
-    assert "checked/stopped twice.ipynb.stopped" in printed
-
-
 @lessons_with_exercises
 def test_exercises_answer_back_and_their_answers_are_tagged(path):
     checked = [cell for cell in code_cells(path) if re.search(r"(?m)^checks\.", cell.source)]
@@ -136,22 +103,6 @@ def test_each_guess_has_a_cell_of_its_own_and_is_set_beside_the_result(path):
         compared = [cell for cell in cells[place + 2 : following] if "if my_guess is not ..." in cell.source]
         assert len(compared) == 1
         assert "Your guess" in compared[0].source and "Your guess" not in str(compared[0].outputs)
-
-
-def test_one_command_hands_out_lessons_without_answers_and_outputs(tmp_path):
-    (command,) = re.findall(r"(?m)^jupyter nbconvert (?:.+\\\n)*.+", TEACHERS)
-    arguments = command.replace("\\\n", " ").replace("notebooks/0*.ipynb", "").split()
-    assert arguments[:2] == ["jupyter", "nbconvert"]
-    arguments = [str(tmp_path) if word == "handout" else word for word in arguments[2:]]
-    program = NbConvertApp()
-    program.initialize([*arguments, *map(str, LESSONS)])
-    program.start()
-    for path in LESSONS:
-        handed_out = (tmp_path / path.name).read_text(encoding="utf-8")
-        assert "<details>" not in handed_out
-        assert not any(cell.outputs for cell in code_cells(tmp_path / path.name))
-        assert "Not answered yet" not in handed_out
-        assert "answer holds" not in handed_out  # answers are taken out
 
 
 def test_the_lines_that_lesson_05s_experiment_needs_stand_in_the_exercise():
@@ -222,7 +173,7 @@ def test_every_stored_figure_has_alternative_text(path):
 def test_reference_holds_the_lesson_itself(path):
     reference = [cell for cell in read(REFERENCES / path.name).cells if "injected-parameters" not in tags(cell)]
     assert [cell.source for cell in reference] == [cell.source for cell in read(path).cells]
-    assert [tags(cell) for cell in reference] == [tags(cell) for cell in read(path).cells]
+    assert [cell.metadata for cell in reference] == [cell.metadata for cell in read(path).cells]
 
 
 @lessons

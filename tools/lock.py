@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions that the ranges allow")
     chosen = parser.parse_args()
-    options = ["--extra", "test", "--universal", "--generate-hashes", "--no-header", "--quiet"]
+    options = ["--extra", "test", "--extra", "class", "--universal", "--generate-hashes", "--no-header", "--quiet"]
     command = [sys.executable, "-m", "uv", "pip", "compile", PROJECT.name, "--output-file", LOCK.name, *options]
     command += ["--python-version", OLDEST_PYTHON]
     subprocess.run(command + ["--upgrade"] * chosen.upgrade, cwd=ROOT, check=True)

@@ -88,7 +88,7 @@ def refresh(path: Path, stored_at: Path, parameters: dict, images: bool, unchang
     changed = 0
     for cell in ran.cells:
         tags = cell.metadata.get("tags", [])
-        cell.metadata = {"tags": tags} if tags else {}
+        cell.metadata = {name: cell.metadata[name] for name in ("nbgrader", "tags") if cell.metadata.get(name)}
         if cell.cell_type != "code":
             continue
         cell.outputs = sanitized(cell, images and "no-picture" not in tags)

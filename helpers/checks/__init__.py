@@ -13,3 +13,24 @@ from helpers.checks.pretrained_network import freeze_normalization, rescaled
 from helpers.checks.pretraining import cross_entropy, descended, updates
 from helpers.checks.replies import Reply
 from helpers.checks.transfer_comparison import by_seed, paired, word
+
+__all__ = [
+    "Reply",
+    "baseline",
+    "by_seed",
+    "convolved",
+    "cross_entropy",
+    "descended",
+    "freeze_convolutions",
+    "freeze_head",
+    "freeze_normalization",
+    "multiply_adds",
+    "paired",
+    "parameters",
+    "rescaled",
+    "tasks",
+    "three_parts",
+    "trainable",
+    "updates",
+    "word",
+]

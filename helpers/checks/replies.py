@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 LINE = 88  # characters
 NOTHING = "put your answer in place of the three dots"
 STILL_THERE = "the bug that was planted is still there"
+GRADED = "NBGRADER_EXECUTION" in os.environ  # read before an answer can change it
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,22 @@ class Reply:
         return textwrap.fill(self.text, LINE)
 
 
+class NotRightError(AssertionError):
+    """A reply for which nbgrader gives no points; a notebook shows its words without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return textwrap.wrap(str(self), LINE)
+
+
 def exercise(hint: str) -> Callable[[Callable[..., str | None]], Callable[..., Reply]]:
     """Make a check of a function that returns what is wrong with an answer, or None if nothing is.
 
-    It returns `NOTHING` or `STILL_THERE` where there is no answer yet.
+    It returns `NOTHING` or `STILL_THERE` where there is no answer yet. Where nbgrader runs the check, it raises
+    `NotRightError` for whatever is not right, as nbgrader gives points unless a cell fails.
     """
 
     def decorate(complaint: Callable[..., str | None]) -> Callable[..., Reply]:
-        @functools.wraps(complaint)
-        def check(answer: Any, *facts: Any) -> Reply:
+        def reply(answer: Any, *facts: Any) -> Reply:
             try:
                 wrong = NOTHING if answer is ... or unwritten(answer) else complaint(answer, *facts)
             except Exception as error:  # whatever a learner's answer or function does
@@ -40,6 +49,13 @@ def exercise(hint: str) -> Callable[[Callable[..., str | None]], Callable[..., R
             if wrong in (NOTHING, STILL_THERE):
                 return Reply(None, f"Not answered yet: {wrong}. Hint: {hint}.")
             return Reply(True, "Right.") if wrong is None else Reply(False, f"Not yet: {wrong}. Hint: {hint}.")
+
+        @functools.wraps(complaint)
+        def check(answer: Any, *facts: Any) -> Reply:
+            given = reply(answer, *facts)
+            if GRADED and not given.right:
+                raise NotRightError(given.text)
+            return given
 
         return check
 

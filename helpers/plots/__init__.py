@@ -20,6 +20,7 @@ np.set_printoptions(nanstr="nan", infstr="inf", sign="-", formatter=None, legacy
 if shell := get_ipython():
     shell.ast_node_interactivity = "last_expr"
 
+from helpers.plots.answers import misconceptions
 from helpers.plots.comparisons import (
     accuracy_by_depth,
     accuracy_by_labels,
@@ -37,3 +38,26 @@ from helpers.plots.networks import (
     strategies,
 )
 from helpers.plots.tasks import class_counts, confusion, mistakes_by_strategy, photo, sample_images
+
+__all__ = [
+    "accuracy_by_depth",
+    "accuracy_by_labels",
+    "accuracy_by_parameter",
+    "accuracy_by_seconds",
+    "browse",
+    "class_counts",
+    "confusion",
+    "cut_in_two",
+    "epoch_seconds",
+    "feature_maps",
+    "filters",
+    "learning_curves",
+    "misconceptions",
+    "mistakes_by_strategy",
+    "network",
+    "photo",
+    "png",
+    "sample_images",
+    "strategies",
+    "two_digits",
+]

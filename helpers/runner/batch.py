@@ -55,7 +55,7 @@ def new(
     artefacts.check_folder("--out", str(out or "runs"), (out or Path("runs")).absolute())
     if out is not None and out.is_dir() and any(out.iterdir()):
         raise ValueError(f"--out: {str(out)!r} exists and is not an empty folder; give a new one")
-    chosen, loaded, notes = _with_what_is_at_hand(chosen, values)
+    chosen, loaded, notes = with_what_is_at_hand(chosen, values)
     data = {name: _data(dataset) for name, dataset in loaded.items()}
     for name, facts in data.items():
         notes += [f"Note: {note}" for note in loaded[name].notes]
@@ -82,7 +82,7 @@ def new(
     return Run(folder, record, notes)
 
 
-def _with_what_is_at_hand(
+def with_what_is_at_hand(
     chosen: list[Notebook], values: dict[str, Any]
 ) -> tuple[list[Notebook], dict[str, Dataset], list[str]]:
     """Check parameters; where data that nobody asked for cannot be had, take other data or leave a lesson out.
@@ -103,7 +103,7 @@ def _with_what_is_at_hand(
                 raise
             (left_out,) = (lesson.number for lesson in chosen if lesson not in rest)
             note = f"Lesson {left_out} is left out. {error}"
-    chosen, loaded, notes = _with_what_is_at_hand(rest, values)
+    chosen, loaded, notes = with_what_is_at_hand(rest, values)
     return chosen, loaded, [note, *notes]
 
 

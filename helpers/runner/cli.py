@@ -105,9 +105,65 @@ TIMEOUT = click.option(
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Check everything, print what would run, and run nothing.")
 
 
+ONLY = click.option("--only", metavar="LESSONS", help="Take these lessons only, such as 03,05.")
+
+
+@main.command("class", epilog=PARAMETERS)
+@click.argument("folder", type=FOLDER, metavar="DIR")
+@DATASET
+@ONLY
+@GIVEN
+def class_(folder: Path, dataset: str | None, only: str | None, given: tuple[tuple[str, str], ...]) -> None:
+    """Write the lessons as assignments of nbgrader, with their parameters as given, into a course folder.
+
+    Without --dataset the data is mnist_5k, which needs no network. Assignments that are there stay as they are.
+
+    \b
+    Example:
+        transfer-tutorial class course --only 01,02 -p target_classes "[0, 1, 2]"
+    """
+    from helpers.runner import assignments, batch, notebooks, parameters
+
+    with _bad_input_in_one_line():
+        values = {"dataset": "mnist_5k", **parameters.read_given(given, dataset)}
+        wanted = notebooks.lessons() if only is None else map(notebooks.lesson, _numbers(only))
+        chosen, _, notes = batch.with_what_is_at_hand(list(wanted), values)
+        paths = assignments.write(folder, chosen, values)
+    for note in notes:
+        click.echo(note)
+    click.echo(
+        f"{len(paths)} assignments in {folder / 'source'}\nIn {folder}: nbgrader generate_assignment {paths[0].stem}"
+    )
+
+
+@main.command()
+@click.argument("folder", type=FOLDER, metavar="DIR")
+@click.argument("lesson")
+def misconceptions(folder: Path, lesson: str) -> None:
+    """Count what the checks said of the answers to a LESSON, in a course folder DIR, after nbgrader autograde.
+
+    A figure is left there too: misconceptions-LESSON.png.
+
+    \b
+    Example:
+        transfer-tutorial misconceptions course 02
+    """
+    from helpers import plots
+    from helpers.runner import assignments, notebooks
+
+    with _bad_input_in_one_line():
+        name = notebooks.lesson(lesson).name
+        graded = assignments.replies(folder, name)
+    counted = assignments.misconceptions(graded)
+    click.echo(counted.to_string(index=False))
+    picture = folder / f"misconceptions-{name}.png"
+    picture.write_bytes(plots.png(plots.misconceptions(counted))[0])
+    click.echo(f"\nOpen {picture}")
+
+
 @main.command(epilog=PARAMETERS)
 @DATASET
-@click.option("--only", metavar="LESSONS", help="Run these lessons only, such as 03,05.")
+@ONLY
 @GIVEN
 @click.option("--out", type=FOLDER, metavar="DIR", help="New folder.  [default: runs/<dataset>-<date>-<time>]")
 @RESUME
@@ -140,7 +196,7 @@ def run(
 
         with _bad_input_in_one_line():
             if resume is None:
-                lessons = None if only is None else [number.strip() for number in only.split(",")]
+                lessons = None if only is None else _numbers(only)
                 started = batch.new(dataset, given, lessons, out, make=not dry_run)
                 if not dry_run:
                     held.enter_context(artefacts.lock("--out", started.folder))
@@ -243,6 +299,11 @@ def sweep(
         if failed := _report_sweep(planned):
             message = f"{len(failed)} of {len(planned.runs)} runs failed, {failed[0]['name']}: {failed[0]['error']}"
             raise click.ClickException(message + _go_on("sweep", planned.out, how))
+
+
+def _numbers(only: str) -> list[str]:
+    """Read the lessons that `--only` names."""
+    return [number.strip() for number in only.split(",")]
 
 
 def _check_alone(*others: object) -> None:

@@ -30,7 +30,7 @@ def write_lessons(folder: Path) -> list[Path]:
     for name in ("helpers", "helpers.py"):
         if (folder / name).exists() and (folder / name).resolve() != PACKAGE:
             raise ValueError(f"DIR: {str(folder)!r} holds {name}, which the lessons would import; give another folder")
-    copies = {folder / lesson.path.name: _copy(lesson.path) for lesson in notebooks.lessons()}
+    copies = {folder / lesson.path.name: copied(lesson.path) for lesson in notebooks.lessons()}
     there = {path: path.read_text("utf-8", "replace") for path in copies if path.exists()}
     if others := [path.name for path, text in there.items() if _cells(text) != _cells(copies[path])]:
         raise ValueError(
@@ -68,8 +68,10 @@ def as_json(notebook: dict[str, Any]) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
-def _copy(lesson: Path) -> str:
-    """Return a lesson's file; its links to other files than lessons lead to the repository, if its address is known."""
+def copied(lesson: Path, other: str = "{name}") -> str:
+    """Return a lesson's file with links that lead somewhere: to other lessons by the pattern `other` of `name`, that of
+    the file, and `stem`; to other files in the repository, if its address is known.
+    """
     address = ""
     with suppress(PackageNotFoundError):
         urls = metadata("transfer-learning-tutorial").get_all("Project-URL") or []
@@ -77,7 +79,8 @@ def _copy(lesson: Path) -> str:
 
     def to(target: str) -> str:
         if target.endswith(".ipynb"):
-            return posixpath.relpath(target, "notebooks")
+            name = posixpath.relpath(target, "notebooks")
+            return other.format(name=name, stem=name.removesuffix(".ipynb"))
         return f"{address}/blob/HEAD/{target}" if address else ""
 
     return as_json(relinked(json.loads(lesson.read_text(encoding="utf-8")), to))

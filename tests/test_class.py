@@ -1,0 +1,357 @@
+"""A class: lessons handed out with nbgrader, answers of all kinds sent back, points, and what the checks said.
+
+Screenshots of the feedback go to the folder named by the environment variable SCREENSHOTS, if it is set.
+"""
+
+import copy
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import nbformat
+import pytest
+import refresh_outputs
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from refusals import refused
+
+from helpers import plots
+from helpers.runner import assignments, notebooks
+
+LESSONS = notebooks.lessons()
+IN_CI = bool(os.environ.get("CI"))  # there, what is missing is a failure
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CLI = "from helpers.runner.cli import main; main()"
+# The ids that a gradebook knows. Once handed out they never change, not even if an exercise moves.
+IDS = {
+    "01_data_split": {"exercise-1": "tasks", "exercise-2": "baseline", "exercise-3": "three_parts"},
+    "02_cnn_build": {"exercise-1": "convolved", "exercise-2": "parameters", "exercise-3": "multiply_adds"},
+    "03_pretraining": {"exercise-1": "cross_entropy", "exercise-2": "updates", "exercise-3": "descended"},
+    "04_freezing": {"exercise-1": "freeze_convolutions", "exercise-2": "trainable", "exercise-3": "freeze_head"},
+    "05_transfer_comparison": {"exercise-1": "paired", "exercise-2": "by_seed", "exercise-3": "word"},
+    "06_pretrained_network": {
+        "exercise-1": "rescaled",
+        "exercise-2": "trainable",
+        "exercise-3": "freeze_normalization",
+    },
+}
+
+
+def cells(path: Path) -> list[nbformat.NotebookNode]:
+    return nbformat.read(path, as_version=4).cells
+
+
+def graded(path: Path) -> list[nbformat.NotebookNode]:
+    return [cell for cell in cells(path) if "nbgrader" in cell.metadata]
+
+
+# The lessons, and their checks
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
+def test_each_checked_exercise_has_a_point_and_an_id_that_never_changes(lesson):
+    found = {}
+    for cell in graded(lesson.path):
+        about = cell.metadata.nbgrader
+        assert (about.grade, about.solution, about.locked, about.points) == (True, True, False, 1)
+        (found[about.grade_id],) = re.findall(r"(?m)^checks\.(\w+)\(", cell.source)
+    assert found == IDS.get(lesson.name, {})
+
+
+ASKED = """
+from helpers import checks
+for answer in (1664, 1600, ...):
+    try:
+        print(checks.parameters(answer, 64, 5, 1))
+    except AssertionError as error:
+        print("raised:", error)
+"""
+
+
+def test_a_check_raises_its_own_words_where_nbgrader_runs_it_and_nowhere_else(python, monkeypatch):
+    soft = python(ASKED).stdout
+    assert soft.startswith("Right.\nNot yet: those are the weights;") and "raised" not in soft
+    monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+    right, wrong, missing = python(ASKED).stdout.splitlines()
+    assert right == "Right."
+    assert wrong.startswith("raised: Not yet: those are the weights; the biases are left out, one per filter. Hint: ")
+    assert missing.startswith("raised: Not answered yet: ")
+
+
+@pytest.mark.notebook
+def test_refreshing_outputs_keeps_what_nbgrader_knows_of_a_cell(tmp_path):
+    about = graded(LESSONS[2].path)[0].metadata
+    notebook = new_notebook(cells=[new_code_cell("1 + 1", metadata={**about, "scrolled": True})])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, tmp_path / "own.ipynb")
+    refresh_outputs.refresh(tmp_path / "own.ipynb", tmp_path / "own.ipynb", {}, images=True, unchanged=set())
+    (cell,) = cells(tmp_path / "own.ipynb")
+    assert cell.metadata == about and cell.outputs[0].data["text/plain"] == "2"
+
+
+# The command that prepares a class
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory) -> Path:
+    """A course folder as the command writes it, with other parameters than the lessons have."""
+    folder = tmp_path_factory.mktemp("class") / "course"
+    given = ("--dataset", "digits", "--only", "01,02,05", "-p", "seeds", "[7]", "-p", "target_classes", "[0, 1]")
+    ran = subprocess.run([sys.executable, "-c", CLI, "class", folder, *given], capture_output=True, text=True)
+    assert ran.returncode == 0 and ran.stdout.startswith("3 assignments in "), ran.stderr
+    return folder
+
+
+def test_parameters_are_set_where_they_stand_and_only_in_lessons_that_have_them(course):
+    sources = sorted(course.glob("source/*/*.ipynb"))
+    assert [path.stem for path in sources] == ["01_data_split", "02_cnn_build", "05_transfer_comparison"]
+    given = {"dataset": "digits", "seeds": [7], "target_classes": [0, 1]}
+    for path, lesson in zip(sources, (LESSONS[1], LESSONS[2], LESSONS[5]), strict=True):
+        before = notebooks.defaults(lesson.path)
+        assert notebooks.defaults(path) == before | {name: given[name] for name in given if name in before}
+        (old,), (new,) = (
+            [cell.source for cell in cells(each) if "parameters" in cell.metadata.get("tags", [])]
+            for each in (lesson.path, path)
+        )
+        comments = [re.findall("#.*", source) for source in (old, new)]
+        assert comments[0] == comments[1] and new.startswith('dataset: str = "digits"  # "mnist", ')
+
+
+def test_an_exercise_is_two_cells_the_learners_and_a_locked_check(course):
+    for path in course.glob("source/*/*.ipynb"):
+        found = graded(path)
+        assert len(found) == 6
+        for answer, check in zip(found[::2], found[1::2], strict=True):
+            name = check.metadata.nbgrader.grade_id
+            assert check.source.startswith("from helpers import checks\n\nprint(checks." + IDS[path.stem][name] + "(")
+            assert "checks." not in answer.source and not answer.source.endswith("\n")
+            assert answer.metadata.nbgrader == {
+                **{"grade": False, "solution": True, "locked": False, "task": False, "schema_version": 3},
+                "grade_id": f"{name}-answer",
+            }
+        assert not any(cell.outputs for cell in cells(path) if cell.cell_type == "code")
+
+
+def test_nothing_is_overwritten_and_nothing_written_for_bad_input(course, tmp_path):
+    before = {path: path.read_bytes() for path in course.rglob("*") if path.is_file()}
+    with refused("DIR: ", "has 02_cnn_build already, and nothing is overwritten"):
+        assignments.write(course, LESSONS[2:4], {})
+    assert {path: path.read_bytes() for path in course.rglob("*") if path.is_file()} == before
+    given = ("class", str(tmp_path / "new"), "--only", "02", "-p", "filters", "many")
+    ran = subprocess.run([sys.executable, "-c", CLI, *given], capture_output=True, text=True)
+    assert ran.returncode == 2 and "filters: 'many' is not a whole number" in ran.stderr
+    assert not (tmp_path / "new").exists()
+
+
+# What the checks said
+
+
+def write_graded(course: Path, learner: str, **outputs: list) -> None:
+    """Write a graded notebook of lesson 02 with the outputs of its checks."""
+    checked = [
+        new_code_cell(metadata={"nbgrader": {"grade": True, "grade_id": name.replace("_", "-")}}, outputs=shown)
+        for name, shown in outputs.items()
+    ]
+    path = course / "autograded" / learner / "02_cnn_build" / "02_cnn_build.ipynb"
+    path.parent.mkdir(parents=True)
+    nbformat.write(new_notebook(cells=checked), path)
+
+
+def raised(text: str, name: str = "NotRightError") -> list:
+    return [new_output("error", ename=name, evalue=text, traceback=[text])]
+
+
+def printed(text: str) -> list:
+    return [new_output("stream", name="stdout", text=text)]
+
+
+def test_misconceptions_are_counted_by_exercise_and_those_that_differ_in_numbers_are_one(tmp_path):
+    biases = "Not yet: those are the weights; the biases are left out. Hint: each filter has a bias."
+    for learner, second in enumerate([raised(biases), raised(biases), printed("Right.\n"), []]):
+        first = raised(f"Not yet: it is not {learner},234. Hint: count.") if learner < 3 else raised("x", "NameError")
+        write_graded(tmp_path, f"learner {learner}", exercise_1=first, exercise_2=second)
+    counted = assignments.misconceptions(assignments.replies(tmp_path, "02_cnn_build"))
+    assert counted.values.tolist() == [
+        ["exercise-1", "it is not …", 3],
+        ["exercise-1", "the code stops with NameError", 1],
+        ["exercise-2", "those are the weights; the biases are left out", 2],
+        ["exercise-2", "points without a word of the check", 1],
+        ["exercise-2", "right", 1],
+    ]
+    figure = plots.misconceptions(counted)
+    assert [len(axis.patches) for axis in figure.axes] == [2, 3]
+    assert figure.alternative_text.endswith(
+        "exercise-1, it is not … (3); exercise-2, those are the weights; the biases are left out (2)."
+    )
+    with refused("has no graded notebooks of 03_pretraining"):
+        assignments.replies(tmp_path, "03_pretraining")
+
+
+# With nbgrader itself
+
+NEEDS_NBGRADER = pytest.mark.skipif(find_spec("nbgrader") is None and not IN_CI, reason="nbgrader is missing")
+LESSON = "01_data_split"  # the quickest
+SECONDS = 10  # that a cell may take in these tests
+RIGHT = {
+    "exercise-1": "my_tasks = [*range(7)], [7, 8, 9]",
+    "exercise-2": "label = np.bincount(everything.train.labels).argmax()\n"
+    "my_baseline = label, (everything.test.labels == label).mean()",
+    "exercise-3": "def three_parts(number, seed):\n"
+    "    print('drawing', file=__import__('sys').stderr)\n"  # which costs no point
+    "    order = np.random.default_rng(seed).permutation(number)\n"
+    "    return np.split(order, [8 * number // 10, 9 * number // 10])",
+}
+SHARED = "my_tasks = [*range(8)], [7, 8, 9]"  # a class in both tasks
+LOOP = "def three_parts(number, seed):\n    while True:\n        pass"
+DEAF = "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass"
+
+
+def nbgrader(course: Path, *command: str, status: int = 0) -> str:
+    """Run a command of nbgrader in a course folder; return what it said."""
+    ran = subprocess.run([sys.executable, "-m", "nbgrader", *command], cwd=course, capture_output=True, text=True)
+    assert ran.returncode == status, ran.stdout + ran.stderr
+    return ran.stdout + ran.stderr
+
+
+def points(course: Path) -> dict[str, dict[str, float | None]]:
+    """Return the points in the gradebook, by learner and exercise."""
+    rows = sqlite3.connect(course / "gradebook.db").execute(
+        "SELECT student_id, base_cell.name, auto_score FROM grade JOIN base_cell ON cell_id = base_cell.id "
+        "JOIN submitted_notebook ON notebook_id = submitted_notebook.id "
+        "JOIN submitted_assignment ON submitted_notebook.assignment_id = submitted_assignment.id"
+    )
+    found: dict[str, dict[str, float | None]] = {}
+    for learner, exercise, score in rows:
+        found.setdefault(learner, {})[exercise] = score
+    return found
+
+
+@pytest.fixture(scope="module")
+def handout(course) -> Path:
+    """The notebook that learners get, through nbgrader's exchange folder."""
+    nbgrader(course, "generate_assignment", LESSON)
+    return course / "release" / LESSON / f"{LESSON}.ipynb"
+
+
+def hand_in(handout: Path, learner: str, change: Callable = lambda cells: cells, **answers: str) -> Path:
+    """Send back the handout with the right answers, others in place of some, and cells changed."""
+    notebook = copy.deepcopy(nbformat.read(handout, as_version=4))
+    for cell in notebook.cells:
+        name = cell.metadata.get("nbgrader", {}).get("grade_id", "")
+        if name.endswith("-answer"):
+            exercise = name.removesuffix("-answer")
+            cell.source = {**RIGHT, **answers}.get(exercise) or cell.source
+    notebook.cells = change(notebook.cells)
+    path = handout.parents[2] / "submitted" / learner / LESSON / handout.name
+    path.parent.mkdir(parents=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+def without(*names: str) -> Callable:
+    return lambda found: [cell for cell in found if cell.metadata.get("nbgrader", {}).get("grade_id") not in names]
+
+
+def says_right(found: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Write an answer of one's own into the check's cell."""
+    for cell in found:
+        if cell.metadata.get("nbgrader", {}).get("grade_id") == "exercise-1":
+            cell.source = "print('Right.')"
+    return found
+
+
+@pytest.mark.nbgrader
+@NEEDS_NBGRADER
+def test_a_handout_has_no_answers_and_no_outputs_and_what_is_to_be_filled_in_stays(handout):
+    text = handout.read_text(encoding="utf-8")
+    assert "<details>" not in text and "YOUR CODE HERE" not in text
+    assert not any(cell.outputs for cell in cells(handout) if cell.cell_type == "code")
+    assert "my_tasks = ...  # ([classes of the source task], [classes of the target task])" in text
+    given = {cell.metadata.nbgrader.grade_id: cell.metadata for cell in graded(handout)}
+    assert given["exercise-1"].editable is False and given["exercise-1-answer"].get("editable", True)
+    assert not any(given[name].deletable for name in given)
+
+
+@pytest.fixture(scope="module")
+def class_of_many(handout) -> tuple[Path, dict[str, dict[str, float | None]], str]:
+    """Hand-ins of all kinds, graded: the course folder, the points, and what nbgrader said."""
+    course = handout.parents[2]
+    hand_in(handout, "right")
+    hand_in(handout, "wrong", **{"exercise-1": SHARED, "exercise-2": "my_baseline = 3, 0.5"})
+    hand_in(handout, "unanswered", **dict.fromkeys(RIGHT, ""))
+    hand_in(handout, "no Python", **{"exercise-1": "my_tasks = (["})
+    hand_in(handout, "check deleted", without("exercise-2"), **{"exercise-1": SHARED})
+    hand_in(handout, "answer and check deleted", without("exercise-2-answer", "exercise-2"))
+    hand_in(handout, "damaged").write_text('{"cells": [{')
+    hand_in(handout, "loop", **{"exercise-1": "while True:\n    pass", "exercise-3": LOOP})
+    hand_in(handout, "loop that hears no interrupt", **{"exercise-1": DEAF})
+    hand_in(handout, "prints Right", says_right, **{"exercise-1": "print('Right.')"})
+    forged = "class checks:\n    tasks = baseline = staticmethod(lambda *_: 'Right.')\nimport os\nos.environ.clear()"
+    hand_in(handout, "other checks", **{"exercise-1": forged, "exercise-2": ""})
+    hand_in(handout, "zz, after all others")
+    said = nbgrader(course, "autograde", LESSON, f"--Execute.timeout={SECONDS}", status=1)
+    return course, points(course), said
+
+
+@pytest.mark.nbgrader
+@NEEDS_NBGRADER
+@pytest.mark.parametrize(
+    ("learner", "expected"),
+    [
+        ("right", [1, 1, 1]),
+        ("wrong", [0, 0, 1]),
+        ("unanswered", [0, 0, 0]),
+        ("no Python", [0, 1, 1]),
+        ("check deleted", [0, 1, 1]),
+        ("answer and check deleted", [None, None, None]),
+        ("damaged", [None, None, None]),
+        ("loop", [0, 1, 0]),
+        ("loop that hears no interrupt", [None, None, None]),
+        ("prints Right", [0, 1, 1]),
+        ("other checks", [0, 0, 1]),
+        ("zz, after all others", [1, 1, 1]),
+    ],
+)
+def test_each_gets_the_right_points_and_nobody_pays_for_another(class_of_many, learner, expected):
+    _, found, _ = class_of_many
+    assert [found[learner][f"exercise-{number}"] for number in (1, 2, 3)] == expected
+
+
+@pytest.mark.nbgrader
+@NEEDS_NBGRADER
+def test_nbgrader_names_those_that_it_could_not_grade(class_of_many):
+    _, _, said = class_of_many
+    named = re.findall(r"There was an error processing assignment '\w+' for student '(.+)'", said)
+    assert sorted(named) == ["answer and check deleted", "damaged", "loop that hears no interrupt"]
+
+
+@pytest.mark.nbgrader
+@NEEDS_NBGRADER
+def test_the_command_counts_what_a_class_did_not_understand(class_of_many):
+    course, _, _ = class_of_many
+    ran = subprocess.run([sys.executable, "-c", CLI, "misconceptions", course, "1"], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    first = [line.split(maxsplit=1)[1] for line in ran.stdout.splitlines() if line.strip().startswith("exercise-1")]
+    assert [" ".join(line.split()) for line in first] == [
+        "right 2",
+        "your split holds the class 7 in both tasks 2",
+        "no answer 3",
+    ]
+    assert (course / f"misconceptions-{LESSON}.png").stat().st_size > 10_000
+
+
+@pytest.mark.nbgrader
+@NEEDS_NBGRADER
+def test_the_feedback_shows_the_words_of_the_check_and_asks_no_other_host(class_of_many):
+    course, _, _ = class_of_many
+    nbgrader(course, "generate_feedback", LESSON)
+    page = course / "feedback" / "wrong" / LESSON / f"{LESSON}.html"
+    text = page.read_text(encoding="utf-8")
+    assert "Not yet: your split holds the class 7 in both tasks." in text
+    assert "Traceback" not in text and "replies.py" not in text
+    assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=.https?:", text)
