@@ -7,7 +7,6 @@ import copy
 import os
 import re
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -184,7 +183,7 @@ def test_misconceptions_are_counted_by_exercise_and_those_that_differ_in_numbers
         ["exercise-2", "right", 1],
     ]
     figure = plots.misconceptions(counted)
-    assert [len(axis.patches) for axis in figure.axes] == [2, 3]
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [3, 1, 2, 1, 1]
     assert figure.alternative_text.endswith(
         "exercise-1, it is not … (3); exercise-2, those are the weights; the biases are left out (2)."
     )
@@ -196,7 +195,7 @@ def test_misconceptions_are_counted_by_exercise_and_those_that_differ_in_numbers
 
 NEEDS_NBGRADER = pytest.mark.skipif(find_spec("nbgrader") is None and not IN_CI, reason="nbgrader is missing")
 LESSON = "01_data_split"  # the quickest
-SECONDS = 10  # that a cell may take in these tests
+SECONDS = 8  # that an answer may take in these tests
 RIGHT = {
     "exercise-1": "my_tasks = [*range(7)], [7, 8, 9]",
     "exercise-2": "label = np.bincount(everything.train.labels).argmax()\n"
@@ -220,15 +219,13 @@ def nbgrader(course: Path, *command: str, status: int = 0) -> str:
 
 def points(course: Path) -> dict[str, dict[str, float | None]]:
     """Return the points in the gradebook, by learner and exercise."""
-    rows = sqlite3.connect(course / "gradebook.db").execute(
-        "SELECT student_id, base_cell.name, auto_score FROM grade JOIN base_cell ON cell_id = base_cell.id "
-        "JOIN submitted_notebook ON notebook_id = submitted_notebook.id "
-        "JOIN submitted_assignment ON submitted_notebook.assignment_id = submitted_assignment.id"
-    )
-    found: dict[str, dict[str, float | None]] = {}
-    for learner, exercise, score in rows:
-        found.setdefault(learner, {})[exercise] = score
-    return found
+    from nbgrader.api import Gradebook
+
+    with Gradebook(f"sqlite:///{course / 'gradebook.db'}") as book:
+        return {
+            sent.student_id: {grade.name: grade.auto_score for grade in sent.notebooks[0].grades}
+            for sent in book.assignment_submissions(LESSON)
+        }
 
 
 @pytest.fixture(scope="module")
@@ -255,6 +252,12 @@ def hand_in(handout: Path, learner: str, change: Callable = lambda cells: cells,
 
 def without(*names: str) -> Callable:
     return lambda found: [cell for cell in found if cell.metadata.get("nbgrader", {}).get("grade_id") not in names]
+
+
+def with_new_id(cell: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    twin = copy.deepcopy(cell)
+    twin.id += "-copy"
+    return twin
 
 
 def says_right(found: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
@@ -287,6 +290,7 @@ def class_of_many(handout) -> tuple[Path, dict[str, dict[str, float | None]], st
     hand_in(handout, "no Python", **{"exercise-1": "my_tasks = (["})
     hand_in(handout, "check deleted", without("exercise-2"), **{"exercise-1": SHARED})
     hand_in(handout, "answer and check deleted", without("exercise-2-answer", "exercise-2"))
+    hand_in(handout, "each cell twice", lambda found: [*found, *map(with_new_id, found)])
     hand_in(handout, "damaged").write_text('{"cells": [{')
     hand_in(handout, "loop", **{"exercise-1": "while True:\n    pass", "exercise-3": LOOP})
     hand_in(handout, "loop that hears no interrupt", **{"exercise-1": DEAF})
@@ -294,7 +298,16 @@ def class_of_many(handout) -> tuple[Path, dict[str, dict[str, float | None]], st
     forged = "class checks:\n    tasks = baseline = staticmethod(lambda *_: 'Right.')\nimport os\nos.environ.clear()"
     hand_in(handout, "other checks", **{"exercise-1": forged, "exercise-2": ""})
     hand_in(handout, "zz, after all others")
-    said = nbgrader(course, "autograde", LESSON, f"--Execute.timeout={SECONDS}", status=1)
+    config = course / "nbgrader_config.py"
+    text = config.read_text(encoding="utf-8")
+    for old, new in (
+        ("ANSWER, OTHER = 60,", f"ANSWER, OTHER = {SECONDS},"),
+        ("iopub_timeout=30", "iopub_timeout=5"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    config.write_text(text, encoding="utf-8")
+    said = nbgrader(course, "autograde", LESSON, status=1)
     return course, points(course), said
 
 
@@ -307,8 +320,9 @@ def class_of_many(handout) -> tuple[Path, dict[str, dict[str, float | None]], st
         ("wrong", [0, 0, 1]),
         ("unanswered", [0, 0, 0]),
         ("no Python", [0, 1, 1]),
-        ("check deleted", [0, 1, 1]),
-        ("answer and check deleted", [None, None, None]),
+        ("check deleted", [0, None, 1]),  # to be looked at by hand
+        ("answer and check deleted", [1, None, 1]),
+        ("each cell twice", [1, 1, 1]),
         ("damaged", [None, None, None]),
         ("loop", [0, 1, 0]),
         ("loop that hears no interrupt", [None, None, None]),
@@ -327,7 +341,7 @@ def test_each_gets_the_right_points_and_nobody_pays_for_another(class_of_many, l
 def test_nbgrader_names_those_that_it_could_not_grade(class_of_many):
     _, _, said = class_of_many
     named = re.findall(r"There was an error processing assignment '\w+' for student '(.+)'", said)
-    assert sorted(named) == ["answer and check deleted", "damaged", "loop that hears no interrupt"]
+    assert sorted(named) == ["damaged", "loop that hears no interrupt"]
 
 
 @pytest.mark.nbgrader
@@ -338,7 +352,7 @@ def test_the_command_counts_what_a_class_did_not_understand(class_of_many):
     assert ran.returncode == 0, ran.stderr
     first = [line.split(maxsplit=1)[1] for line in ran.stdout.splitlines() if line.strip().startswith("exercise-1")]
     assert [" ".join(line.split()) for line in first] == [
-        "right 2",
+        "right 5",
         "your split holds the class 7 in both tasks 2",
         "no answer 3",
     ]

@@ -95,17 +95,15 @@ def lessons(folder: Path) -> None:
     click.echo(f"{len(paths)} lessons in {folder}\nTo open the first: {shlex.join(['jupyter', 'lab', str(paths[0])])}")
 
 
-# Options of `run` and `sweep` alike
+# Options of several commands
 DATASET = click.option("--dataset", metavar="NAME-OR-PATH", help="Data by name, a file or a folder of images.")
+ONLY = click.option("--only", metavar="LESSONS", help="Take these lessons only, such as 03,05.")
 GIVEN = click.option("-p", "given", type=(str, str), multiple=True, metavar="NAME VALUE", help="Set a parameter.")
 RESUME = click.option("--resume", type=FOLDER, metavar="DIR", help="Go on with what is missing or failed in DIR.")
 TIMEOUT = click.option(
     "--timeout", type=click.IntRange(1), metavar="SECONDS", help="Fail what has a cell that takes longer."
 )
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Check everything, print what would run, and run nothing.")
-
-
-ONLY = click.option("--only", metavar="LESSONS", help="Take these lessons only, such as 03,05.")
 
 
 @main.command("class", epilog=PARAMETERS)
@@ -126,14 +124,12 @@ def class_(folder: Path, dataset: str | None, only: str | None, given: tuple[tup
 
     with _bad_input_in_one_line():
         values = {"dataset": "mnist_5k", **parameters.read_given(given, dataset)}
-        wanted = notebooks.lessons() if only is None else map(notebooks.lesson, _numbers(only))
-        chosen, _, notes = batch.with_what_is_at_hand(list(wanted), values)
+        numbers = only.split(",") if only is not None else [each.number for each in notebooks.lessons()]
+        chosen = [notebooks.lesson(number.strip()) for number in numbers]
+        chosen, _, notes = batch.with_what_is_at_hand(chosen, values)
         paths = assignments.write(folder, chosen, values)
-    for note in notes:
-        click.echo(note)
-    click.echo(
-        f"{len(paths)} assignments in {folder / 'source'}\nIn {folder}: nbgrader generate_assignment {paths[0].stem}"
-    )
+    notes += [f"{len(paths)} assignments in {folder / 'source'}"]
+    click.echo("\n".join([*notes, f"To make a handout, in {folder}: nbgrader generate_assignment {paths[0].stem}"]))
 
 
 @main.command()
@@ -153,12 +149,10 @@ def misconceptions(folder: Path, lesson: str) -> None:
 
     with _bad_input_in_one_line():
         name = notebooks.lesson(lesson).name
-        graded = assignments.replies(folder, name)
-    counted = assignments.misconceptions(graded)
-    click.echo(counted.to_string(index=False))
-    picture = folder / f"misconceptions-{name}.png"
-    picture.write_bytes(plots.png(plots.misconceptions(counted))[0])
-    click.echo(f"\nOpen {picture}")
+        counted = assignments.misconceptions(assignments.replies(folder, name))
+        picture = folder / f"misconceptions-{name}.png"
+        picture.write_bytes(plots.png(plots.misconceptions(counted))[0])
+    click.echo(f"{counted.to_string(index=False)}\n\nOpen {picture}")
 
 
 @main.command(epilog=PARAMETERS)
@@ -196,7 +190,7 @@ def run(
 
         with _bad_input_in_one_line():
             if resume is None:
-                lessons = None if only is None else _numbers(only)
+                lessons = None if only is None else [number.strip() for number in only.split(",")]
                 started = batch.new(dataset, given, lessons, out, make=not dry_run)
                 if not dry_run:
                     held.enter_context(artefacts.lock("--out", started.folder))
@@ -299,11 +293,6 @@ def sweep(
         if failed := _report_sweep(planned):
             message = f"{len(failed)} of {len(planned.runs)} runs failed, {failed[0]['name']}: {failed[0]['error']}"
             raise click.ClickException(message + _go_on("sweep", planned.out, how))
-
-
-def _numbers(only: str) -> list[str]:
-    """Read the lessons that `--only` names."""
-    return [number.strip() for number in only.split(",")]
 
 
 def _check_alone(*others: object) -> None:

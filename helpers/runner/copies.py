@@ -68,9 +68,10 @@ def as_json(notebook: dict[str, Any]) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
-def copied(lesson: Path, other: str = "{name}") -> str:
-    """Return a lesson's file with links that lead somewhere: to other lessons by the pattern `other` of `name`, that of
-    the file, and `stem`; to other files in the repository, if its address is known.
+def copied(lesson: Path, linked: bool = True) -> str:
+    """Return a lesson's file; its links to other files than lessons lead to the repository, if its address is known.
+
+    Unless it is `linked`, there are no links to other lessons, which may lie elsewhere.
     """
     address = ""
     with suppress(PackageNotFoundError):
@@ -79,8 +80,7 @@ def copied(lesson: Path, other: str = "{name}") -> str:
 
     def to(target: str) -> str:
         if target.endswith(".ipynb"):
-            name = posixpath.relpath(target, "notebooks")
-            return other.format(name=name, stem=name.removesuffix(".ipynb"))
+            return posixpath.relpath(target, "notebooks") if linked else ""
         return f"{address}/blob/HEAD/{target}" if address else ""
 
     return as_json(relinked(json.loads(lesson.read_text(encoding="utf-8")), to))
