@@ -110,9 +110,7 @@ def compare(
                 rows.append(network.row)
                 bar.update()
             trained = []
-            for row, predicted in _with_seed(
-                networks, strategies, plan.labels_per_class, target, seed, network, folder
-            ):
+            for row, predicted in with_seed(networks, strategies, plan.labels_per_class, target, seed, network, folder):
                 trained.append(row)
                 probabilities[row["strategy"], row["labels_per_class"], seed] = predicted
                 bar.update()
@@ -121,7 +119,7 @@ def compare(
     return Comparison(pd.DataFrame(rows), left_out, target, probabilities)
 
 
-def _with_seed(
+def with_seed(
     networks: Networks,
     strategies: list[Strategy],
     budgets: Sequence[int | str],
