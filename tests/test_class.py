@@ -15,7 +15,7 @@ import refresh_outputs
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from refusals import refused
 
-from helpers import plots
+from helpers.plots import answers
 from helpers.runner import assignments, notebooks
 
 LESSONS = notebooks.lessons()
@@ -177,7 +177,7 @@ def test_misconceptions_are_counted_by_exercise_and_those_that_differ_in_numbers
         ["exercise-2", "points without a word of the check", 1],
         ["exercise-2", "right", 1],
     ]
-    figure = plots.misconceptions(counted)
+    figure = answers.misconceptions(counted)
     assert [bar.get_width() for bar in figure.axes[0].patches] == [3, 1, 2, 1, 1]
     assert figure.alternative_text.endswith(
         "exercise-1, it is not … (3); exercise-2, those are the weights; the biases are left out (2)."

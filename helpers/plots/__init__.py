@@ -20,7 +20,6 @@ np.set_printoptions(nanstr="nan", infstr="inf", sign="-", formatter=None, legacy
 if shell := get_ipython():
     shell.ast_node_interactivity = "last_expr"
 
-from helpers.plots.answers import misconceptions
 from helpers.plots.comparisons import (
     accuracy_by_depth,
     accuracy_by_labels,
@@ -52,7 +51,6 @@ __all__ = [
     "feature_maps",
     "filters",
     "learning_curves",
-    "misconceptions",
     "mistakes_by_strategy",
     "network",
     "photo",

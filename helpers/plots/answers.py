@@ -7,7 +7,6 @@ import pandas as pd
 from helpers.plots.figures import VALIDATION, Figure, as_designed, described, new_figure
 
 SHOWN = 5  # replies of each exercise
-COLOURS = {"right": "#009E73", "no answer": "#999999"}
 
 
 @as_designed
@@ -17,7 +16,7 @@ def misconceptions(counted: pd.DataFrame) -> Figure:
     figure = new_figure(height=1 + 0.5 * len(rows))
     axis = figure.subplots()
     labels = [textwrap.fill(text, 60).replace("$", r"\$") for text in rows["exercise"] + ": " + rows["reply"]]
-    colours = [COLOURS.get(reply, VALIDATION) for reply in rows["reply"]]
+    colours = rows["reply"].map({"right": "#009E73", "no answer": "#999999"}).fillna(VALIDATION)
     axis.bar_label(axis.barh(range(len(rows)), rows["learners"], color=colours), padding=3)
     axis.set_yticks(range(len(rows)), labels)
     axis.set(title="learners", ylim=(len(rows) - 0.5, -0.5), xticks=[], frame_on=False)

@@ -19,10 +19,7 @@ from helpers.runner.notebooks import Notebook
 if TYPE_CHECKING:
     import pandas as pd
 
-SETTINGS = {  # of nbgrader, in a course folder, and the templates that they are copies of
-    "nbgrader_config.py": "nbgrader_config.txt",
-    "templates/feedback/mathjax.html.j2": "feedback_mathjax.html",
-}
+CONFIG = Path(__file__).with_name("templates") / "nbgrader_config.txt"
 
 
 def write(folder: Path, chosen: Sequence[Notebook], values: Mapping[str, Any]) -> list[Path]:
@@ -34,9 +31,7 @@ def write(folder: Path, chosen: Sequence[Notebook], values: Mapping[str, Any]) -
     texts = {folder / "source" / each.name / each.path.name: _assignment(each, values) for each in chosen}
     if there := [path.stem for path in texts if path.exists()]:
         raise ValueError(f"DIR: {str(folder)!r} has {listed(there)} already, and nothing is overwritten; move it away")
-    templates = Path(__file__).with_name("templates")
-    settings = {folder / name: (templates / template).read_text("utf-8") for name, template in SETTINGS.items()}
-    for path, text in {**settings, **texts}.items():
+    for path, text in {folder / "nbgrader_config.py": CONFIG.read_text("utf-8"), **texts}.items():
         if not path.exists():
             write_text(path, text)
     return list(texts)

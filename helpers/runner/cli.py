@@ -124,12 +124,11 @@ def class_(folder: Path, dataset: str | None, only: str | None, given: tuple[tup
 
     with _bad_input_in_one_line():
         values = {"dataset": "mnist_5k", **parameters.read_given(given, dataset)}
-        numbers = only.split(",") if only is not None else [each.number for each in notebooks.lessons()]
-        chosen = [notebooks.lesson(number.strip()) for number in numbers]
-        chosen, _, notes = batch.with_what_is_at_hand(chosen, values)
+        wanted = notebooks.lessons() if only is None else [notebooks.lesson(each.strip()) for each in only.split(",")]
+        chosen, _, notes = batch.with_what_is_at_hand(wanted, values)
         paths = assignments.write(folder, chosen, values)
-    notes += [f"{len(paths)} assignments in {folder / 'source'}"]
-    click.echo("\n".join([*notes, f"To make a handout, in {folder}: nbgrader generate_assignment {paths[0].stem}"]))
+    hint = f"To make a handout, in {folder}: nbgrader generate_assignment {paths[0].stem}"
+    click.echo("\n".join([*notes, f"{len(paths)} assignments in {folder / 'source'}", hint]))
 
 
 @main.command()
@@ -144,14 +143,14 @@ def misconceptions(folder: Path, lesson: str) -> None:
     Example:
         transfer-tutorial misconceptions course 02
     """
-    from helpers import plots
+    from helpers.plots import answers, png
     from helpers.runner import assignments, notebooks
 
     with _bad_input_in_one_line():
         name = notebooks.lesson(lesson).name
         counted = assignments.misconceptions(assignments.replies(folder, name))
         picture = folder / f"misconceptions-{name}.png"
-        picture.write_bytes(plots.png(plots.misconceptions(counted))[0])
+        picture.write_bytes(png(answers.misconceptions(counted))[0])
     click.echo(f"{counted.to_string(index=False)}\n\nOpen {picture}")
 
 
