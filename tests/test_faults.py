@@ -63,7 +63,7 @@ any value: a value of another type; a value that is no YAML; a number out of ran
   name with markup in it
 settings of other programs: Keras's, Matplotlib's and IPython's files, a module in the way; display options of
   pandas and NumPy; IPython that shows no values; what Matplotlib says of its file; templates of nbconvert; Dask's
-  configuration; a damaged file of Dask's; a Git hook's variables; Python's variables
+  configuration; a damaged file of Dask's; a Git hook's variables; Python's variables; settings of progress bars
 what may be missing: standard streams, or who reads them; a home that is named; a user with a home; the working
   directory; TensorFlow's usual name; a kernelspec
 users' values: numbers as Python writes them; a number in another notation; words of YAML 1.1; a value that is none;
@@ -74,7 +74,8 @@ users' notebooks and files: a notebook that was executed before; files beside a 
   another language; results in another encoding; results with another delimiter; bytes that are no UTF-8; an
   apostrophe in a command to paste
 slow and crowded machines: a terminal that goes away; a kernel that takes minutes to start; output that comes late;
-  a full disk; workers that cannot be started; a handle that must be writable to be flushed
+  a full disk; a full disk before anything is written; few files that may be open; workers that cannot be started; a
+  handle that must be writable to be flushed
 """
 
 

@@ -85,6 +85,7 @@ def test_the_last_value_of_a_cell_is_shown_whatever_ipython_is_told(monkeypatch)
     assert shell.ast_node_interactivity == "last_expr"
 
 
+@covers("settings of progress bars")
 def test_a_setting_that_tqdm_cannot_read_is_left_out(python):
     code = "import helpers, os\nfrom tqdm.auto import tqdm\nlist(tqdm([0]))\nprint(os.environ['TQDM_MININTERVAL'])"
     ran = python(code, TQDM_NCOLS="abc", TQDM_MININTERVAL="30")
@@ -416,6 +417,29 @@ def test_a_file_is_flushed_by_a_handle_that_may_write(tmp_path: Path, monkeypatc
     artefacts.write_text(tmp_path / "text", "text")
     artefacts.save(tmp_path, "weights", {}, ".bin", lambda path: path.write_bytes(b"weights"))
     assert flushed == [True] * 3
+
+
+@covers("few files that may be open")
+def test_few_files_that_may_be_open_are_raised_where_they_can_be_else_refused(tmp_path: Path, python):
+    code = "from resource import RLIMIT_NOFILE, getrlimit, setrlimit; setrlimit(RLIMIT_NOFILE, {}); "
+    code += "from helpers.runner.notebooks import allow_open_files; allow_open_files(); print(getrlimit(RLIMIT_NOFILE))"
+    assert python(code.format((40, 1000))).stdout == "(256, 1000)\n"
+    assert python(code.format((900, 1000))).stdout == "(900, 1000)\n"
+    assert "ulimit -n: 40 files may be open at a time; a run needs 256" in python(code.format((40, 40))).stderr
+
+
+@covers("a full disk before anything is written")
+def test_a_disk_that_is_full_from_the_start_suggests_the_same_command_again(course, monkeypatch):
+    def publish(temporary: Path, path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    arguments = "--only", "01", "--dataset", "digits", "--out", "full"
+    with monkeypatch.context() as patched:
+        patched.setattr(artefacts, "_publish", publish)
+        ended = run(*arguments)
+    assert ended.exit_code == 1 and "No space left on device" in ended.output
+    assert ended.output.endswith("Nothing has run yet; the same command starts again\n")
+    assert run(*arguments, "--dry-run").exit_code == 0
 
 
 @covers("an apostrophe in a command to paste", "a full disk")

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -184,10 +185,11 @@ def run(
 
     with signals_as_exit() as received, ExitStack() as held:
         from helpers import artefacts
-        from helpers.runner import batch, report
+        from helpers.runner import batch, notebooks, report
         from helpers.runner.worker import one_line
 
         with _bad_input_in_one_line():
+            notebooks.allow_open_files()
             if resume is None:
                 lessons = None if only is None else [number.strip() for number in only.split(",")]
                 started = batch.new(dataset, given, lessons, out, make=not dry_run)
@@ -202,7 +204,7 @@ def run(
         if dry_run:
             click.echo(batch.table(started).to_string(index=False))
             return
-        go_on = _go_on("run", started.folder, {"timeout": timeout})
+        go_on = partial(_go_on, "run", started.folder, {"timeout": timeout})
         try:
             with batch.recorded(started):
                 failed = batch.execute(started, received, timeout)
@@ -213,12 +215,12 @@ def run(
                 click.echo(report.result_table(results).to_string(index=False))
             click.echo(f"\nOpen {index}")
         except SystemExit:
-            click.echo(f"\nInterrupted.{go_on}", err=True)
+            click.echo(f"\nInterrupted.{go_on()}", err=True)
             raise
         except Exception as error:  # a full disk, a page that cannot be written
-            raise click.ClickException(f"{one_line(error)}{go_on}") from error
+            raise click.ClickException(f"{one_line(error)}{go_on()}") from error
     if failed:
-        raise click.ClickException(failed + go_on)
+        raise click.ClickException(failed + go_on())
 
 
 @main.command(epilog=PARAMETERS)
@@ -266,6 +268,7 @@ def sweep(
         from helpers.runner import cluster, parameters, sweep
 
         with _bad_input_in_one_line():
+            notebooks.allow_open_files()
             cluster.check_options(scheduler, workers)
             on_cluster = scheduler is not None
             if resume is not None:
@@ -304,7 +307,7 @@ def _check_alone(*others: object) -> None:
 
 def _go_on(command: str, folder: Path, how: dict[str, Any]) -> str:
     """Return the line with the command that goes on in a folder, to be copied; `how` are its other options."""
-    if command == "sweep" and not (folder / "sweep.json").is_file():
+    if not (folder / f"{command}.json").is_file():
         return "\nNothing has run yet; the same command starts again"
     options = [word for name, value in how.items() if value for word in (f"--{name}", str(value))]
     return "\nTo go on: " + shlex.join(["transfer-tutorial", command, "--resume", str(folder), *options])

@@ -22,6 +22,7 @@ LESSONS = (PACKAGE if INSTALLED else REPOSITORY) / "notebooks"
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # a kernel's
 OTHERS = ("PYTHONWARNINGS", "PYTHONDEVMODE", "PYTHONOPTIMIZE", "PYTHONIOENCODING", "MPLBACKEND")  # not for a kernel
 PATIENCE = 600  # seconds until a kernel has started, or has sent what a finished cell printed: machines may be crowded
+OPEN_FILES = 256  # at a time, by a run and its kernels; a kernel alone opens more than 64
 LONGEST_SOCKET_FOLDER = 90  # bytes; the whole path of a socket has 103 at most on macOS, 107 on Linux
 
 
@@ -212,6 +213,18 @@ def ctrl_c_waits() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def allow_open_files() -> None:
+    """Let this process and its kernels open enough files; raise ValueError where the system does not allow so many."""
+    with suppress(ImportError):  # Windows has no such limit
+        import resource
+
+        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if 0 <= most < OPEN_FILES:  # negative: without a limit
+            raise ValueError(f"ulimit -n: {most} files may be open at a time; a run needs {OPEN_FILES} or more")
+        if 0 <= now < OPEN_FILES:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, most))
 
 
 def absolute(path: str) -> str:
