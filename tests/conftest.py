@@ -135,7 +135,7 @@ def swept_lesson(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while Playwright runs, no test of the same process can start an event loop
 def browser() -> Iterator["Browser"]:
     """Start a headless Chromium that asks nobody for anything by itself."""
     missing = pytest.fail if IN_CI else pytest.skip

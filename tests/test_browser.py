@@ -52,9 +52,9 @@ SETTINGS = {  # JupyterLab's own; each by its plugin
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is on the page, scrolled to or not
 }
 
-KERNEL_LIMITS = {"05": 1.4, "06": 1.4}  # GB
-KERNEL_LIMIT = 1.2  # GB, of the other lessons
-SERVER_LIMIT = 2.0  # GB, of server and kernel together: Binder's own
+KERNEL_LIMITS = {"05": 1.5, "06": 1.5}  # GB, with the page open, which takes 0.1 more than a client without widgets
+KERNEL_LIMIT = 1.3  # GB, of the other lessons
+SERVER_LIMIT = 1.7  # GB, of server and kernel together; Binder ends a session at 2
 QUICKER = "" if os.environ.get("LIMITS_IN_FULL") else "published_epochs, seeds, labels_per_class = 1, [0], [10, 'all']"
 DATASET = "mnist" if MNIST_AT_HAND else "digits"
 
