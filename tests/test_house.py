@@ -163,7 +163,7 @@ def held(wheel: Path) -> set[str]:
 
 
 def test_a_wheel_holds_every_module_template_and_lesson_and_that_of_a_source_distribution_too(wheel, tmp_path):
-    wanted = [*MODULES, PACKAGE / "py.typed", *PACKAGE.rglob("templates/*")]
+    wanted = [*MODULES, PACKAGE / "py.typed", *filter(Path.is_file, (PACKAGE / "runner" / "templates").rglob("*"))]
     lessons = {f"helpers/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert held(wheel) == {path.relative_to(ROOT).as_posix() for path in wanted} | lessons
     assert {"helpers/runner/cli.py", "helpers/runner/templates/style.css"} <= held(wheel) and len(lessons) == 7

@@ -133,7 +133,7 @@ def test_the_same_three_seeds_with_other_threads_lie_within_the_intervals_of_les
     page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
     told = re.findall(r"(?m)^\| `([\w-]+)` \| (\d.*%.*) \|$", page)
     at = study_page.about(study_page.readable(rows), "seeds", 3, study_page.DEFAULT)
-    means = 100 * study_page.by_seed(at).mean(axis=1).unstack("labels_per_class", sort=False)
+    means = 100 * study_page.across(study_page.by_seed(at).mean(axis=1))
     for name, cells in told:
         accuracies, half_widths = np.array(re.findall(r"([\d.]+)% ± ([\d.]+)", cells), float).T
         assert (np.abs(means.loc[name] - accuracies) < half_widths).all(), name

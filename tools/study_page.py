@@ -84,9 +84,9 @@ def markdown(table: pd.DataFrame, *index: str) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return accuracies in percent with half of the 95 % interval: a row per strategy, a column per label budget."""
-    return by_seed(rows).apply(percent, axis=1).unstack("labels_per_class", sort=False)
+def across(values: pd.Series) -> pd.DataFrame:
+    """Return values by label budget and strategy with a row per strategy and a column per budget, in their order."""
+    return pd.DataFrame({budget: values.loc[budget] for budget in dict.fromkeys(values.index.get_level_values(0))})
 
 
 def ten_seeds(rows: pd.DataFrame) -> Answer:
@@ -99,10 +99,9 @@ def ten_seeds(rows: pd.DataFrame) -> Answer:
         for budget, name in accuracy.index
         if name != "scratch"
     }
-    table = (
-        f"{markdown(accuracies(rows).T, 'labels per class')}\n\nEach against `scratch`, in times its errors:\n\n"
-        f"{markdown(pd.Series(cells).unstack(sort=False), 'labels per class')}"
-    )
+    means, ratios = (across(each).T for each in (accuracy.apply(percent, axis=1), pd.Series(cells)))
+    table = f"{markdown(means, 'labels per class')}\n\nEach against `scratch`, in times its errors:\n\n"
+    table += markdown(ratios, "labels per class")
     summary = summarize(rows)
     sentence = headline(summary)
     return f"{sentence[0].upper()}{sentence[1:]}.", accuracy_by_labels(summary), table
@@ -169,6 +168,7 @@ def tuned(rows: pd.DataFrame) -> Answer:
     """Answer whether tuning each strategy on its own changes a finding."""
     parts = {"one recipe": about(rows, "seeds", 5, DEFAULT), "tuned": about(rows, "tuned", 5)}
     before, after = map(by_seed, parts.values())
+    rates = rows.loc[rows["question"] == "tuning", "learning_rate"]
     lines, drawn, changes = {}, [], []
     for budget, name in before.index:
         gain = points(after.loc[budget, name], before.loc[budget, name])
@@ -179,7 +179,7 @@ def tuned(rows: pd.DataFrame) -> Answer:
             "one recipe": percent(before.loc[budget, name]),
             "tuned": percent(after.loc[budget, name]),
             "gain, points": written(interval(gain), "+.2f"),
-            "rates taken": ", ".join(f"{rate:g}" for rate in sorted(taken["learning_rate"])),
+            "rate": ", ".join(str((taken["learning_rate"] == rate).sum()) for rate in sorted(set(rates))),
         }
         if name == "scratch":
             continue
@@ -295,7 +295,7 @@ def test_images(intervals: pd.DataFrame) -> Answer:
         f"change{': ' * bool(changes)}{'; '.join(changes)}."
     )
     table = wide.assign(wider=wider).map("{:.2f}".format).rename(columns={"wider": "times wider by the images"})
-    return sentence, widths(wider.unstack(sort=False)), markdown(table, "labels per class", "strategy")
+    return sentence, widths(across(wider).T), markdown(table, "labels per class", "strategy")
 
 
 def within(difference: float, width: float) -> str:
