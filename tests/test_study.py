@@ -129,6 +129,22 @@ def test_the_page_says_what_the_rows_say(rows, tmp_path, monkeypatch):
     assert {path.name for path in (tmp_path / "study").iterdir()} == {path.name for path in study.STORED.glob("*.png")}
 
 
+def test_what_is_quoted_elsewhere_stands_in_the_findings_and_tables():
+    page = study_page.PAGE.read_text(encoding="utf-8")
+    computed = "".join(re.findall(r"(?s)written by tools/study.py -->(.*?)<!-- end -->", page))
+    summary = page.split("## What does not hold")[1].split("## Ten seeds")[0].replace("within 0.2 points", "")
+    quoted = re.findall(r"\d+\.\d+", summary)
+    assert len(quoted) >= 5 and not [number for number in quoted if number not in computed]
+    assert "better: 0.66 (0.59 to 0.75)" in computed and "0.61 to 0.78 times the errors of scratch" in computed
+    for path in ("README.md", "docs/index.md"):
+        assert "(0.66, from 0.59 to 0.75)" in (ROOT / path).read_text(encoding="utf-8")
+    lesson = (ROOT / "notebooks" / "05_transfer_comparison.ipynb").read_text(encoding="utf-8")
+    assert "With 50, 55 of the sets find that too, with 10 only 25." in lesson
+    assert "| 50 | `frozen` | better | 55 | 65 | 0 | 0 |" in computed
+    assert "| 10 | `frozen` | better | 25 | 95 | 0 | 0 |" in computed
+    assert "`frozen` makes 0.61 to 0.78 times the errors of `scratch` at 50 labels" in lesson
+
+
 def test_the_same_three_seeds_with_other_threads_lie_within_the_intervals_of_lesson_05(rows):
     page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
     told = re.findall(r"(?m)^\| `([\w-]+)` \| (\d.*%.*) \|$", page)

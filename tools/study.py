@@ -1,4 +1,4 @@
-"""Ask whether the course's verdict holds: with more seeds, tuning, other classes, other data, and two controls.
+"""Ask whether the course's verdict holds: with more seeds, tuning, other classes, other data, and controls.
 
     MNIST_NPZ=.../mnist.npz python tools/study.py [--photos FOLDER] [--jobs 2] [--check | --redraw]
 
@@ -11,7 +11,7 @@ stopped. `--check` repeats every tenth job in an empty folder and compares its r
 import argparse
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import study_page
+from study_page import BUDGETS, CONTROLS, DEFAULT
 from tqdm.contrib.concurrent import process_map
 
 from helpers import artefacts, cnn
@@ -38,9 +39,8 @@ FAST, DIGITS = RECIPES["fast"], tuple(range(10))
 LOW, HIGH, EVEN, ODD = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9), (0, 2, 4, 6, 8), (1, 3, 5, 7, 9)
 VEHICLES = ("airplane", "automobile", "ship", "truck")
 ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")
-BUDGETS, FEW, MOST = (5, 10, 20, 50, 100, 200, 500, "all"), (10, 50), "all"
+FEW = (10, 50)
 RATES, LENGTHS = (0.0015, 0.005, 0.015), (1, 2)  # of the fast recipe: its rate and others, times its updates
-CONTROLS = ("shuffled kernels", "shuffled labels", "shuffled labels, a tenth of the rate")
 BLOCK, ENLARGED = 6, 64  # where MobileNet is cut, and the side to which it gets digits enlarged, as in lesson 06
 RESAMPLES, ENDS = 5000, (("low", 2.5), ("high", 97.5))
 KEYS = ["question", "dataset", "source", "target", "control", "judged_on", "learning_rate", "length"]
@@ -93,14 +93,22 @@ def jobs(photos: str | None) -> list[Job]:
     found = [Job("seeds", seed, strategies=tuple(STRATEGIES), budgets=BUDGETS) for seed in range(10)]
     found += [Job("backbone", seed, budgets=BUDGETS) for seed in range(10)]
     found += [
-        Job("controls", seed, strategies=("frozen", "fine-tuned"), budgets=(*FEW, MOST), control=control)
+        Job("controls", seed, strategies=("frozen", "fine-tuned"), budgets=DEFAULT, control=control)
         for control, seed in product(CONTROLS, range(10))
     ]
     found += [Job("tasks", seed, source, target) for (source, target), seed in product(tasks, range(3))]
     if photos:
         found += [Job("tasks", seed, VEHICLES, ANIMALS, dataset=photos) for seed in range(3)]
     found += [
-        Job("tuning", seed, HIGH, LOW, tuple(STRATEGIES), (*FEW, MOST), "mnist", "", rate, length, "validation")
+        Job(
+            "tuning",
+            seed,
+            strategies=tuple(STRATEGIES),
+            budgets=DEFAULT,
+            learning_rate=rate,
+            length=length,
+            judged_on="validation",
+        )
         for rate, length, seed in product(RATES, LENGTHS, range(5))
     ]
     return found
@@ -209,11 +217,10 @@ def image_intervals(wrong: Sequence[dict[tuple[str, str], np.ndarray]]) -> pd.Da
     return pd.DataFrame(rows, columns=[*names, "seeds_low", "seeds_high", "both_low", "both_high"]).round(4)
 
 
-def train_all(todo: Sequence[Job], folder: Path, workers: int) -> Iterator[tuple[pd.DataFrame, dict]]:
+def train_all(todo: Sequence[Job], folder: Path, workers: int) -> list[tuple[pd.DataFrame, dict]]:
     """Train jobs, some at a time, each in a process of one thread; return what `train` does, in their order."""
     os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    done = process_map(partial(train, folder=folder), todo, max_workers=workers, chunksize=1, unit="job")
-    return iter(done)
+    return process_map(partial(train, folder=folder), todo, max_workers=workers, chunksize=1, unit="job")
 
 
 def stored() -> pd.DataFrame:
@@ -248,7 +255,7 @@ def main() -> None:
         return
     if not options.redraw:
         todo = jobs(options.photos)
-        done = list(train_all(todo, options.folder, options.jobs))
+        done = train_all(todo, options.folder, options.jobs)
         rows = pd.concat([table for table, _ in done])
         tuned = [table for table, _ in train_all(chosen(rows), options.folder, options.jobs)]
         rows = pd.concat([rows, *tuned]).drop_duplicates(KEYS)

@@ -198,26 +198,23 @@ def tuned(rows: pd.DataFrame) -> Answer:
 def other_tasks(rows: pd.DataFrame) -> Answer:
     """Answer what frozen features are worth from other sources to other targets."""
     rows = pd.concat([about(rows, "seeds", 3, (10, 50)), about(rows, "tasks", 3)])
-    cells, drawn = {}, []
+    cells, drawn, with_50 = {}, [], []
     for pair, at in rows.groupby("pair", sort=False):
         accuracy, errors = by_seed(at), by_seed(at, "errors")
-        for budget in (10, 50):
-            for other in ("scratch", "random-frozen"):
-                values = ratio(errors.loc[budget, "frozen"], errors.loc[budget, other])
-                found = worded(points(accuracy.loc[budget, "frozen"], accuracy.loc[budget, other]))
-                cells.setdefault(pair, {})[f"{budget} labels, against `{other}`"] = f"{found}: {written(values)}"
-                drawn.append((budget, pair, f"frozen against {other}", *values))
-    means = [
-        mean for budget, pair, of, mean, *_ in drawn if budget == 50 and of.endswith("scratch") and pair[0].isdigit()
-    ]
-    below = [found for pair, of in cells.items() if pair[0].isdigit() for found in [of["50 labels, against `scratch`"]]]
+        for budget, other in product((10, 50), ("scratch", "random-frozen")):
+            values = ratio(errors.loc[budget, "frozen"], errors.loc[budget, other])
+            found = worded(points(accuracy.loc[budget, "frozen"], accuracy.loc[budget, other]))
+            cells.setdefault(pair, {})[f"{budget} labels, against `{other}`"] = f"{found}: {written(values)}"
+            drawn.append((budget, pair, f"frozen against {other}", *values))
+            if (budget, other) == (50, "scratch") and pair[0].isdigit():
+                with_50.append((values[0], found))
+    times, found = zip(*with_50, strict=True)
     sentence = (
-        f"From digits to digits, with 50 labels per class, frozen features make {min(means):.2f} to {max(means):.2f} "
-        f"times the errors of scratch; on {sum(found.startswith('better') for found in below)} of {len(below)} pairs "
-        "three seeds find them better."
+        f"From digits to digits, with 50 labels per class, frozen features make {min(times):.2f} to {max(times):.2f} "
+        f"times the errors of scratch; on {found.count('better')} of {len(found)} pairs three seeds find them better."
     )
-    table = pd.DataFrame.from_dict(cells, orient="index")
-    return sentence, forest(drawn, "times the errors of the other"), markdown(table, "source → target")
+    table = markdown(pd.DataFrame.from_dict(cells, orient="index"), "source → target")
+    return sentence, forest(drawn, "times the errors of the other"), table
 
 
 def controls(rows: pd.DataFrame) -> Answer:
