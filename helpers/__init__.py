@@ -9,6 +9,10 @@ import os
 
 __version__ = "1.0.0"
 
-for _name in [name for name in os.environ if name.startswith("TQDM_") and name != "TQDM_DISABLE"]:
-    if not os.environ[_name].isdecimal():
-        del os.environ[_name]  # a setting that tqdm cannot read would keep it from being imported
+if _settings := [name for name in os.environ if name.startswith("TQDM_") and name != "TQDM_DISABLE"]:
+    try:
+        import tqdm.std  # noqa: F401
+    except ValueError:  # it cannot read one of them as a number, and does not say which
+        for _name in _settings:
+            if not os.environ[_name].isdecimal():
+                del os.environ[_name]

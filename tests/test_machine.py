@@ -86,10 +86,11 @@ def test_the_last_value_of_a_cell_is_shown_whatever_ipython_is_told(monkeypatch)
 
 
 @covers("settings of progress bars")
-def test_a_setting_that_tqdm_cannot_read_is_left_out(python):
+def test_a_setting_that_tqdm_cannot_read_is_left_out_and_others_stay(python):
     code = "import helpers, os\nfrom tqdm.auto import tqdm\nlist(tqdm([0]))\nprint(os.environ['TQDM_MININTERVAL'])"
     ran = python(code, TQDM_NCOLS="abc", TQDM_MININTERVAL="30")
     assert (ran.returncode, ran.stdout) == (0, "30\n"), ran.stderr
+    assert python(code, TQDM_MININTERVAL="0.5", TQDM_ASCII="-#").stdout == "0.5\n"
 
 
 @covers("templates of nbconvert")
