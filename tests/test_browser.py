@@ -52,7 +52,7 @@ SETTINGS = {  # JupyterLab's own; each by its plugin
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is on the page, scrolled to or not
 }
 
-# What is measured differs from one installation to the next: 1.08 to 1.21 GB for lesson 04, 1.30 to 1.44 for 06.
+# The same code measures differently, alone or after other lessons: 1.08 to 1.21 GB for lesson 04, 1.30 to 1.44 for 06.
 KERNEL_LIMITS = {"05": 1.5, "06": 1.5}  # GB
 KERNEL_LIMIT = 1.3  # GB, of the other lessons
 SERVER_LIMIT = 1.7  # GB, of server and kernel together; Binder ends a session at 2
