@@ -14,7 +14,6 @@ from test_report import Tags
 from tiny_course import save_npz, transfer_tutorial
 
 from helpers.artefacts import write_text
-from helpers.runner import notebooks
 
 pytestmark = pytest.mark.notebook
 REFERENCE = Path(__file__).resolve().parent / "reference"
@@ -88,27 +87,21 @@ def test_results_agree_with_the_stored_ones(reference_results, name):
     assert (fresh["test_accuracy"] - stored["test_accuracy"])[~by_chance].abs().max() <= TOLERANCE
 
 
-# Runs on letters, and the same again
-
-
-def run_on_letters(here: Path, only: str) -> Path:
-    """Run lessons with small parameters on letters, three of whose test images are training images too."""
-    letters = np.resize(np.arange(10, 36), 2080)
-    train = np.random.default_rng(0).integers(0, 256, (2080, 8, 8), np.uint8)
-    test = np.concatenate([train[:-4:-1], ~train[-4::-1]])
-    save_npz(here / LETTERS, x_train=train, y_train=letters, x_test=test, y_test=letters)
-    known = {name for number in only.split(",") for name in notebooks.defaults(notebooks.lesson(number).path)}
-    small = {name: value for name, value in SMALL.items() if name in known}
-    return run_course(here, small, "--dataset", LETTERS, "--only", only)
+# A run of all lessons but the last on letters, and the same again
 
 
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run all lessons but the last into a path with spaces."""
-    return run_on_letters(tmp_path_factory.mktemp("some where"), "01,02,03,04,05")
+    """Run lessons with small parameters on letters, with duplicates, into a path with spaces."""
+    here, letters = tmp_path_factory.mktemp("some where"), np.resize(np.arange(10, 36), 2080)
+    train = np.random.default_rng(0).integers(0, 256, (2080, 8, 8), np.uint8)
+    test = np.concatenate([train[:-4:-1], ~train[-4::-1]])
+    save_npz(here / LETTERS, x_train=train, y_train=letters, x_test=test, y_test=letters)
+    return run_course(here, SMALL, "--dataset", LETTERS, "--only", "01,02,03,04,05")
 
 
 @covers("a lesson opened from another folder")
+@pytest.mark.outside
 def test_every_lesson_runs_and_leaves_its_pages(small_run):
     record = json.loads((small_run / "run.json").read_text())
     assert [lesson["status"] for lesson in record["lessons"]] == ["done"] * 5
@@ -119,6 +112,7 @@ def test_every_lesson_runs_and_leaves_its_pages(small_run):
     assert set(read_results(small_run / "results.csv")["lesson"]) == {"03", "04", "05"}
 
 
+@pytest.mark.outside
 def test_tasks_of_other_sizes_name_the_right_classes(small_run):
     rows = read_results(small_run / "results.csv")
     assert set(rows["classes"]) == {"10 11 12 13 14 15 16", "33 34 35"}
@@ -129,6 +123,7 @@ def test_tasks_of_other_sizes_name_the_right_classes(small_run):
 
 
 @covers("duplicates between training and test")
+@pytest.mark.outside
 def test_images_that_are_in_training_and_test_are_reported(small_run):
     assert "Note: 3 of 2080 test images are training images too" in (small_run.parent / "printed").read_text()
     assert json.loads((small_run / "run.json").read_text())["dataset"]["test images also in training"] == 3
@@ -137,6 +132,7 @@ def test_images_that_are_in_training_and_test_are_reported(small_run):
 
 
 @covers("a name with markup in it")
+@pytest.mark.outside
 def test_pages_show_the_markup_in_names_and_never_obey_it(small_run):
     for path in (small_run / "index.html", *(small_run / "html").glob("*.html")):
         page = Tags(path.read_text())
@@ -182,19 +178,19 @@ def pictures(run: Path, lesson: str) -> list[str]:
 
 @covers("Keras's, Matplotlib's and IPython's files, a module in the way")
 @pytest.mark.outside
-def test_a_run_repeated_from_its_record_gives_the_same_under_settings_of_other_programs(tmp_path, monkeypatch):
-    (tmp_path / "once").mkdir()
-    once = run_on_letters(tmp_path / "once", "05")
-    first = json.loads((once / "run.json").read_text())
-    recorded = first["lessons"][0]["parameters"]
+def test_a_run_repeated_from_its_record_gives_the_same_under_settings_of_other_programs(
+    small_run, tmp_path, monkeypatch
+):
+    first = json.loads((small_run / "run.json").read_text())
+    recorded = first["lessons"][4]["parameters"]
     for variable, value in make_hostile(tmp_path).items():
         monkeypatch.setenv(variable, value)
     again = run_course(tmp_path, recorded, "--only", "05")
     second = json.loads((again / "run.json").read_text())
     assert all(first[part] == second[part] for part in ("dataset", "made_with"))
-    before, after = (pd.read_csv(run / "results.csv", dtype=str) for run in (once, again))
+    before, after = (pd.read_csv(run / "results.csv", dtype=str) for run in (small_run, again))
     compared = [column for column in after if not column.endswith("seconds")]
     assert len(after) == 1 + 3 and len(compared) == 12
     assert before[before["lesson"] == "05"][compared].reset_index(drop=True).equals(after[compared])
-    pairs = list(zip(pictures(once, "05"), pictures(again, "05"), strict=True))
+    pairs = list(zip(pictures(small_run, "05"), pictures(again, "05"), strict=True))
     assert [one == other for one, other in pairs] == [True] * 3  # the figures themselves would be long to print
