@@ -114,7 +114,13 @@ FAULTS = [
         "below, beside = name_classes(axis.xaxis, range(len(task.classes)))",
         "03",
     ),
-    Fault("two colours swapped", "plots/figures", '"#0072B2", "#009E73"', '"#009E73", "#0072B2"', "05"),
+    Fault(
+        "two colours swapped in a figure",
+        "plots/comparisons",
+        'style = STYLES.get(strategy, {"marker": "o"})',
+        'style = STYLES.get({"frozen": "scratch", "scratch": "frozen"}.get(strategy, strategy), {"marker": "o"})',
+        "05",
+    ),
     Fault(
         "two names swapped in the table",
         "statistics",
