@@ -13,9 +13,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
+from PIL import Image
 from refusals import covers
 
 from helpers import cnn, plots
+from helpers.artefacts import REPOSITORY
 from helpers.backend import keras
 from helpers.images import Dataset, Split
 from helpers.plots.comparisons import _spread
@@ -161,6 +163,14 @@ def test_every_strategy_has_a_style_with_a_marker_and_a_colour_of_okabe_and_itos
     for part in ("color", "marker"):
         assert len({style[part] for style in STYLES.values()}) == len(STYLES)
     assert {style["color"] for style in STYLES.values()} | {TRAINING, VALIDATION} <= OKABE_AND_ITO
+
+
+def test_strategies_keep_their_colours_of_the_published_figure_where_they_stand_side_by_side_at_its_right():
+    picture = np.asarray(Image.open(REPOSITORY / "notebooks" / "result.png").convert("RGB"))
+    right = picture[:, 3 * picture.shape[1] // 4 :]
+    coloured = [np.round(np.multiply(to_rgb(STYLES[name]["color"]), 255)) for name in STRATEGIES if name != "scratch"]
+    places = [np.median((right == colour).all(axis=2).nonzero()[1]) for colour in coloured]  # scratch is black, as text
+    assert np.diff(places).min() > 10
 
 
 IN_A_NOTEBOOK = """

@@ -114,6 +114,7 @@ FAULTS = [
         "below, beside = name_classes(axis.xaxis, range(len(task.classes)))",
         "03",
     ),
+    Fault("two colours swapped", "plots/figures", '"#0072B2", "#009E73"', '"#009E73", "#0072B2"', "05"),
     Fault(
         "two colours swapped in a figure",
         "plots/comparisons",
