@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from helpers import cnn
-from helpers.artefacts import sha256
 from helpers.datasets import PHOTO_SIZES, fetch
+from helpers.experiment import result_row
 from helpers.files import check_size
-from helpers.images import Split, listed
+from helpers.images import Split
+from helpers.messages import listed
+from helpers.store import sha256
 from helpers.tasks import Task, subsample
 from helpers.training import Recipe, Trainer, Training, predict
-from helpers.transfer import Features, Row, result_row, target_seed
+from helpers.transfer import Features, Row, target_seed
 
 if TYPE_CHECKING:
     import keras
@@ -58,7 +60,7 @@ def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
     return path
 
 
-def described(width: float, weights: str) -> dict[str, str | None]:
+def weights_facts(width: float, weights: str) -> dict[str, str | None]:
     """Return what a run records of its backbone: the file of the weights and its SHA-256, None for random weights."""
     path = weights_file(width, weights)
     return {"file": path.name if path else None, "sha256": sha256(path) if path else None}
@@ -143,8 +145,7 @@ class Head:
         few = subsample(train, labels_per_class, seed)
         training, probabilities = self.train(few, test, seed)
         training = replace(training, extract_seconds=train.seconds * len(few) / len(train))
-        recipe = self.trainer.recipe
-        return result_row(task, strategy, labels_per_class, seed, recipe, training, probabilities), probabilities
+        return result_row(task, strategy, labels_per_class, seed, training, probabilities), probabilities
 
     def network(self) -> "keras.Model":
         """Return the head as it was last trained, with its shift and scale as a layer: features to probabilities."""

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from helpers import files
-from helpers.images import Dataset, Split, listed
+from helpers.images import Dataset, Split
+from helpers.messages import listed
 
 # SHA-256 of the original MNIST files, uncompressed, as published by LeCun, Cortes and Burges.
 MNIST_SHA256 = {

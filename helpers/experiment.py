@@ -1,4 +1,4 @@
-"""The experiment: strategies by label budget by seed, one tidy row per training.
+"""The experiment: pretraining, then strategies by label budget by seed, one tidy row per training.
 
 With the same label budget and seed, all strategies get the same images in the same order. They share one recipe, so
 they make equally many updates in batches of one size. A seed repeats everything: the validation split, pretraining,
@@ -6,29 +6,31 @@ initial weights, the images drawn for a budget, the order of batches, dropout.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from helpers.artefacts import load, provenance, save
+from helpers import cnn
 from helpers.cnn import Architecture
-from helpers.images import Dataset
+from helpers.images import Dataset, Split
+from helpers.provenance import provenance
+from helpers.store import Facts, load_or_make
 from helpers.tasks import Task, check_budget, check_seed, split_tasks, subsample
-from helpers.training import Recipe
+from helpers.training import Recipe, Training, predict
 from helpers.transfer import (
     STRATEGIES,
+    Features,
     Networks,
-    Pretrained,
     Row,
+    SourceNetwork,
     Strategy,
     check_frozen_convs,
-    pretrained,
-    result_row,
     strategies_for,
 )
 
@@ -96,60 +98,126 @@ def compare(
     """
     tasks = plan.check(dataset)
     strategies, left_out = strategies_for(plan.strategies, len(plan.source_classes), len(plan.target_classes))
-    source_cnn = replace(architecture, classes=len(plan.source_classes))
-    target_cnn = replace(architecture, classes=len(plan.target_classes))
-    networks = Networks(target_cnn, recipe, plan.frozen_convs)
-    lent = networks if source_cnn == target_cnn else Networks(source_cnn, recipe)
+    networks = Networks(replace(architecture, classes=len(plan.target_classes)), recipe, plan.frozen_convs)
+    source_networks = networks  # compiled once for both tasks
+    if len(plan.source_classes) != len(plan.target_classes):
+        source_networks = Networks(replace(architecture, classes=len(plan.source_classes)), recipe)
     needs_source = any(strategy.start == "pretrained" for strategy in strategies)
     trainings = len(plan.seeds) * (needs_source + len(plan.labels_per_class) * len(strategies))
+    places = [*product(plan.labels_per_class, [strategy.name for strategy in strategies])]
     rows, probabilities = [], {}
     with tqdm(total=trainings, desc="trainings", disable=not progress) as bar:
         for seed, (source, target) in tasks.items():
-            network = pretrained(folder, source, source_cnn, recipe, seed, lent) if needs_source else None
+            network = pretrain(folder, source, source_networks, seed) if needs_source else None
             if network:
                 rows.append(network.row)
                 bar.update()
             trained = []
-            for row, predicted in with_seed(networks, strategies, plan.labels_per_class, target, seed, network, folder):
+            repetition = Repetition(seed, target, network)
+            for row, predicted in train_strategies(networks, strategies, plan.labels_per_class, repetition, folder):
                 trained.append(row)
                 probabilities[row["strategy"], row["labels_per_class"], seed] = predicted
                 bar.update()
-            places = [*product(plan.labels_per_class, [strategy.name for strategy in strategies])]
             rows += sorted(trained, key=lambda row: places.index((row["labels_per_class"], row["strategy"])))
     return Comparison(pd.DataFrame(rows), left_out, target, probabilities)
 
 
-def with_seed(
-    networks: Networks,
-    strategies: list[Strategy],
-    budgets: Sequence[int | str],
-    task: Task,
-    seed: int,
-    source: Pretrained | None,
-    folder: Path,
+def pretrain(
+    folder: Path, task: Task, networks: Networks, seed: int, description: str | None = None, watch: bool = False
+) -> SourceNetwork:
+    """Return the network pretrained on a task: from the run folder if its provenance is the same, else trained now and
+    kept there.
+
+    `networks` train it, and lose their weights to it. `watch` asks for the learning curve on the validation split,
+    which takes a while and changes nothing else. With `description`, a progress bar shows under that name.
+    """
+
+    def make(path: Path) -> Facts:
+        trainer = networks.whole
+        cnn.initialize(trainer.model, seed)
+        training = trainer.train(task.train, seed, task.validation if watch else None, description)
+        trainer.model.save_weights(path)
+        row = result_row(task, "scratch", "all", seed, training, predict(trainer.model, task.test.images))
+        return {"row": row, "history": training.history.to_dict("list")}
+
+    file, facts = load_or_make(
+        folder,
+        "pretrained.weights.h5",
+        pretraining_provenance(task, networks, seed),
+        make,
+        lambda facts: not watch or bool(facts["history"]["update"]),
+    )
+    model = cnn.build_cnn(networks.architecture)
+    model.load_weights(file)
+    return SourceNetwork(model, facts["row"], pd.DataFrame(facts["history"]), file.name)
+
+
+def pretraining_provenance(task: Task, networks: Networks, seed: int) -> dict[str, Any]:
+    """Return what a pretrained network is made from: the task's images, architecture, recipe, seed, versions, code."""
+    return provenance(classes=task.classes, images=task.fingerprint, **networks.settings, seed=seed)
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """What one seed gives all strategies: the target task as it splits it, and the network that it pretrained."""
+
+    seed: int
+    target: Task
+    source: SourceNetwork | None
+
+
+def train_strategies(
+    networks: Networks, strategies: list[Strategy], budgets: Sequence[int | str], repetition: Repetition, folder: Path
 ) -> Iterator[tuple[Row, np.ndarray]]:
-    """Yield each strategy's result row and test probabilities at each budget.
+    """Yield each strategy's result row and test probabilities at each budget, with one seed.
 
     Strategies with the same frozen features share their extraction; all budgets share that of the test images. Each
     training is kept in the run folder, and the same one is taken from there another time.
     """
+    seed, task, source = repetition.seed, repetition.target, repetition.source
     shared = {"images": task.fingerprint, "classes": task.classes, "seed": seed, "frozen_convs": networks.frozen_convs}
-    shared |= {"architecture": asdict(networks.architecture), "recipe": asdict(networks.recipe)}
-    for kind in ("random", "pretrained"):  # one kind at a time, so that only one set of features is in memory
-        alike = [strategy for strategy in strategies if strategy.start == kind]
-        cached = test = None
+    cached: tuple[Features, Features] | None = None
+    tested: Features | None = None
+
+    def make(path: Path, strategy: Strategy, budget: int | str, images: Split) -> Facts:
+        nonlocal cached, tested
+        if strategy.freezes and networks.caches_features and cached is None:
+            cached = networks.extract(strategy, task, images, seed, source, tested)
+            tested = cached[1]
+        training, probabilities = networks.train(strategy, task, images, seed, source, cached)
+        np.save(path, probabilities)
+        return {"row": result_row(task, strategy.name, budget, seed, training, probabilities)}
+
+    for start in ("random", "pretrained"):  # one at a time, so that only one set of features is in memory
+        tested, used = None, source.file if source and start == "pretrained" else None
         for budget in budgets:
             images, cached = subsample(task.train, budget, seed), None  # the last set is gone before the next is made
-            for strategy in alike:
-                used = source.file if source and kind == "pretrained" else None
-                origin = provenance(**shared, strategy=strategy.name, labels_per_class=budget, source=used)
-                if kept := load(folder, "training", origin):
-                    yield kept[1]["row"], np.load(kept[0])
-                    continue
-                if strategy.freezes and networks.caches_features and cached is None:
-                    cached = networks.extract(strategy, task, images, seed, source, test)
-                    test = cached[1]
-                training, predicted = networks.train(strategy, task, images, seed, source, cached)
-                row = result_row(task, strategy.name, budget, seed, networks.recipe, training, predicted)
-                save(folder, "training", origin, ".npy", partial(np.save, arr=predicted), row=row)
-                yield row, predicted
+            for strategy in [strategy for strategy in strategies if strategy.start == start]:
+                made_from = {**shared, **networks.settings, "strategy": strategy.name, "labels_per_class": budget}
+                origin = provenance(**made_from, source=used)
+                train = partial(make, strategy=strategy, budget=budget, images=images)
+                file, facts = load_or_make(folder, "training.npy", origin, train)
+                yield facts["row"], np.load(file)
+
+
+def result_row(
+    task: Task, strategy: str, labels_per_class: int | str, seed: int, training: Training, probabilities: np.ndarray
+) -> Row:
+    """Return one tidy row for one training; its test errors are counted from the probabilities `(n, classes)`."""
+    errors = int(np.sum(probabilities.argmax(axis=1) != task.test.labels))
+    return {
+        "task": task.name,
+        "classes": (", " if isinstance(task.classes[0], str) else " ").join(map(str, task.classes)),
+        "strategy": strategy,
+        "labels_per_class": labels_per_class,
+        "seed": seed,
+        "optimizer": training.recipe.optimizer,
+        "learning_rate": training.recipe.learning_rate,
+        "updates": training.updates,
+        "test_images": len(task.test),
+        "test_errors": errors,
+        "test_accuracy": 1 - errors / len(task.test),
+        "train_seconds": training.seconds,
+        "pretrain_seconds": training.pretrain_seconds,
+        "extract_seconds": training.extract_seconds,
+    }

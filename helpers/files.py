@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from helpers.images import Classes, Dataset, Split, listed
+from helpers.images import Classes, Dataset, Split
+from helpers.messages import listed
 
 ALLOWED = "the path of an .npz file, of a .csv file or of a folder of images"
 SIZES = (8, 64)  # smallest and largest height and width that the network and its memory budget are made for

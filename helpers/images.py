@@ -5,7 +5,6 @@ Images stay uint8 `(n, size, size, channels)`, one channel or three; a network r
 """
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ class Picked:
     """Some images of an array, in any order, without a copy of them: an index, an array of them or a slice copies."""
 
     def __init__(self, images: "Images", indices: np.ndarray) -> None:
-        self.of, self.indices = images, indices
+        self.images, self.indices = images, indices
         self.dtype: np.dtype = images.dtype
         self.shape: tuple[int, ...] = (len(indices), *images.shape[1:])
 
@@ -27,7 +26,7 @@ class Picked:
 
     def __getitem__(self, chosen: int | slice | np.ndarray) -> np.ndarray:
         """Return the images themselves."""
-        return self.of[self.indices[chosen]]
+        return self.images[self.indices[chosen]]
 
 
 Images = np.ndarray | Picked
@@ -75,9 +74,3 @@ def fingerprint(*splits: Split) -> str:
             for start in range(0, len(array), 1000):
                 digest.update(np.ascontiguousarray(array[start : start + 1000]).data)
     return digest.hexdigest()
-
-
-def listed(values: Iterable[object]) -> str:
-    """Write values one after the other, as messages and figures name classes and arrays; none of them breaks a line."""
-    texts = map(str, values)
-    return ", ".join(text if text.isprintable() else repr(text) for text in texts)

@@ -10,7 +10,8 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from helpers.images import Classes, Dataset, Images, Picked, Split, fingerprint, listed
+from helpers.images import Classes, Dataset, Images, Picked, Split, fingerprint
+from helpers.messages import listed
 
 
 @dataclass(frozen=True)

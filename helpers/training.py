@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from helpers.images import Images, Split, listed
+from helpers.images import Images, Split
+from helpers.messages import listed
 
 if TYPE_CHECKING:
     import keras
@@ -91,6 +92,7 @@ class Training:
     alone; what transfer needed before them, a pretrained network and features extracted by it, has seconds of its own.
     """
 
+    recipe: Recipe
     history: pd.DataFrame
     losses: np.ndarray
     updates: int
@@ -191,7 +193,7 @@ class Trainer:
                     loss = float(self.model.compute_loss(y=validation.labels, y_pred=probabilities))
                     rows.append((done, epoch, *recent, loss, accuracy))
         columns = ["update", "epoch", "loss", "accuracy", "validation_loss", "validation_accuracy"]
-        return Training(pd.DataFrame(rows, columns=columns), logs[:, 0], updates, seconds)
+        return Training(self.recipe, pd.DataFrame(rows, columns=columns), logs[:, 0], updates, seconds)
 
     def _reset(self, seed: int) -> None:
         """Forget earlier trainings: every optimizer offered here starts from zeros, and dropout from its seed."""

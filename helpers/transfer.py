@@ -11,15 +11,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from helpers import artefacts, cnn
+from helpers import cnn
 from helpers.cnn import Architecture
-from helpers.images import Images, Picked, Split, fingerprint, listed
+from helpers.images import Images, Picked, Split, fingerprint
+from helpers.messages import listed
 from helpers.tasks import Task
 from helpers.training import Recipe, Trainer, Training, predict
 
@@ -165,7 +165,7 @@ class FeaturesOnDemand(Picked):
     def __getitem__(self, chosen: int | slice | np.ndarray) -> np.ndarray:
         """Return the maps of the images that an index, an array of them of any shape, or a slice chooses."""
         images = super().__getitem__(chosen)
-        maps = predict(self.extractor, images.reshape(-1, *self.of.shape[1:]), self.dtype.name)
+        maps = predict(self.extractor, images.reshape(-1, *self.images.shape[1:]), self.dtype.name)
         return maps.reshape(*images.shape[:-3], *self.shape[1:])
 
 
@@ -187,62 +187,15 @@ def extract_features(
 
 
 @dataclass(frozen=True)
-class Pretrained:
-    """A network trained on the source task, with its result row and its learning curve, empty if nobody watched."""
+class SourceNetwork:
+    """A network trained on the source task, with its result row, its learning curve, empty if nobody watched, and the
+    name of the file that holds its weights.
+    """
 
     model: "keras.Model"
     row: Row
     history: pd.DataFrame
     file: str
-
-
-def pretrained(
-    folder: Path,
-    task: Task,
-    architecture: Architecture,
-    recipe: Recipe,
-    seed: int,
-    networks: "Networks | None" = None,
-    description: str | None = None,
-    watch: bool = False,
-) -> Pretrained:
-    """Return the network pretrained on a task: from the run folder if its provenance is the same, else trained now and
-    kept there.
-
-    `watch` asks for the learning curve on the validation split, which takes a while and changes nothing else.
-    `networks` of the same architecture and recipe may be lent, so that nothing is compiled twice. Their weights are
-    overwritten.
-    """
-    origin = pretraining_provenance(task, architecture, recipe, seed)
-    found = artefacts.load(folder, "pretrained", origin)
-    if found and watch and not found[1]["history"]["update"]:
-        found = None
-    model = cnn.build_cnn(architecture, seed)
-    if found:
-        model.load_weights(found[0])
-    else:
-        trainer = (networks or Networks(architecture, recipe)).whole
-        cnn.initialize(trainer.model, seed)
-        watched = task.validation if watch else None
-        training = trainer.train(task.train, seed, watched, description)
-        model.set_weights(trainer.model.get_weights())
-        probabilities = predict(model, task.test.images)
-        row = result_row(task, "scratch", "all", seed, recipe, training, probabilities)
-        history = training.history.to_dict("list")
-        path = artefacts.save(folder, "pretrained", origin, ".weights.h5", model.save_weights, row=row, history=history)
-        found = path, {"row": row, "history": history}
-    return Pretrained(model, found[1]["row"], pd.DataFrame(found[1]["history"]), found[0].name)
-
-
-def pretraining_provenance(task: Task, architecture: Architecture, recipe: Recipe, seed: int) -> dict[str, Any]:
-    """Return what a pretrained network is made from: the task's images, architecture, recipe, seed, versions, code."""
-    return artefacts.provenance(
-        classes=task.classes,
-        images=task.fingerprint,
-        architecture=asdict(architecture),
-        recipe=asdict(recipe),
-        seed=seed,
-    )
 
 
 class Networks:
@@ -254,6 +207,11 @@ class Networks:
     def __init__(self, architecture: Architecture, recipe: Recipe, frozen_convs: int = 2) -> None:
         check_frozen_convs(frozen_convs)
         self.architecture, self.recipe, self.frozen_convs = architecture, recipe, frozen_convs
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a network of these is made from, beside data and seed."""
+        return {"architecture": asdict(self.architecture), "recipe": asdict(self.recipe)}
 
     @cached_property
     def whole(self) -> Trainer:
@@ -283,7 +241,7 @@ class Networks:
         task: Task,
         images: Split,
         seed: int,
-        source: Pretrained | None,
+        source: SourceNetwork | None,
         test: Features | None = None,
     ) -> tuple[Features, Features]:
         """Return the features of these training images and of the task's test images, as a strategy freezes them.
@@ -300,7 +258,7 @@ class Networks:
         task: Task,
         images: Split,
         seed: int,
-        source: Pretrained | None = None,
+        source: SourceNetwork | None = None,
         cached: tuple[Features, Features] | None = None,
     ) -> tuple[Training, np.ndarray]:
         """Train a strategy on some of a task's training images; return the training and the probabilities for the
@@ -313,10 +271,11 @@ class Networks:
         start_weights(trainer.model, strategy, draws, source)
         train, test, extraction = images, task.test, 0.0
         if strategy.freezes and self.caches_features:
+            if cached:
+                start_weights(self.extractor, strategy, draws, source)
+                cached[0].check(images, self.extractor)
+                cached[1].check(task.test, self.extractor)
             train, test = cached or self.extract(strategy, task, images, seed, source)  # their features
-            start_weights(self.extractor, strategy, draws, source)
-            train.check(images, self.extractor)
-            test.check(task.test, self.extractor)
             extraction = train.seconds
         training = trainer.train(train, draws)
         pretraining = source.row["train_seconds"] if source and strategy.start == "pretrained" else 0.0
@@ -333,42 +292,13 @@ def target_seed(seed: int) -> int:
     return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
 
 
-def start_weights(model: "keras.Model", strategy: Strategy, seed: int, source: Pretrained | None) -> None:
+def start_weights(model: "keras.Model", strategy: Strategy, seed: int, source: SourceNetwork | None) -> None:
     """Give a network, or a part of one, the weights that a strategy starts from; `seed` draws the fresh ones."""
     if strategy.start == "pretrained" and source is None:
         raise ValueError(f"strategy {strategy.name!r} needs pretrained features; pass the pretrained source network")
     cnn.initialize(model, seed)
     if strategy.start == "pretrained" and source:
         copy_weights(source.model, model, head=strategy.head == "reused")
-
-
-def result_row(
-    task: Task,
-    strategy: str,
-    labels_per_class: int | str,
-    seed: int,
-    recipe: Recipe,
-    training: Training,
-    probabilities: np.ndarray,
-) -> Row:
-    """Return one tidy row for one training; its test errors are counted from the probabilities `(n, classes)`."""
-    errors = int(np.sum(probabilities.argmax(axis=1) != task.test.labels))
-    return {
-        "task": task.name,
-        "classes": (", " if isinstance(task.classes[0], str) else " ").join(map(str, task.classes)),
-        "strategy": strategy,
-        "labels_per_class": labels_per_class,
-        "seed": seed,
-        "optimizer": recipe.optimizer,
-        "learning_rate": recipe.learning_rate,
-        "updates": training.updates,
-        "test_images": len(task.test),
-        "test_errors": errors,
-        "test_accuracy": 1 - errors / len(task.test),
-        "train_seconds": training.seconds,
-        "pretrain_seconds": training.pretrain_seconds,
-        "extract_seconds": training.extract_seconds,
-    }
 
 
 def _extractor_fingerprint(model: "keras.Model") -> str:

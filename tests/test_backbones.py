@@ -15,10 +15,10 @@ from PIL import Image
 from refusals import refused
 
 from helpers import backbones, datasets
-from helpers.artefacts import sha256
 from helpers.cnn import Architecture
 from helpers.images import Split
 from helpers.runner import batch, notebooks
+from helpers.store import sha256
 from helpers.tasks import budgets_for, whole_task
 from helpers.training import RECIPES, predict
 from helpers.transfer import target_seed
@@ -144,8 +144,8 @@ def test_the_users_data_folder_comes_first(offline, random, tmp_path, monkeypatc
     random.save_weights(tmp_path / "mine.weights.h5")
     (tmp_path / "mine.weights.h5").rename(tmp_path / "mobilenet_2_5_224_tf_no_top.h5")
     assert backbones.weights_file() == tmp_path / "mobilenet_2_5_224_tf_no_top.h5"
-    described = backbones.described(0.25, "imagenet")
-    assert described == {"file": "mobilenet_2_5_224_tf_no_top.h5", "sha256": sha256(backbones.weights_file())}
+    facts = backbones.weights_facts(0.25, "imagenet")
+    assert facts == {"file": "mobilenet_2_5_224_tf_no_top.h5", "sha256": sha256(backbones.weights_file())}
 
 
 # Features

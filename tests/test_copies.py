@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from refusals import refused
 
-from helpers.artefacts import REPOSITORY
+from helpers.folders import REPOSITORY
 from helpers.runner import copies
 from helpers.runner.cli import main
 

@@ -13,7 +13,7 @@ from refusals import covers
 from test_report import Tags
 from tiny_course import save_npz, transfer_tutorial
 
-from helpers.artefacts import write_text
+from helpers.store import write_text
 
 pytestmark = pytest.mark.notebook
 REFERENCE = Path(__file__).resolve().parent / "reference"

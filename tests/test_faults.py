@@ -27,7 +27,8 @@ from PIL import Image
 from refusals import covers
 from tiny_course import outputs, record, run, save_npz, start, status, wait_until
 
-from helpers import artefacts, datasets, plots
+from helpers import datasets, plots, store
+from helpers.provenance import provenance
 from helpers.runner import notebooks
 
 ROWS = """
@@ -243,7 +244,7 @@ REFUSED = [
         "a file that is no .npz",
         "--only 01 --dataset mine.npz",
         ("dataset: 'mine.npz' cannot be read as an .npz file with the arrays x_train, y_train", "pickled objects"),
-        lambda: artefacts.write_text(Path("mine.npz"), "label,pixel\n1,255\n"),
+        lambda: store.write_text(Path("mine.npz"), "label,pixel\n1,255\n"),
     ),
     Case(
         "a class with one image",
@@ -256,7 +257,7 @@ REFUSED = [
         "a damaged file in the cache",
         "--dataset mnist",
         ('dataset: "mnist" is not on this machine and could not be downloaded',),
-        lambda: artefacts.write_text(Path(os.environ["KERAS_HOME"], "datasets", "mnist.npz"), "half of it"),
+        lambda: store.write_text(Path(os.environ["KERAS_HOME"], "datasets", "mnist.npz"), "half of it"),
     ),
     *map(
         resumed, (b"", b'{"status": "run', b"[]", b"{}", b"\xff", b'{"lessons": [3]}', b'{"lessons": [{"name": "9"}]}')
@@ -268,7 +269,7 @@ REFUSED = [
 def working_folder(tmp_path: Path, offline: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder with a few names taken, offline, and fail at once if a lesson is started."""
     for taken in ("home/file", "work/file", "work/file.txt", "work/full/mine", "work/folder.npz/class/mine"):
-        artefacts.write_text(tmp_path / taken, "")
+        store.write_text(tmp_path / taken, "")
     (tmp_path / "work" / "empty").mkdir()
     monkeypatch.setenv("TRANSFER_TUTORIAL_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(notebooks, "execute", lambda *given: pytest.fail("a lesson was started"))
@@ -415,22 +416,24 @@ def test_two_runs_at_once_share_a_run_folder_and_keep_their_own_results(course, 
         rows = Path(strategy, "results.csv").read_text().splitlines()[1:]
         assert len(rows) == 6
         assert {row.split(",")[3] for row in rows} == {strategy}
-    origin = artefacts.provenance(lesson="05")
-    assert artefacts.load(home / "shared", "weights", origin)[0].read_bytes() == b"weights" * 1000
+    origin = provenance(lesson="05")
+    assert store.find(home / "shared", "weights.bin", origin)[0].read_bytes() == b"weights" * 1000
     assert len(list((home / "shared").iterdir())) == 2
 
 
 @covers("a process killed while it saves")
 def test_a_process_killed_while_it_saves_leaves_nothing_that_is_read(run_folder: Path, python):
     code = (
-        "import os, sys; from pathlib import Path; from helpers import artefacts\n"
-        "def write(path): path.write_bytes(b'half of it'); os.kill(os.getpid(), 9)\n"
-        "artefacts.save(Path(sys.argv[1]), 'weights', {'seed': 0}, '.bin', write)"
+        "import os, sys; from pathlib import Path; from helpers import store\n"
+        "def make(path): path.write_bytes(b'half of it'); os.kill(os.getpid(), 9)\n"
+        "store.load_or_make(Path(sys.argv[1]), 'weights.bin', {'seed': 0}, make)"
     )
     assert python(code, run_folder).returncode == -signal.SIGKILL
-    assert artefacts.load(run_folder, "weights", {"seed": 0}) is None
-    artefacts.save(run_folder, "weights", {"seed": 0}, ".bin", lambda path: path.write_bytes(b"weights"))
-    assert artefacts.load(run_folder, "weights", {"seed": 0})[0].read_bytes() == b"weights"
+    assert store.find(run_folder, "weights.bin", {"seed": 0}) is None
+    made, _ = store.load_or_make(
+        run_folder, "weights.bin", {"seed": 0}, lambda path: {"n": path.write_bytes(b"weights")}
+    )
+    assert made.read_bytes() == b"weights"
 
 
 # Runs that are interrupted

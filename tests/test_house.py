@@ -8,13 +8,11 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from shutil import copytree
 
 import pytest
 from conftest import cloned
 
 import helpers.runner
-from helpers.artefacts import CODE, MAKERS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "helpers"
@@ -69,7 +67,7 @@ def test_the_tables_name_each_module_once():
 
 def test_the_imports_are_read():
     assert {"notebooks", "parameters"} <= {room(module) for module in IMPORTS["runner.batch"]}
-    assert {"artefacts", "cnn", "images", "tasks", "training"} == IMPORTS["transfer"]
+    assert {"cnn", "images", "messages", "tasks", "training"} == IMPORTS["transfer"] - {"backend"}
 
 
 @pytest.mark.parametrize("module", sorted(IMPORTS))
@@ -87,56 +85,6 @@ def test_of_the_runner_only_the_parameters_know_networks():
     for module, others in IMPORTS.items():
         if module.startswith("runner") and module != "runner.parameters":
             assert not others & KNOW_NETWORKS, module
-
-
-# Code that decides a result
-
-
-def test_an_artefact_is_made_by_the_comparison_and_all_that_it_imports():
-    makers, waiting = set(), ["experiment", "backend"]  # `backend` is imported where Keras is needed
-    while waiting:
-        module = waiting.pop()
-        makers.add(module)
-        waiting += IMPORTS[module] - makers
-    assert set(MAKERS) == makers
-
-
-def test_every_module_counts_as_code_of_a_sweep():
-    files = {path.relative_to(PACKAGE).with_suffix("").as_posix() for path in MODULES}
-    assert set(CODE) == files
-    assert {"runner/worker", "plots/comparisons", "tasks"} <= files
-
-
-def test_jupyterlabs_copies_of_opened_files_count_for_nothing(tmp_path: Path):
-    code = "from helpers.artefacts import CODE; print(len(CODE))"
-    copytree(PACKAGE, tmp_path / "helpers")
-    (tmp_path / "helpers" / ".ipynb_checkpoints").mkdir(exist_ok=True)
-    (tmp_path / "helpers" / ".ipynb_checkpoints" / "cnn-checkpoint.py").write_text("")
-    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert int(ran.stdout) == len(CODE) == len(MODULES)
-
-
-VERSIONS = """
-import sys
-for sys.path[0] in sys.argv[1:]:
-    for name in [name for name in sys.modules if name.split(".")[0] == "helpers"]:
-        del sys.modules[name]
-    from helpers.artefacts import provenance
-    from helpers.runner.worker import VERSION
-    print(provenance()["code"], VERSION)
-"""
-
-
-def test_what_was_made_before_a_line_changed_counts_as_missing(tmp_path: Path, python):
-    copytree(PACKAGE, tmp_path / "unchanged" / "helpers")
-    for module in CODE:
-        copytree(PACKAGE, tmp_path / module / "helpers")
-        with (tmp_path / module / "helpers" / f"{module}.py").open("a") as source:
-            source.write("# changed\n")
-    printed = python(VERSIONS, *(tmp_path / module for module in ("unchanged", *CODE))).stdout
-    (artefact, sweep), *after = (line.split() for line in printed.splitlines())
-    assert {module for module, (made, _) in zip(CODE, after, strict=True) if made != artefact} == set(MAKERS)
-    assert {module for module, (_, run) in zip(CODE, after, strict=True) if run != sweep} == set(CODE)
 
 
 # The wheel
@@ -200,7 +148,7 @@ def test_what_a_wheel_installs_writes_the_lessons_and_their_runs_where_one_works
     assert len(list(Path("mine").glob("0*.ipynb"))) == 7
     planned = installed("-c", CLI, "run", "--dataset", "digits", "--only", "01,5", "--dry-run")
     assert "01_data_split" in planned.stdout and "05_transfer_comparison" in planned.stdout, planned.stderr
-    folder = installed("-c", "from helpers.artefacts import run_folder; print(run_folder())")
+    folder = installed("-c", "from helpers.folders import run_folder; print(run_folder())")
     assert folder.stdout == f"{tmp_path / 'work' / 'runs' / 'lessons'}\n"
     assert [path.name for path in Path().iterdir()] == ["mine"]
 

@@ -28,7 +28,8 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 from refusals import covers, refused
 from tiny_course import CHILD, outputs, record, run, save_npz, transfer_tutorial
 
-from helpers import artefacts, plots
+from helpers import folders, plots, store
+from helpers.provenance import provenance
 from helpers.runner import batch, cli, notebooks, pages, parameters, worker
 from helpers.runner.notebooks import Notebook
 
@@ -96,11 +97,9 @@ def test_a_setting_that_tqdm_cannot_read_is_left_out_and_others_stay(python):
 @covers("templates of nbconvert")
 def test_pages_take_the_templates_that_come_with_nbconvert(tmp_path: Path, monkeypatch):
     for template in ("basic", "classic", "base"):
-        artefacts.write_text(
-            tmp_path / "nbconvert" / "templates" / template / "index.html.j2", "{% block any %}another"
-        )
-        artefacts.write_text(tmp_path / "nbconvert" / "templates" / template / "base.html.j2", "another")
-        artefacts.write_text(tmp_path / "nbconvert" / "templates" / template / "conf.json", "{")
+        store.write_text(tmp_path / "nbconvert" / "templates" / template / "index.html.j2", "{% block any %}another")
+        store.write_text(tmp_path / "nbconvert" / "templates" / template / "base.html.j2", "another")
+        store.write_text(tmp_path / "nbconvert" / "templates" / template / "conf.json", "{")
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     body = pages.body(new_notebook(cells=[new_markdown_cell("# Title")]))
     assert "<h1" in body and "Title" in body and "another" not in body
@@ -162,7 +161,7 @@ def test_a_sweep_on_this_machine_takes_dask_as_it_comes(tmp_path: Path):
 
 @covers("a damaged file of Dask's")
 def test_a_damaged_file_of_dasks_is_named_in_one_sentence(tmp_path: Path):
-    artefacts.write_text(tmp_path / "dask" / "mine.yaml", "a: [")
+    store.write_text(tmp_path / "dask" / "mine.yaml", "a: [")
     ended = sweep_of(tmp_path, DASK_CONFIG=str(tmp_path / "dask"))
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
     assert ended.stderr.startswith("Error: A dask config file at ") and "mine.yaml' is malformed" in ended.stderr
@@ -194,7 +193,7 @@ def test_a_run_whose_streams_are_closed_is_done(course):
     code = "import os, sys; os.close(0); os.close(2); os.dup2(int(sys.argv.pop(1)), 1); "
     code += "os.execv(sys.executable, [sys.executable, '-c', *sys.argv[1:]])"
     command = [sys.executable, "-c", code, str(writer), CHILD, str(course), "run", "--only", "01", "--out", "run"]
-    environ = {**os.environ, "PYTHONPATH": str(artefacts.REPOSITORY)}
+    environ = {**os.environ, "PYTHONPATH": str(folders.REPOSITORY)}
     ended = subprocess.run([*command, "--dataset", "digits"], env=environ, pass_fds=[writer])
     os.close(writer)
     assert (ended.returncode, record("run")["status"]) == (0, "done")
@@ -238,7 +237,7 @@ def test_a_package_may_be_distributed_under_another_name(monkeypatch):
 
     monkeypatch.setattr(metadata, "version", version)
     monkeypatch.setattr(metadata, "packages_distributions", lambda: {"tensorflow": ["tensorflow_cpu"]})
-    assert artefacts.provenance()["versions"]["tensorflow"] == batch._made_with()["versions"]["tensorflow"] == "2.99"
+    assert provenance()["versions"]["tensorflow"] == batch._made_with()["versions"]["tensorflow"] == "2.99"
 
 
 # Users' values
@@ -313,7 +312,7 @@ def test_parameters_may_have_any_annotation_and_text_and_stand_among_ipythons_ow
 @covers("files in a folder beside a notebook")
 def test_files_come_along_that_a_cell_with_commands_names_or_whose_folder_it_names(tmp_path: Path):
     for name in ("plain.csv", "data/d.csv", "data/not named.csv", "elsewhere/d.txt"):
-        artefacts.write_text(tmp_path / name, name)
+        store.write_text(tmp_path / name, name)
     own = write_own(
         tmp_path / "own.ipynb", "%matplotlib inline\nopen('plain.csv')", "Path('data') / 'd.csv'", "%%bash\n'd.txt"
     )
@@ -415,8 +414,8 @@ def test_a_file_is_flushed_by_a_handle_that_may_write(tmp_path: Path, monkeypatc
         flushed.append(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    artefacts.write_text(tmp_path / "text", "text")
-    artefacts.save(tmp_path, "weights", {}, ".bin", lambda path: path.write_bytes(b"weights"))
+    store.write_text(tmp_path / "text", "text")
+    store.load_or_make(tmp_path, "weights.bin", {}, lambda path: {"bytes": path.write_bytes(b"weights")})
     assert flushed == [True] * 3
 
 
@@ -436,7 +435,7 @@ def test_a_disk_that_is_full_from_the_start_suggests_the_same_command_again(cour
 
     arguments = "--only", "01", "--dataset", "digits", "--out", "full"
     with monkeypatch.context() as patched:
-        patched.setattr(artefacts, "_publish", publish)
+        patched.setattr(store, "_publish", publish)
         ended = run(*arguments)
     assert ended.exit_code == 1 and "No space left on device" in ended.output
     assert ended.output.endswith("Nothing has run yet; the same command starts again\n")
@@ -446,7 +445,7 @@ def test_a_disk_that_is_full_from_the_start_suggests_the_same_command_again(cour
 @covers("an apostrophe in a command to paste", "a full disk")
 @pytest.mark.parametrize("full", ["run.json", "01_data.ipynb", "results.csv", "01_data.html", "index.html"])
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(course, monkeypatch, full: str):
-    publish = artefacts._publish
+    publish = store._publish
 
     def publish_most(temporary: Path, path: Path) -> None:
         if path.name == full and (full != "run.json" or path.exists()):
@@ -455,13 +454,13 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(course, mon
 
     def execute(lesson: Notebook, output: Path, *_: object, **__: object) -> None:
         try:
-            artefacts.write_text(output, lesson.path.read_text())
+            store.write_text(output, lesson.path.read_text())
         except OSError as error:
             raise notebooks.CellError(0, str(error)) from error
 
     monkeypatch.setattr(notebooks, "execute", execute)
     with monkeypatch.context() as patched:
-        patched.setattr(artefacts, "_publish", publish_most)
+        patched.setattr(store, "_publish", publish_most)
         ended = run("--only", "01", "--dataset", "digits", "--out", "it's full")
     said = ended.output[ended.output.index("Error: ") :]
     assert ended.exit_code == 1 and "No space left on device" in said and "Traceback" not in said

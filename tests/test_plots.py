@@ -17,8 +17,8 @@ from PIL import Image
 from refusals import covers
 
 from helpers import cnn, plots
-from helpers.artefacts import REPOSITORY
 from helpers.backend import keras
+from helpers.folders import REPOSITORY
 from helpers.images import Dataset, Split
 from helpers.plots.comparisons import _spread
 from helpers.plots.figures import STYLES, TRAINING, VALIDATION, Figure

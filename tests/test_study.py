@@ -13,7 +13,7 @@ from study import Job
 
 from helpers.cnn import CONVOLUTIONS, Architecture, build_cnn
 from helpers.statistics import interval
-from helpers.transfer import STRATEGIES, Pretrained
+from helpers.transfer import STRATEGIES, SourceNetwork
 
 ROOT = Path(__file__).resolve().parents[1]
 ON_DIGITS = Job("seeds", 0, budgets=(5,), dataset="digits")
@@ -25,7 +25,7 @@ def rows() -> pd.DataFrame:
 
 
 def test_shuffled_kernels_keep_their_values_and_lose_their_shape():
-    base = Pretrained(build_cnn(Architecture((8, 8, 1), 5), seed=1), {}, pd.DataFrame(), "base")
+    base = SourceNetwork(build_cnn(Architecture((8, 8, 1), 5), seed=1), {}, pd.DataFrame(), "base")
     before = {name: base.model.get_layer(name).get_weights() for name in CONVOLUTIONS}
     mixed = study.shuffled(base, seed=0)
     assert mixed.file != base.file

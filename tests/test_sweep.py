@@ -25,9 +25,9 @@ from PIL import Image
 from refusals import covers
 from tiny_course import LISTEN, wait_until
 
-from helpers import artefacts
-from helpers.artefacts import REPOSITORY
+from helpers import store
 from helpers.datasets import load_dataset
+from helpers.folders import REPOSITORY
 from helpers.runner import cluster, notebooks, parameters, sweep
 from helpers.runner.cli import main
 
@@ -370,7 +370,7 @@ def test_a_sweep_goes_on_by_its_folder_alone_from_anywhere(own, tmp_path, monkey
     given = parameters.read_given([("data", "data.txt"), ("weights", ".inf")])
     grid = parameters.read_grid(["seed=0,1", "learning_rate=1,0.5"])
     planned = sweep.plan(notebooks.find(str(own)), grid, given, Path("out").absolute(), many=False)
-    artefacts.write_text(Path("out/sweep.json"), sweep.as_json(planned))
+    store.write_text(Path("out/sweep.json"), sweep.as_json(planned))
     sweep._write(planned, next(iter(planned.runs)), {"notebook": "{}", "results": [], "seconds": 1.0})
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -391,7 +391,7 @@ def test_a_sweep_goes_on_by_its_folder_alone_from_anywhere(own, tmp_path, monkey
     ],
 )
 def test_a_sweep_that_cannot_go_on_is_refused(own, content, arguments, message):
-    artefacts.write_text(Path("out/sweep.json"), content)
+    store.write_text(Path("out/sweep.json"), content)
     refused = run("--resume", "out", *arguments)
     assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
     assert message.replace("{out}", str(Path("out").absolute())) in refused.output
@@ -526,7 +526,7 @@ def test_a_sweep_that_is_stopped_keeps_what_is_finished_and_leaves_no_process(ow
 @pytest.mark.sweep
 def test_a_cluster_started_by_hand_needs_only_the_package(own, tmp_path):
     np.savez(tmp_path / "data.npz", x=np.arange(4))
-    code = "import os, numpy as np\nfrom helpers.artefacts import run_folder, save_results\nimport pandas as pd\n"
+    code = "import os, numpy as np\nfrom helpers.folders import run_folder, save_results\nimport pandas as pd\n"
     code += "rows = pd.DataFrame([{'seed': seed, 'total': np.load(data)['x'].sum(), 'process': os.getppid()}])\n"
     code += "save_results(run_folder(), 'own', rows)"
     with dask_cluster(tmp_path / "elsewhere", workers=2) as (address, (_, *workers)):
@@ -552,7 +552,7 @@ def write_images(folder: Path) -> Path:
 @pytest.mark.sweep
 def test_a_folder_is_read_where_it_is_and_its_content_counts(own, tmp_path):
     images = write_images(tmp_path / "images")
-    code = "from helpers.artefacts import save_results, run_folder\nfrom helpers.datasets import load_dataset\n"
+    code = "from helpers.folders import save_results, run_folder\nfrom helpers.datasets import load_dataset\n"
     code += "import pandas as pd\nimages = load_dataset(dataset, 8).train\n"
     code += "save_results(run_folder(), 'own', pd.DataFrame([{'brightness': images.images.mean()}]))"
     parameters = "dataset: str = 'digits'  # data\nseed: int = 0  # draws"

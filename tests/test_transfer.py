@@ -12,13 +12,13 @@ import pytest
 from refusals import covers, refused
 from small import ADAM, SMALL, without_dropout
 
-from helpers import artefacts, cnn, training, transfer
+from helpers import cnn, experiment, store, training, transfer
 from helpers.backend import keras
 from helpers.cnn import Architecture
 from helpers.images import Dataset, Split
 from helpers.tasks import Task, split_tasks, subsample
 from helpers.training import Recipe, Training
-from helpers.transfer import STRATEGIES, Networks, Pretrained
+from helpers.transfer import STRATEGIES, Networks, SourceNetwork
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras on NumPy
 FRESH = 7  # the seed of what a strategy draws; pretraining has seed 0
@@ -36,9 +36,9 @@ def source_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def source(tasks: tuple[Task, Task], networks: Networks, source_folder: Path) -> Pretrained:
+def source(tasks: tuple[Task, Task], networks: Networks, source_folder: Path) -> SourceNetwork:
     """Pretrain on the digits 5-9."""
-    return transfer.pretrained(source_folder, tasks[0], SMALL, ADAM, 0, networks, watch=True)
+    return experiment.pretrain(source_folder, tasks[0], networks, 0, watch=True)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_with_both_convolutions_frozen_the_head_is_trained_alone(networks: Netwo
     assert transfer.trainable_parameters(head) == head.count_params() == 357
 
 
-def test_training_moves_the_trainable_weights_and_no_others(source: Pretrained, tasks: tuple[Task, Task], images):
+def test_training_moves_the_trainable_weights_and_no_others(source: SourceNetwork, tasks: tuple[Task, Task], images):
     networks, start = Networks(SMALL, ADAM, frozen_convs=1), cnn.build_cnn(SMALL)
     transfer.start_weights(start, STRATEGIES["frozen"], FRESH, source)
     networks.train(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
@@ -118,7 +118,7 @@ def test_a_depth_other_than_0_1_or_2_is_refused(frozen_convs: object):
         ("reused-head", "pretrained", "pretrained"),
     ],
 )
-def test_each_strategy_starts_from_the_weights_that_its_name_says(source: Pretrained, name, convolutions, head):
+def test_each_strategy_starts_from_the_weights_that_its_name_says(source: SourceNetwork, name, convolutions, head):
     givers = {"fresh": cnn.build_cnn(SMALL, FRESH), "pretrained": source.model}
     model = cnn.build_cnn(SMALL, seed=99)
     transfer.start_weights(model, STRATEGIES[name], FRESH, source)
@@ -128,14 +128,14 @@ def test_each_strategy_starts_from_the_weights_that_its_name_says(source: Pretra
         assert same_weights(model.get_layer(layer), givers[head].get_layer(layer))
 
 
-def test_the_head_on_its_own_starts_from_the_same_weights_as_in_the_whole_network(networks, source: Pretrained):
+def test_the_head_on_its_own_starts_from_the_same_weights_as_in_the_whole_network(networks, source: SourceNetwork):
     for name, giver in (("frozen", cnn.build_cnn(SMALL, FRESH)), ("reused-head", source.model)):
         transfer.start_weights(networks.partly_frozen.model, STRATEGIES[name], FRESH, source)
         for layer in ("dense1", "scores"):
             assert same_weights(networks.partly_frozen.model.get_layer(layer), giver.get_layer(layer))
 
 
-def test_training_a_strategy_leaves_the_pretrained_network_alone(networks, source: Pretrained, tasks, images):
+def test_training_a_strategy_leaves_the_pretrained_network_alone(networks, source: SourceNetwork, tasks, images):
     before = transfer.weight_fingerprints(source.model)
     for name in ("fine-tuned", "reused-head"):
         networks.train(STRATEGIES[name], tasks[1], images, FRESH, source)
@@ -149,7 +149,7 @@ def test_a_strategy_that_needs_pretrained_features_is_refused_without_them(netwo
         networks.train(STRATEGIES[name], tasks[1], images, FRESH)
 
 
-def test_a_network_is_reset_for_every_training(networks, source: Pretrained, tasks, images):
+def test_a_network_is_reset_for_every_training(networks, source: SourceNetwork, tasks, images):
     first, probabilities = networks.train(STRATEGIES["scratch"], tasks[1], images, FRESH)
     networks.train(STRATEGIES["fine-tuned"], tasks[1], images, 1, source)
     again, probabilities_again = networks.train(STRATEGIES["scratch"], tasks[1], images, FRESH)
@@ -192,7 +192,7 @@ def test_features_of_mnist_are_cached_and_larger_ones_are_computed_on_demand():
 
 
 def test_features_on_demand_give_the_same_losses_and_probabilities(
-    networks: Networks, source: Pretrained, tasks, images, monkeypatch: pytest.MonkeyPatch
+    networks: Networks, source: SourceNetwork, tasks, images, monkeypatch: pytest.MonkeyPatch
 ):
     cached, probabilities = networks.train(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
     monkeypatch.setattr(transfer, "MOST_CACHED", 0)
@@ -226,7 +226,7 @@ def test_half_precision_moves_the_losses_far_less_than_another_seed_does(network
 
 
 def test_features_given_or_computed_lead_to_the_same_result_and_those_of_the_test_images_are_handed_on(
-    networks, source: Pretrained, tasks, images
+    networks, source: SourceNetwork, tasks, images
 ):
     given = networks.extract(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
     again = networks.extract(STRATEGIES["frozen"], tasks[1], images, FRESH, source, given[1])
@@ -253,7 +253,7 @@ def test_features_are_accepted_only_for_the_images_the_network_and_the_type_that
         features.check(images, cnn.cut(cnn.build_cnn(SMALL, seed=1))[0])
 
 
-def test_a_strategy_refuses_features_of_other_images_or_weights(networks, source: Pretrained, tasks, images):
+def test_a_strategy_refuses_features_of_other_images_or_weights(networks, source: SourceNetwork, tasks, images):
     _, target = tasks
     features = networks.extract(STRATEGIES["frozen"], target, images, FRESH, source)
     random = networks.extract(STRATEGIES["random-frozen"], target, images, FRESH, None)
@@ -278,10 +278,10 @@ def files_of(folder: Path) -> dict[str, tuple[int, str]]:
     }
 
 
-def test_a_pretrained_network_is_read_back_and_not_trained_again(tasks, networks, source: Pretrained, source_folder):
+def test_a_pretrained_network_is_read_back_and_not_trained_again(tasks, networks, source: SourceNetwork, source_folder):
     before = files_of(source_folder)
     with warnings.catch_warnings(action="error"):
-        again = transfer.pretrained(source_folder, tasks[0], SMALL, ADAM, 0, networks)
+        again = experiment.pretrain(source_folder, tasks[0], networks, 0)
     assert files_of(source_folder) == before
     assert len(before) == 2
     assert again.file == source.file
@@ -290,33 +290,33 @@ def test_a_pretrained_network_is_read_back_and_not_trained_again(tasks, networks
 
 
 def test_a_network_pretrained_unwatched_is_the_same_and_trained_again_where_its_curve_is_asked_for(
-    tasks, networks: Networks, source: Pretrained, run_folder: Path
+    tasks, networks: Networks, source: SourceNetwork, run_folder: Path
 ):
-    unwatched = transfer.pretrained(run_folder, tasks[0], SMALL, ADAM, 0, networks)
+    unwatched = experiment.pretrain(run_folder, tasks[0], networks, 0)
     assert unwatched.history.empty
-    watched = transfer.pretrained(run_folder, tasks[0], SMALL, ADAM, 0, networks, watch=True)
+    watched = experiment.pretrain(run_folder, tasks[0], networks, 0, watch=True)
     assert len(watched.history) == 5
     assert unwatched.file == watched.file == source.file
-    again = transfer.pretrained(run_folder, tasks[0], SMALL, ADAM, 0, networks)
+    again = experiment.pretrain(run_folder, tasks[0], networks, 0)
     assert again.history.equals(watched.history)
 
 
 def test_a_pretrained_network_is_trained_again_for_another_seed(
-    tasks, networks: Networks, source: Pretrained, source_folder: Path, run_folder: Path
+    tasks, networks: Networks, source: SourceNetwork, source_folder: Path, run_folder: Path
 ):
     shutil.copytree(source_folder, run_folder)
-    other = transfer.pretrained(run_folder, tasks[0], SMALL, ADAM, 1, networks)
+    other = experiment.pretrain(run_folder, tasks[0], networks, 1)
     assert len(files_of(run_folder)) == 4
     assert other.row["seed"] == 1
     assert transfer.weight_fingerprints(other.model) != transfer.weight_fingerprints(source.model)
 
 
 def test_a_pretrained_network_is_found_only_for_the_same_task_architecture_recipe_and_seed(
-    tasks: tuple[Task, Task], digits: Dataset, source: Pretrained, source_folder: Path
+    tasks: tuple[Task, Task], digits: Dataset, source: SourceNetwork, source_folder: Path
 ):
     def found(task: Task = tasks[0], architecture: Architecture = SMALL, recipe: Recipe = ADAM, seed: int = 0) -> bool:
-        origin = transfer.pretraining_provenance(task, architecture, recipe, seed)
-        return artefacts.load(source_folder, "pretrained", origin) is not None
+        origin = experiment.pretraining_provenance(task, Networks(architecture, recipe), seed)
+        return store.find(source_folder, "pretrained.weights.h5", origin) is not None
 
     assert found()
     assert not found(task=tasks[1])
@@ -330,19 +330,21 @@ def test_a_pretrained_network_is_found_only_for_the_same_task_architecture_recip
 
 
 def test_a_damaged_pretrained_network_is_reported_and_trained_again(
-    tasks, networks: Networks, source: Pretrained, source_folder: Path, run_folder: Path
+    tasks, networks: Networks, source: SourceNetwork, source_folder: Path, run_folder: Path
 ):
     shutil.copytree(source_folder, run_folder)
     file = run_folder / source.file
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.warns(UserWarning, match=r"pretrained-.* damaged; it is made again"):
-        again = transfer.pretrained(run_folder, tasks[0], SMALL, ADAM, 0, networks)
+        again = experiment.pretrain(run_folder, tasks[0], networks, 0)
     assert transfer.weight_fingerprints(again.model) == transfer.weight_fingerprints(source.model)
     with warnings.catch_warnings(action="error"):
-        transfer.pretrained(run_folder, tasks[0], SMALL, ADAM, 0, networks)
+        experiment.pretrain(run_folder, tasks[0], networks, 0)
 
 
-def test_pretraining_is_scratch_on_the_source_task_and_moves_every_layer(source: Pretrained, tasks: tuple[Task, Task]):
+def test_pretraining_is_scratch_on_the_source_task_and_moves_every_layer(
+    source: SourceNetwork, tasks: tuple[Task, Task]
+):
     row, untrained = source.row, cnn.build_cnn(SMALL, seed=0)
     for layer in ("conv1", "conv2", "dense1", "scores"):
         assert not same_weights(source.model.get_layer(layer), untrained.get_layer(layer))
@@ -356,7 +358,7 @@ def test_pretraining_is_scratch_on_the_source_task_and_moves_every_layer(source:
 # What is drawn
 
 
-def test_a_fresh_head_is_not_the_one_that_pretraining_began_with(tasks, images, source: Pretrained):
+def test_a_fresh_head_is_not_the_one_that_pretraining_began_with(tasks, images, source: SourceNetwork):
     # with this learning rate nothing moves, so that after the training a network still is what it started from
     still = Networks(SMALL, Recipe(optimizer="sgd", learning_rate=1e-30, batch_size=32, epochs=1, min_updates=1))
     pretraining, heads = cnn.build_cnn(SMALL, seed=0), {}
@@ -375,9 +377,9 @@ def test_a_result_row_counts_its_errors_from_the_probabilities(tasks: tuple[Task
     _, target = tasks
     probabilities = np.eye(5, dtype=np.float32)[target.test.labels]
     probabilities[:3] = np.roll(probabilities[:3], 1, axis=1)  # three images taken for the next class
-    done = Training(history=None, losses=np.zeros(20), updates=20, seconds=1.5)
+    done = Training(ADAM, history=None, losses=np.zeros(20), updates=20, seconds=1.5)
     images = len(target.test)
-    assert transfer.result_row(target, "frozen", 10, 4, ADAM, done, probabilities) == {
+    assert experiment.result_row(target, "frozen", 10, 4, done, probabilities) == {
         "task": "target",
         "classes": "0 1 2 3 4",
         "strategy": "frozen",

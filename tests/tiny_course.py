@@ -13,7 +13,7 @@ import numpy as np
 from click.testing import CliRunner, Result
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from helpers.artefacts import REPOSITORY
+from helpers.folders import REPOSITORY
 from helpers.runner.cli import main
 
 DATA = """
@@ -44,15 +44,16 @@ SAVE = """
 import os
 from pathlib import Path
 
-from helpers import artefacts
+from helpers import folders, store
+from helpers.provenance import provenance
 
-folder, origin = artefacts.run_folder(run_dir), artefacts.provenance(lesson=number)
-if not artefacts.load(folder, "weights", origin):
-    artefacts.save(folder, "weights", origin, ".bin", lambda path: path.write_bytes(b"weights" * 1000))
+folder = folders.run_folder(run_dir)
+make = lambda path: {"bytes": path.write_bytes(b"weights" * 1000)}
+store.load_or_make(folder, "weights.bin", provenance(lesson=number), make)
 lines = ["lesson,task,classes,strategy,labels_per_class,seed,updates,test_accuracy,train_seconds"]
 lines += [",".join(map(str, (number, *row))) for row in rows]  # what save_results writes, without pandas
 results = Path(os.environ.get("TRANSFER_TUTORIAL_RESULTS") or folder)
-artefacts.write_text(results / f"results-{number}.csv", "\\n".join(lines) + "\\n")
+store.write_text(results / f"results-{number}.csv", "\\n".join(lines) + "\\n")
 """
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 FIGURE = f"display({{'image/png': '{PNG}'}}, raw=True, metadata={{'image/png': {{'alt': 'It \"rises\" <fast>'}}}})"

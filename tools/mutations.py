@@ -20,7 +20,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = ["datasets", "tasks", "artefacts", "cnn", "training", "transfer", "experiment", "statistics", "plots"]
+MODULES = ["datasets", "tasks", "store", "cnn", "training", "transfer", "experiment", "statistics", "plots"]
 UNITS = [f"tests/test_{module}.py" for module in MODULES]
 
 

@@ -23,16 +23,19 @@ import study_page
 from study_page import BUDGETS, CONTROLS, DEFAULT
 from tqdm.contrib.concurrent import process_map
 
-from helpers import artefacts, cnn
-from helpers.backbones import Head, described, extractor, mobilenet, weights_file
+from helpers import cnn
+from helpers.backbones import Head, extractor, mobilenet, weights_facts, weights_file
 from helpers.cnn import Architecture
 from helpers.datasets import load_dataset
-from helpers.experiment import Plan, with_seed
-from helpers.images import Split, listed
+from helpers.experiment import Plan, Repetition, pretrain, train_strategies
+from helpers.images import Split
+from helpers.messages import listed
+from helpers.provenance import provenance
 from helpers.statistics import interval
+from helpers.store import Facts, load_or_make
 from helpers.tasks import Task
 from helpers.training import RECIPES, Recipe
-from helpers.transfer import STRATEGIES, Networks, Pretrained, Row, extract_features, named_strategies, pretrained
+from helpers.transfer import STRATEGIES, Networks, Row, SourceNetwork, extract_features, named_strategies
 
 STORED = Path(__file__).resolve().parents[1] / "docs" / "study"
 FAST, DIGITS = RECIPES["fast"], tuple(range(10))
@@ -144,18 +147,19 @@ def train(job: Job, folder: Path) -> tuple[pd.DataFrame, dict[tuple[str, str], n
     source, target = job.tasks()
     shape = target.image_shape
     architecture, own = Architecture(shape, len(target.classes)), Architecture(shape, len(source.classes))
-    base = pretrained(folder, source, own, job.pretraining, job.seed)
+    base = pretrain(folder, source, Networks(own, job.pretraining), job.seed)
     rows, wrong = [] if job.question in ("tuning", "tuned") else [base.row], {}
     if job.control == "shuffled kernels":
         base = shuffled(base, job.seed)
     networks, strategies = Networks(architecture, job.recipe), named_strategies(job.strategies)
-    for row, scores in with_seed(networks, strategies, job.budgets, target, job.seed, base, folder):
+    repetition = Repetition(job.seed, target, base)
+    for row, scores in train_strategies(networks, strategies, job.budgets, repetition, folder):
         rows.append(row)
         wrong[row["strategy"], str(row["labels_per_class"])] = scores.argmax(axis=1) != target.test.labels
     return tidy(job, rows), wrong
 
 
-def shuffled(base: Pretrained, seed: int) -> Pretrained:
+def shuffled(base: SourceNetwork, seed: int) -> SourceNetwork:
     """Return a pretrained network with the weights of each kernel in another order, its bias as it was.
 
     So each kernel, `(height, width, channels)`, keeps its mean and its standard deviation, and loses its shape.
@@ -172,16 +176,19 @@ def shuffled(base: Pretrained, seed: int) -> Pretrained:
 
 def on_backbone(job: Job, folder: Path) -> pd.DataFrame:
     """Return the rows of heads on MobileNet's features of enlarged digits, kept in the run folder too."""
-    origin = artefacts.provenance(job=vars(job), block=BLOCK, size=ENLARGED, **described(0.25, "imagenet"))
-    if kept := artefacts.load(folder, "rows", origin):
-        return pd.read_csv(kept[0], keep_default_na=False)
-    _, target = job.tasks()
-    cut = extractor(mobilenet(ENLARGED, weights=weights_file()), target.image_shape, BLOCK)
-    train, test = (extract_features(cut, split, "float32") for split in (target.train, target.test))
-    head = Head(cut.output_shape[1:], Architecture(target.image_shape, len(target.classes)), job.recipe)
-    rows = tidy(job, [head.row(target, "backbone", budget, job.seed, train, test)[0] for budget in job.budgets])
-    artefacts.save(folder, "rows", origin, ".csv", partial(rows.to_csv, index=False))
-    return rows
+
+    def make(path: Path) -> Facts:
+        _, target = job.tasks()
+        cut = extractor(mobilenet(ENLARGED, weights=weights_file()), target.image_shape, BLOCK)
+        train, test = (extract_features(cut, split, "float32") for split in (target.train, target.test))
+        head = Head(cut.output_shape[1:], Architecture(target.image_shape, len(target.classes)), job.recipe)
+        rows = [head.row(target, "backbone", budget, job.seed, train, test)[0] for budget in job.budgets]
+        tidy(job, rows).to_csv(path, index=False)
+        return {}
+
+    origin = provenance(job=vars(job), block=BLOCK, size=ENLARGED, **weights_facts(0.25, "imagenet"))
+    path, _ = load_or_make(folder, "rows.csv", origin, make)
+    return pd.read_csv(path, keep_default_na=False)
 
 
 def tidy(job: Job, rows: Sequence[Row]) -> pd.DataFrame:

@@ -19,12 +19,12 @@ from tqdm import tqdm
 
 from helpers.cnn import Architecture
 from helpers.datasets import load_dataset
-from helpers.experiment import Plan
+from helpers.experiment import Plan, pretrain
 from helpers.plots.figures import STYLES
 from helpers.statistics import interval
 from helpers.tasks import subsample
 from helpers.training import RECIPES, Recipe
-from helpers.transfer import STRATEGIES, Networks, pretrained
+from helpers.transfer import STRATEGIES, Networks
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 MARKS = "<!-- table of updates: written by tools/updates.py -->", "<!-- end of table -->"
@@ -52,7 +52,7 @@ def train_all(seeds: int) -> pd.DataFrame:
     ):
         for seed in range(seeds):
             source, target = plan.tasks(dataset, seed)
-            base = pretrained(Path(folder), source, ARCHITECTURE, FAST, seed, fast)
+            base = pretrain(Path(folder), source, fast, seed)
             for budget, counts in UPDATES.items():
                 images, features = subsample(target.train, budget, seed), {}
                 for strategy in sorted(STRATEGIES.values(), key=lambda strategy: strategy.start):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from helpers.images import listed
+from helpers.messages import listed
 from helpers.plots.figures import Figure, as_designed, described, name_classes, new_figure, show_image, wrapped
 from helpers.tasks import Task
 

@@ -1,5 +1,5 @@
 """The notebooks: found, checked, executed, repeated and reported.
 
-A module imports only from those before it: `notebooks`, `copies`, `parameters`, `batch`, `assignments`, `pages`,
-`worker`, `cluster`, `sweep`, `report`, `cli`. Only `parameters` knows what a network is.
+A module imports only from those before it: `process`, `notebooks`, `copies`, `parameters`, `batch`, `assignments`,
+`pages`, `worker`, `cluster`, `sweep`, `report`, `cli`. Only `parameters` knows what a network is.
 """

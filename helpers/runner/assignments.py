@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import nbformat
 
-from helpers.artefacts import check_folder, write_text
-from helpers.images import listed
+from helpers.folders import check_folder
+from helpers.messages import listed
 from helpers.runner import copies
 from helpers.runner.notebooks import Notebook
+from helpers.store import write_text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,16 +13,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers import __version__, artefacts, datasets
+from helpers import __version__, datasets, folders, provenance
 from helpers.images import Dataset
 from helpers.runner import notebooks, parameters
 from helpers.runner.notebooks import THREADS, CellError, Notebook
 from helpers.runner.parameters import as_text
+from helpers.store import sha256, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PACKAGES = (*artefacts.PACKAGES, "pandas", "pillow", "scipy", "matplotlib", "papermill", "nbconvert")
+PACKAGES = (*provenance.PACKAGES, "pandas", "pillow", "scipy", "matplotlib", "papermill", "nbconvert")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def new(
     for name in ("dataset", "photos", "backbone_weights"):
         if datasets.is_path(values.get(name)):
             values[name] = notebooks.absolute(values[name])
-    artefacts.check_folder("--out", str(out or "runs"), (out or Path("runs")).absolute())
+    folders.check_folder("--out", str(out or "runs"), (out or Path("runs")).absolute())
     if out is not None and out.is_dir() and any(out.iterdir()):
         raise ValueError(f"--out: {str(out)!r} exists and is not an empty folder; give a new one")
     chosen, loaded, notes = with_what_is_at_hand(chosen, values)
@@ -187,9 +188,9 @@ def write_results(run: Run) -> "pd.DataFrame":
     What a lesson takes from an earlier one, as lesson 06 does from 05, stands under that one alone.
     """
     paths = [_result_file(run.folder, entry) for entry in run.record["lessons"] if entry["status"] == "done"]
-    rows = artefacts.read_results(path for path in paths if path.is_file())
+    rows = folders.read_results(path for path in paths if path.is_file())
     rows = rows[~rows.duplicated([name for name in rows if name != "lesson"])]  # equal to the last digit of the seconds
-    artefacts.write_text(run.folder / "results.csv", rows.to_csv(index=False))
+    write_text(run.folder / "results.csv", rows.to_csv(index=False))
     return rows
 
 
@@ -212,7 +213,7 @@ def recorded(run: Run) -> Iterator[None]:
 
 
 def _save(run: Run) -> None:
-    artefacts.write_text(run.folder / "run.json", json.dumps(run.record, indent=1))
+    write_text(run.folder / "run.json", json.dumps(run.record, indent=1))
 
 
 def _entry(lesson: Notebook, values: dict[str, Any]) -> dict[str, Any]:
@@ -232,7 +233,7 @@ def _intact(folder: Path, entry: dict[str, Any]) -> bool:
 def _results_checksum(folder: Path, entry: dict[str, Any]) -> str | None:
     """Return the SHA-256 of a lesson's result rows, None if there are none."""
     path = _result_file(folder, entry)
-    return artefacts.sha256(path) if path.is_file() else None
+    return sha256(path) if path.is_file() else None
 
 
 def _notebook(folder: Path, entry: dict[str, Any]) -> Path:
@@ -263,18 +264,18 @@ def _data(dataset: Dataset) -> dict[str, Any]:
 def _made_with() -> dict[str, Any]:
     """Return versions, machine and commit: what a run depends on beside its parameters and data."""
     commit, processor = None, platform.processor() or platform.machine()
-    if (artefacts.REPOSITORY / ".git").exists():
+    if (folders.REPOSITORY / ".git").exists():
         command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
         with suppress(OSError):  # no git on this machine
             own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # a hook sets some
-            ran = subprocess.run(command, cwd=artefacts.REPOSITORY, env=own, capture_output=True, text=True)
+            ran = subprocess.run(command, cwd=folders.REPOSITORY, env=own, capture_output=True, text=True)
             commit = ran.stdout.strip() or None
     with suppress(OSError):  # Linux's own processor names are empty, its /proc says more
         named = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
         processor = named[1] if named else processor
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     settings = {name: os.environ[name] for name in (*THREADS, "TF_ENABLE_ONEDNN_OPTS") if name in os.environ}
-    versions = {name: artefacts.version(name) for name in PACKAGES}
+    versions = {name: provenance.version(name) for name in PACKAGES}
     return {
         "versions": {"tutorial": __version__, "python": platform.python_version(), **versions},
         "machine": {"system": platform.platform(), "processor": processor, "threads": threads, **settings},

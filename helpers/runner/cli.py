@@ -184,8 +184,7 @@ def run(
     from helpers.runner.notebooks import signals_as_exit
 
     with signals_as_exit() as received, ExitStack() as held:
-        from helpers import artefacts
-        from helpers.runner import batch, notebooks, report
+        from helpers.runner import batch, notebooks, process, report
         from helpers.runner.worker import one_line
 
         with _bad_input_in_one_line():
@@ -194,10 +193,10 @@ def run(
                 lessons = None if only is None else [number.strip() for number in only.split(",")]
                 started = batch.new(dataset, given, lessons, out, make=not dry_run)
                 if not dry_run:
-                    held.enter_context(artefacts.lock("--out", started.folder))
+                    held.enter_context(process.lock("--out", started.folder))
             else:
                 _check_alone(dataset, only, given, out)
-                held.enter_context(artefacts.lock("--resume", resume))
+                held.enter_context(process.lock("--resume", resume))
                 started = batch.resume(resume.absolute())
         for note in started.notes:
             click.echo(note)
@@ -264,7 +263,7 @@ def sweep(
     from helpers.runner import notebooks
 
     with notebooks.signals_as_exit(kill_children=False):  # Dask stops its own
-        from helpers import artefacts
+        from helpers import folders
         from helpers.runner import cluster, parameters, sweep
 
         with _bad_input_in_one_line():
@@ -279,7 +278,7 @@ def sweep(
             else:
                 values, found = parameters.read_given(given, dataset), notebooks.find(notebook)
                 planned = sweep.plan(found, parameters.read_grid(swept), values, out.absolute(), yes, on_cluster)
-            artefacts.check_folder("--out", str(out or resume), planned.out)
+            folders.check_folder("--out", str(out or resume), planned.out)
         before = sweep.records(planned)
         missing = len(sweep.missing(planned, before))
         click.echo(f"{planned.notebook.name}: {len(planned.runs)} runs, {len(planned.runs) - missing} of them done")
@@ -345,12 +344,11 @@ def _run_sweep(planned: "Sweep", scheduler: str | None, workers: int | None, ret
     """Execute the runs that are missing, with a progress bar."""
     from tqdm import tqdm
 
-    from helpers import artefacts
-    from helpers.runner import cluster, sweep
+    from helpers.runner import cluster, process, sweep
 
     with cluster.connect(scheduler, workers) as (client, settings):
         planned.out.mkdir(parents=True, exist_ok=True)
-        with artefacts.lock("--out", planned.out):
+        with process.lock("--out", planned.out):
             missing, failed = sweep.missing(planned, sweep.records(planned)), 0  # known for sure only now
             places = sum(client.nthreads().values())
             click.echo(f"{len(missing)} to run, {places} at a time; Dask's dashboard: {client.dashboard_link}")

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from helpers.artefacts import INSTALLED, REPOSITORY
+from helpers.folders import INSTALLED, REPOSITORY
 from helpers.runner.notebooks import THREADS, ctrl_c_waits
 from helpers.runner.worker import VERSION, one_line
 

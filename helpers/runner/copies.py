@@ -9,9 +9,10 @@ from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
 
-from helpers.artefacts import PACKAGE, check_folder, write_text
-from helpers.images import listed
+from helpers.folders import PACKAGE, check_folder
+from helpers.messages import listed
 from helpers.runner import notebooks
+from helpers.store import write_text
 
 LINK = re.compile(  # relative ones; code, which may look like one, is passed over
     r"(?P<code>`+).+?(?P=code)|!?\[(?P<text>[^\]]*)\]\((?!\w+:|[#/])(?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)",

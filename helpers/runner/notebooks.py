@@ -16,7 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from helpers.artefacts import INSTALLED, PACKAGE, REPOSITORY, checksum, write_text
+from helpers.folders import INSTALLED, PACKAGE, REPOSITORY
+from helpers.store import checksum, write_text
 
 LESSONS = (PACKAGE if INSTALLED else REPOSITORY) / "notebooks"
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # a kernel's

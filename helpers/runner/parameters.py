@@ -11,8 +11,9 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, ClassVar
 
-from helpers import artefacts, backbones, cnn, datasets, experiment, tasks, training, transfer
-from helpers.images import Dataset, listed
+from helpers import backbones, cnn, datasets, experiment, folders, tasks, training, transfer
+from helpers.images import Dataset
+from helpers.messages import listed
 from helpers.runner import notebooks
 from helpers.runner.notebooks import Notebook
 
@@ -167,7 +168,7 @@ def backbone(chosen: Sequence[Notebook], values: Mapping[str, Any]) -> dict[str,
     """Return file and hash of the weights that a notebook among these uses with these values, None if none does."""
     defaults = {name: default for each in chosen for name, default in notebooks.defaults(each.path).items()}
     given = {**defaults, **values}
-    return backbones.described(given["backbone_width"], given["backbone_weights"]) if BACKBONE in given else None
+    return backbones.weights_facts(given["backbone_width"], given["backbone_weights"]) if BACKBONE in given else None
 
 
 def strategy_meanings() -> dict[str, str]:
@@ -180,7 +181,7 @@ def _check_values(
 ) -> dict[str, Dataset]:
     """Let the functions that the lessons call refuse what they would refuse there, but now."""
     if "run_dir" in given:
-        artefacts.run_folder(given["run_dir"])
+        folders.run_folder(given["run_dir"])
     _make(training.Recipe, given)
     if "recipe" in given:
         training.named_recipe(given["recipe"])

@@ -4,8 +4,8 @@ from base64 import b64decode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.artefacts import write_text
 from helpers.runner import pages, parameters, sweep
+from helpers.store import write_text
 from helpers.tasks import budget_size
 
 if TYPE_CHECKING:

@@ -18,13 +18,14 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.artefacts import checksum, read_results, write_text
 from helpers.datasets import is_path
 from helpers.files import folder_sha256
+from helpers.folders import read_results
 from helpers.runner import notebooks, pages, parameters
 from helpers.runner.notebooks import Notebook
 from helpers.runner.parameters import as_text
 from helpers.runner.worker import VERSION, one_line, run_notebook
+from helpers.store import checksum, write_text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from helpers import __version__
-from helpers.artefacts import CODE, checksum
+from helpers.provenance import SOURCES, digest
 from helpers.runner import notebooks, pages
 from helpers.runner.notebooks import CellError, Notebook
 from helpers.runner.parameters import as_text
+from helpers.store import checksum
 
-VERSION = f"{__version__}+{checksum(CODE)[:12]}"  # of this code: edits count
+VERSION = f"{__version__}+{checksum({module: digest(module) for module in SOURCES})[:12]}"  # of this code
 
 
 class RunError(RuntimeError):

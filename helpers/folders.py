@@ -1,0 +1,68 @@
+"""Where the course is installed, the run folder, and the result rows that lessons leave there."""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from helpers.store import write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PACKAGE = Path(__file__).resolve().parent
+REPOSITORY = PACKAGE.parent
+INSTALLED = (PACKAGE / "notebooks").is_dir()  # from a wheel, which holds the lessons within the package
+
+
+def run_folder(run_dir: str = "runs/lessons") -> Path:
+    """Return the run folder: `run_dir` below `$TRANSFER_TUTORIAL_HOME`, else below the repository, whatever the
+    working directory; if there is none, as the course is installed from a wheel, below the working directory.
+
+    Raises ValueError for a folder that cannot be written to, so that a lesson fails before its first training.
+    """
+    if not isinstance(run_dir, str) or not run_dir:
+        raise ValueError(f'run_dir: {run_dir!r} is not a folder; give a path such as "runs/lessons"')
+    folder = Path(os.environ.get("TRANSFER_TUTORIAL_HOME") or (Path.cwd() if INSTALLED else REPOSITORY)) / run_dir
+    check_folder("run_dir", run_dir, folder)
+    return folder
+
+
+def check_folder(parameter: str, given: str, folder: Path) -> None:
+    """Raise ValueError unless a folder can be written to, or could be once it is made; makes nothing itself."""
+    try:
+        str(folder).encode()
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if there.is_dir():
+            why = "" if os.access(there, os.W_OK | os.X_OK) else "cannot be written to"
+        else:
+            why = "is a file" if there == folder else f"is below a file, {there.name!r}"
+    except UnicodeEncodeError:
+        why = "is no UTF-8 text"  # and could not stand in a notebook
+    except OSError as error:  # a name too long, a folder that may not be looked into
+        why = f"cannot be used ({error.strerror})"
+    if why:
+        raise ValueError(f"{parameter}: {given!r} {why}; give a folder that can be written to; it need not exist yet")
+
+
+def save_results(folder: Path, lesson: str, rows: "pd.DataFrame") -> Path:
+    """Save a lesson's result rows, one per training, as `results-<lesson>.csv` in the run folder; return the path.
+
+    The command line sets `$TRANSFER_TUTORIAL_RESULTS` to another folder: runs that share a run folder keep their own
+    rows.
+    """
+    path = Path(os.environ.get("TRANSFER_TUTORIAL_RESULTS") or folder) / f"results-{lesson}.csv"
+    write_text(path, rows.assign(lesson=lesson).set_index("lesson").to_csv())
+    return path
+
+
+def read_results(tables: Iterable[Path | TextIO]) -> "pd.DataFrame":
+    """Read tables of result rows as one, as text: no digit is lost. One that is empty, or damaged, is left out."""
+    import pandas as pd
+
+    found = []
+    for table in tables:
+        with suppress(ValueError):
+            found.append(pd.read_csv(table, dtype=str, keep_default_na=False))
+    return pd.concat(found or [pd.DataFrame(columns=["lesson"])], ignore_index=True).fillna("")

@@ -1,0 +1,83 @@
+"""What a result depends on beside its data, parameters and seed: package versions, and the code that computes it.
+
+Code is compared without comments and docstrings, and only that of the modules that take part: an edit elsewhere
+discards nothing that was kept.
+"""
+
+import ast
+import importlib.metadata
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from helpers.store import checksum
+
+PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn")
+DECIDE_NOTHING = ("checks", "folders", "messages", "plots", "provenance", "runner", "store")  # of no result
+SOURCES = {  # by module, as they are at import: a kernel goes on with the code that it has loaded
+    ".".join(path.relative_to(Path(__file__).parent).with_suffix("").parts): path.read_bytes()
+    for path in sorted(Path(__file__).parent.rglob("*.py"))
+    if path.parent.name != ".ipynb_checkpoints"  # JupyterLab's copies of what was opened in it
+}
+
+
+def provenance(**values: Any) -> dict[str, Any]:
+    """Return what a trained network is made from: the given values, package versions, and the code that trains."""
+    versions = {package: version(package) for package in PACKAGES}
+    origin: dict[str, Any] = json.loads(json.dumps({**values, "versions": versions, "code": code_of(["experiment"])}))
+    return origin
+
+
+def code_of(modules: Iterable[str]) -> str:
+    """Return the SHA-256 of the code of some modules of `helpers` and of all that they import, as far as it can decide
+    a result.
+    """
+    taking_part, waiting = set[str](), list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module in SOURCES and module not in taking_part and module.split(".")[0] not in DECIDE_NOTHING:
+            taking_part.add(module)
+            waiting += imported(_tree(module))
+    return checksum({module: digest(module) for module in taking_part})
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Yield the modules of `helpers` that Python code imports, also within functions."""
+    for node in ast.walk(tree):
+        names = list[str]()
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            below = name.removeprefix("helpers.")
+            if below != name:
+                yield below if below in SOURCES else below.rpartition(".")[0]
+
+
+@cache
+def digest(module: str) -> str:
+    """Return the SHA-256 of a module's code, without comments and docstrings."""
+    tree = ast.parse(SOURCES[module])  # not the cached one, which is changed here
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+    return checksum(ast.dump(tree))
+
+
+def version(package: str) -> str:
+    """Return the installed version of a package; TensorFlow is also distributed as tensorflow-cpu and the like."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    others = importlib.metadata.packages_distributions().get(package)
+    return importlib.metadata.version(others[0]) if others else "unknown"
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse(SOURCES[module])
