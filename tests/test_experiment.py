@@ -12,7 +12,7 @@ import pytest
 from refusals import refused
 from small import ADAM, SMALL
 
-from helpers import experiment, statistics
+from helpers import experiment, statistics, wording
 from helpers.experiment import Comparison, Plan
 from helpers.images import Dataset
 from helpers.tasks import Task, subsample
@@ -163,9 +163,9 @@ def test_a_summary_has_one_row_per_budget_and_strategy_in_the_order_of_the_resul
 
 
 def test_there_is_a_verdict_for_each_strategy_but_scratch_at_each_budget(compared: Comparison):
-    verdict = statistics.verdict(statistics.summarize(compared.results))
+    verdict = wording.verdicts(statistics.summarize(compared.results))
     others = set(FIVE) - {"scratch"}
-    assert verdict.columns.tolist() == ["labels_per_class", "strategy", "finding", "verdict"]
+    assert verdict.columns.tolist() == ["labels_per_class", "strategy", "verdict"]
     assert set(zip(verdict["labels_per_class"], verdict["strategy"], strict=True)) == set(product([5, "all"], others))
 
 

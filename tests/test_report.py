@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from helpers import statistics
 from helpers.runner import batch, report
 from helpers.runner.notebooks import Notebook
 from helpers.runner.sweep import Sweep
@@ -176,6 +177,47 @@ def test_the_index_opens_with_the_verdict_then_the_figure_and_the_table_of_the_c
     assert "What this run cannot tell" not in page
     assert 'href="html/01_a.html"' in page
     assert 'href="html/02_b.html"' not in page  # a lesson that did not run has no page
+
+
+def summary_of(errors: dict[int | str, list[int]]) -> pd.DataFrame:
+    """Return a summary of made-up errors of `frozen` by label budget, beside a baseline of 30, 32, 34 of 1,000."""
+    rows = [
+        {"labels_per_class": budget, "strategy": name, "seed": seed, "test_errors": count}
+        for budget, counts in errors.items()
+        for name, both in (("frozen", counts), ("scratch", [30, 32, 34][: len(counts)]))
+        for seed, count in enumerate(both)
+    ]
+    table = pd.DataFrame(rows).assign(task="target", extract_seconds=0.0)
+    table["test_accuracy"] = 1 - table["test_errors"] / 1000
+    scratch = table["strategy"] == "scratch"
+    table["train_seconds"], table["pretrain_seconds"] = 2.0 + 2.0 * scratch, 3.0 * ~scratch
+    return statistics.summarize(table)
+
+
+def test_the_answers_say_what_was_asked_and_the_headline_groups_label_budgets():
+    summary = summary_of({10: [10, 13, 14], 50: [10, 13, 14], "all": [10, 33, 60]})
+    assert report.headline(summary) == (
+        "frozen against scratch, with 10, 50 labels per class: better; "
+        "with all labels per class: no detectable difference"
+    )
+    (accurate, holds, why), (faster, times, _), *compared = report.answers(summary)
+    assert accurate.endswith("as accurate as an ordinary network") and faster.endswith("much faster")
+    assert holds == "not shown" and why.endswith("for frozen with all labels per class")
+    assert times == "2.0 times as fast as scratch on the target task alone, 0.8 times with pretraining counted"
+    assert [question for question, *_ in compared] == [
+        f"frozen against scratch, {budget} labels per class" for budget in (10, 50, "all")
+    ]
+
+
+def test_one_seed_tells_nothing_and_without_frozen_there_is_no_headline_but_what_is_missing():
+    assert report.headline(summary_of({10: [10]})) == "frozen against scratch, with 10 labels per class: cannot tell"
+    alone = summary_of({50: [30]}).query("strategy == 'scratch'")
+    assert (report.headline(alone), report.answers(alone)) == ("", [])
+    said = " | ".join(report.limits(alone))
+    assert "one seed gives no interval" in said
+    assert "random-frozen, the control" in said
+    assert "what frozen, fine-tuned, reused-head would do: not trained" in said
+    assert "the most here are 50" in said
 
 
 def test_the_figure_of_a_page_opens_in_full_size(folder):

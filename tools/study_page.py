@@ -11,8 +11,10 @@ from matplotlib.ticker import FixedLocator, NullFormatter
 
 from helpers.plots import accuracy_by_labels
 from helpers.plots.figures import COLOURS, MARKERS, STYLES, as_designed, new_figure, png
-from helpers.statistics import finding, headline, interval, percent, summarize
+from helpers.runner.report import headline
+from helpers.statistics import Finding, finding, interval, summarize
 from helpers.transfer import STRATEGIES
+from helpers.wording import percent
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "does_it_hold.md"
@@ -58,10 +60,9 @@ def points(one: pd.Series, other: pd.Series) -> np.ndarray:
     return 100 * (one - other).to_numpy()
 
 
-def worded(differences: np.ndarray) -> str:
+def found(differences: np.ndarray) -> Finding:
     """Return the finding on differences in percentage points, one per seed."""
-    names = ("difference", "difference_low", "difference_high")
-    return finding({"strategy": "", **dict(zip(names, interval(differences), strict=True))})
+    return finding(*interval(differences))
 
 
 def ratio(one: pd.Series, other: pd.Series) -> Interval:
@@ -94,7 +95,7 @@ def ten_seeds(rows: pd.DataFrame) -> Answer:
     rows = about(rows, "seeds")
     accuracy, errors = by_seed(rows), by_seed(rows, "errors")
     cells = {
-        (budget, name): f"{worded(points(accuracy.loc[budget, name], accuracy.loc[budget, 'scratch']))}: "
+        (budget, name): f"{found(points(accuracy.loc[budget, name], accuracy.loc[budget, 'scratch']))}: "
         f"{written(ratio(errors.loc[budget, name], errors.loc[budget, 'scratch']))}"
         for budget, name in accuracy.index
         if name != "scratch"
@@ -107,13 +108,13 @@ def ten_seeds(rows: pd.DataFrame) -> Answer:
     return f"{sentence[0].upper()}{sentence[1:]}.", accuracy_by_labels(summary), table
 
 
-def kind(few: str, many: str) -> str:
+def kind(few: Finding, many: Finding) -> str:
     """Say how the finding of a few seeds compares with that of many."""
     if few == many:
         return KINDS[0]
-    if few.startswith("cannot tell") or few == "no detectable difference":
+    if few in (Finding.CANNOT_TELL, Finding.NO_DIFFERENCE):
         return KINDS[1]
-    return KINDS[3] if {few, many} == {"better", "worse"} else KINDS[2]
+    return KINDS[3] if {few, many} == {Finding.BETTER, Finding.WORSE} else KINDS[2]
 
 
 def three_of_ten(rows: pd.DataFrame) -> Answer:
@@ -138,9 +139,9 @@ def subsets_of_seeds(accuracy: pd.DataFrame, count: int) -> pd.DataFrame:
     for budget, name in accuracy.index:
         if name != "scratch":
             differences = points(accuracy.loc[budget, name], accuracy.loc[budget, "scratch"])
-            many = worded(differences)
+            many = found(differences)
             kinds = [
-                kind(worded(differences[list(some)]), many) for some in combinations(range(len(differences)), count)
+                kind(found(differences[list(some)]), many) for some in combinations(range(len(differences)), count)
             ]
             counts[budget, name] = {"all seeds": many} | {each: kinds.count(each) for each in KINDS}
     return pd.DataFrame.from_dict(counts, orient="index")
@@ -184,8 +185,8 @@ def tuned(rows: pd.DataFrame) -> Answer:
         if name == "scratch":
             continue
         for part, each in zip(parts, (before, after), strict=True):
-            found = worded(points(each.loc[budget, name], each.loc[budget, "scratch"]))
-            lines[budget, name][f"finding, {part}"] = found
+            one_found = found(points(each.loc[budget, name], each.loc[budget, "scratch"]))
+            lines[budget, name][f"finding, {part}"] = one_found
             errors = by_seed(parts[part], "errors").loc[budget]
             drawn.append((budget, name, part, *ratio(errors.loc[name], errors.loc["scratch"])))
         one, other = (lines[budget, name][f"finding, {part}"] for part in parts)
@@ -203,15 +204,16 @@ def other_tasks(rows: pd.DataFrame) -> Answer:
         accuracy, errors = by_seed(at), by_seed(at, "errors")
         for budget, other in product((10, 50), ("scratch", "random-frozen")):
             values = ratio(errors.loc[budget, "frozen"], errors.loc[budget, other])
-            found = worded(points(accuracy.loc[budget, "frozen"], accuracy.loc[budget, other]))
-            cells.setdefault(pair, {})[f"{budget} labels, against `{other}`"] = f"{found}: {written(values)}"
+            one_found = found(points(accuracy.loc[budget, "frozen"], accuracy.loc[budget, other]))
+            cells.setdefault(pair, {})[f"{budget} labels, against `{other}`"] = f"{one_found}: {written(values)}"
             drawn.append((budget, pair, f"frozen against {other}", *values))
             if (budget, other) == (50, "scratch") and pair[0].isdigit():
-                with_50.append((values[0], found))
-    times, found = zip(*with_50, strict=True)
+                with_50.append((values[0], one_found))
+    times, of_pairs = zip(*with_50, strict=True)
     sentence = (
         f"From digits to digits, with 50 labels per class, frozen features make {min(times):.2f} to {max(times):.2f} "
-        f"times the errors of scratch; on {found.count('better')} of {len(found)} pairs three seeds find them better."
+        f"times the errors of scratch; on {of_pairs.count(Finding.BETTER)} of {len(of_pairs)} pairs three seeds find "
+        "them better."
     )
     table = markdown(pd.DataFrame.from_dict(cells, orient="index"), "source → target")
     return sentence, forest(drawn, "times the errors of the other"), table
@@ -254,12 +256,12 @@ def backbone(rows: pd.DataFrame) -> Answer:
         at = accuracy.loc[budget]
         differences = {other: points(at.loc["backbone"], at.loc[other]) for other in ("scratch", "frozen")}
         cells = {
-            f"against `{name}`, points": f"{worded(each)}: {written(interval(each), '+.2f')}"
+            f"against `{name}`, points": f"{found(each)}: {written(interval(each), '+.2f')}"
             for name, each in differences.items()
         }
         lines[budget] = {"MobileNet": percent(at.loc["backbone"]), **cells}
-        said.setdefault(worded(differences["frozen"]), []).append(str(budget))
-    sentence = "; ".join(f"with {', '.join(budgets)} labels per class: {found}" for found, budgets in said.items())
+        said.setdefault(found(differences["frozen"]), []).append(str(budget))
+    sentence = "; ".join(f"with {', '.join(budgets)} labels per class: {word}" for word, budgets in said.items())
     table = markdown(pd.DataFrame.from_dict(lines, orient="index"), "labels per class")
     return (
         f"MobileNet's features against those of other digits, {sentence}.",
@@ -295,10 +297,10 @@ def test_images(intervals: pd.DataFrame) -> Answer:
     return sentence, widths(across(wider).T), markdown(table, "labels per class", "strategy")
 
 
-def within(difference: float, width: float) -> str:
+def within(difference: float, width: float) -> Finding:
     """Return the finding on a difference to `scratch`, in points, whose interval has a width."""
     low, high = difference - width / 2, difference + width / 2
-    return finding({"strategy": "", "difference": difference, "difference_low": low, "difference_high": high})
+    return finding(difference, low, high)
 
 
 @as_designed

@@ -57,8 +57,7 @@ def word(answer: str, low: float, high: float, margin: float) -> str | None:
     """Check the word for an interval of a difference in percentage points, one that has a width."""
     from helpers.statistics import finding  # SciPy takes its time, and lesson 01 needs none of it
 
-    row = {"strategy": "", "difference": (low + high) / 2, "difference_low": low, "difference_high": high}
-    right, given = finding(row, margin), answer.strip().lower()
+    right, given = finding((low + high) / 2, low, high, margin), answer.strip().lower()
     within = "all of the interval lies within the margin"
     reasons = {
         "as good": "the interval reaches beyond the margin, so equality is not shown",

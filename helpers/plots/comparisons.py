@@ -10,9 +10,10 @@ from matplotlib.ticker import LogLocator
 from scipy.optimize import isotonic_regression
 
 from helpers.plots.figures import STYLES, WIDTH, Figure, as_designed, described, new_figure, two_digits
-from helpers.statistics import finding, in_order, interval, percent
+from helpers.statistics import Finding, in_order, interval
 from helpers.tasks import budget_size
 from helpers.transfer import STRATEGIES
+from helpers.wording import percent
 
 SEEDS = ("seed", "seeds")  # parameters whose values are draws, not settings
 # Where the budget stands beside a strategy's points, and on which side its name beside the first, so that points close
@@ -241,11 +242,11 @@ def _by_budget(summary: pd.DataFrame, budgets: Sequence[int | str]) -> str:
     sentences = []
     for budget in budgets:
         at = summary[summary["labels_per_class"] == budget]
-        found = at.groupby(at.apply(finding, axis=1))["strategy"].agg(", ".join)
-        told = [f"{word} than scratch: {found[word]}" for word in ("better", "worse") if word in found]
-        told += [f"as good as scratch: {found['as good']}"] if "as good" in found else []
+        shown = at.groupby("finding")["strategy"].agg(", ".join)
+        told = [f"{word} than scratch: {shown[word]}" for word in (Finding.BETTER, Finding.WORSE) if word in shown]
+        told += [f"as good as scratch: {shown[Finding.AS_GOOD]}"] if Finding.AS_GOOD in shown else []
         low, high = at["accuracy"].min(), at["accuracy"].max()
-        if not told and "the baseline" in found and len(at) > 1:
+        if not told and Finding.BASELINE in shown and len(at) > 1:
             told = ["no difference to scratch is shown"]
         sentences.append(", ".join([f"with {budget} labels per class {low:.1%} to {high:.1%}", *told]))
     return "; ".join(sentences)

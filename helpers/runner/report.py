@@ -163,9 +163,9 @@ def _answers(rows: "pd.DataFrame") -> dict[str, Any]:
     summary, table = statistics.summarize(rows), _accuracies(rows, ["strategy"])
     return {
         "margin": statistics.MARGIN,
-        "headline": statistics.headline(summary),
-        "answers": [(question, *said.partition(":")[::2]) for question, said in statistics.answers(summary)],
-        "limits": statistics.limits(summary),
+        "headline": headline(summary),
+        "answers": answers(summary),
+        "limits": limits(summary),
         "columns": list(table),
         "accuracies": dict(zip(table.index, table.to_numpy().tolist(), strict=True)),
         "meanings": parameters.strategy_meanings(),
@@ -174,39 +174,91 @@ def _answers(rows: "pd.DataFrame") -> dict[str, Any]:
     }
 
 
+def headline(summary: "pd.DataFrame") -> str:
+    """Say in one sentence how `frozen` compares with `scratch`; nothing if `frozen` was not trained."""
+    frozen = summary[summary["strategy"] == "frozen"]
+    budgets = frozen["labels_per_class"].map(str).groupby(frozen["finding"], sort=False).agg(", ".join)
+    said = [f"with {where} labels per class: {finding}" for finding, where in budgets.items()]
+    return f"frozen against scratch, {'; '.join(said)}" if said else ""
+
+
+def answers(summary: "pd.DataFrame") -> list[tuple[str, str, str]]:
+    """Answer what was asked: a question, what was found, and the numbers or the reason.
+
+    Whether the published conclusion holds comes first, then how `frozen` compares with `scratch` at each budget.
+    """
+    from helpers import statistics, wording
+
+    said = list[tuple[str, str, str]]()
+    if claim := statistics.published_claim(summary):
+        holds, why = wording.same_accuracy(claim)
+        where = f"for {claim.checked['strategy']} with {claim.checked['labels_per_class']} labels per class"
+        alone, everything = (float(f"{n:.2g}") for n in (claim.times_faster_on_target, claim.times_faster_in_all))
+        faster = f"{alone} times as fast as scratch on the target task alone, {everything} times with pretraining"
+        said = [
+            ("Published claim: as accurate as an ordinary network", holds, f"{why}, {where}" if why else where),
+            ("Published claim: much faster", f"{faster} counted", "medians over the seeds, without an interval"),
+        ]
+    for _, row in summary[summary["strategy"] == "frozen"].iterrows():
+        question = f"frozen against scratch, {row['labels_per_class']} labels per class"
+        said.append((question, *wording.verdict(row)))
+    return said
+
+
+def limits(summary: "pd.DataFrame") -> list[str]:
+    """Say what a comparison cannot tell, and for want of what: of strategies, of seeds, of label budgets."""
+    trained, budgets = set(summary["strategy"]), sorted(set(summary["labels_per_class"]), key=budget_size)
+    said = []
+    if "scratch" not in trained:
+        said.append("whether transfer helps: scratch, the ordinary network to compare with, was not trained")
+    if summary["seeds"].min() < 2:
+        said.append("whether other random draws would give the same: one seed gives no interval")
+    if "random-frozen" not in trained:
+        said.append("whether it is pretraining that helps: random-frozen, the control, was not trained")
+    compared = [name for name in parameters.strategy_meanings() if name not in ("scratch", "random-frozen")]
+    if left := [name for name in compared if name not in trained]:
+        said.append(f"what {', '.join(left)} would do: not trained")
+    if "all" not in budgets:
+        said.append(f"the published conclusion with all labels, where it was drawn: the most here are {budgets[-1]}")
+    if budgets == ["all"]:
+        said.append("what transfer is worth where labels are few: all of them were used")
+    return said
+
+
 def _verdicts(rows: "pd.DataFrame", settings: dict[str, str]) -> list[tuple[str, str, str]]:
     """Return how `frozen` compares with `scratch` in each setting of a sweep and at each label budget, over all seeds
     that it was run with: where, the first words of the verdict, the rest. Of many, return how often each was found.
 
     `settings` names the column of each parameter that makes a setting.
     """
-    from helpers import statistics
+    from helpers import statistics, wording
 
     if not {"scratch", "frozen"} <= set(rows.get("strategy", [])):
         return []
-    answers, columns = [], list(settings.values())
+    said, columns = list[tuple[str, str, str]](), list(settings.values())
     once = rows[rows["strategy"].isin(["scratch", "frozen"])]
     once = once.drop_duplicates([*columns, "strategy", "labels_per_class", "seed"])
     if len(once.drop_duplicates([*columns, "labels_per_class"])) > MOST_ANSWERS:
         found = statistics.findings(once, [*columns, "labels_per_class"])
         counts = found.groupby(level="labels_per_class", sort=False).value_counts()
-        for budget, each in counts.groupby(level=0, sort=False):
-            said = "; ".join(f"{found} in {count:,} settings" for (_, found), count in each.items())
-            answers.append((f"{budget} labels per class", "", said))
-        return answers
+        for budget, of_budget in counts.groupby(level=0, sort=False):
+            often = "; ".join(f"{finding} in {count:,} settings" for (_, finding), count in of_budget.items())
+            said.append((f"{budget} labels per class", "", often))
+        return said
     for values, alike in once.groupby(columns, sort=False) if settings else [((), once)]:
         where = "".join(f"{name}={value}, " for name, value in zip(settings, values, strict=True))
-        found = statistics.verdict(statistics.summarize(alike))
-        for budget, said in zip(found["labels_per_class"], found["verdict"], strict=True):
-            answers.append((f"{where}{budget} labels per class", *said.partition(":")[::2]))
-    return answers
+        summary = statistics.summarize(alike)
+        for _, row in summary[summary["strategy"] == "frozen"].iterrows():
+            said.append((f"{where}{row['labels_per_class']} labels per class", *wording.verdict(row)))
+    return said
 
 
 def _accuracies(rows: "pd.DataFrame", by: list[str]) -> "pd.DataFrame":
     """Return test accuracies in percent as text, the mean over the seeds and half of its 95 % interval: a line per
     group, strategies in their order, and a column per label budget.
     """
-    from helpers.statistics import in_order, percent
+    from helpers.statistics import in_order
+    from helpers.wording import percent
 
     rows = rows.assign(**{name: "" for name in ("labels_per_class", "seed") if name not in rows})
     groups = [*by, "labels_per_class"]
