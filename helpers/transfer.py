@@ -139,10 +139,8 @@ class Features(Split):
     by_extractor: str
     seconds: float
 
-    def check(self, split: Split, extractor: "keras.Model", dtype: str = CACHED_TYPE) -> None:
-        """Raise ValueError unless these are the features of these images, by this extractor, or the one within this
-        network, in this data type.
-        """
+    def check(self, split: Split, extractor: "keras.Model") -> None:
+        """Raise ValueError unless these are the features of these images, by this extractor or the one in this network."""
         if self.of_images != fingerprint(split):
             raise ValueError(
                 f"features: these {len(self)} are of other images than the {len(split)} asked for; extract them again"
@@ -151,8 +149,6 @@ class Features(Split):
             raise ValueError(
                 "features: another network, or the same one with other weights, computed these; extract them again"
             )
-        if self.images.dtype != dtype:
-            raise ValueError(f"features: these are {self.images.dtype} and {dtype} was asked for; extract them again")
 
 
 class FeaturesOnDemand(Picked):

@@ -12,7 +12,7 @@ import pytest
 from refusals import refused
 from small import ADAM, SMALL
 
-from helpers import experiment, statistics, wording
+from helpers import experiment
 from helpers.experiment import Comparison, Plan
 from helpers.images import Dataset
 from helpers.tasks import Task, subsample
@@ -51,13 +51,6 @@ def test_there_is_one_row_for_each_training(compared: Comparison):
     assert len(trained) == 20
     assert set(trained) == set(product([0, 1], [5, "all"], FIVE))
     assert compared.left_out == {}
-
-
-def test_pretraining_is_a_row_of_its_own_for_each_seed(compared: Comparison):
-    source = compared.results[compared.results["task"] == "source"]
-    assert source["seed"].tolist() == [0, 1]
-    assert set(source["strategy"]) == {"scratch"}
-    assert set(source["classes"]) == {"5 6 7 8 9"}
 
 
 def test_at_each_seed_and_budget_the_strategies_stand_in_their_one_order(compared: Comparison):
@@ -155,20 +148,6 @@ def test_class_sets_of_other_sizes_leave_the_reused_head_out_with_a_reason(digit
     assert frozen["test_accuracy"] > 0.6  # by chance 0.33
 
 
-def test_a_summary_has_one_row_per_budget_and_strategy_in_the_order_of_the_results(compared: Comparison):
-    summary = statistics.summarize(compared.results)
-    assert set(zip(summary["labels_per_class"], summary["strategy"], strict=True)) == set(product([5, "all"], FIVE))
-    assert summary["labels_per_class"].tolist() == [5] * 5 + ["all"] * 5
-    assert set(summary["seeds"]) == {2}
-
-
-def test_there_is_a_verdict_for_each_strategy_but_scratch_at_each_budget(compared: Comparison):
-    verdict = wording.verdicts(statistics.summarize(compared.results))
-    others = set(FIVE) - {"scratch"}
-    assert verdict.columns.tolist() == ["labels_per_class", "strategy", "verdict"]
-    assert set(zip(verdict["labels_per_class"], verdict["strategy"], strict=True)) == set(product([5, "all"], others))
-
-
 # Bad plans
 
 
@@ -176,14 +155,10 @@ def test_there_is_a_verdict_for_each_strategy_but_scratch_at_each_budget(compare
     ("changed", "says"),
     [
         ({"labels_per_class": [5, 5]}, "labels_per_class: [5, 5] ... twice"),
-        ({"labels_per_class": ["all", 5, "all"]}, "labels_per_class: ... twice"),
         ({"labels_per_class": []}, "labels_per_class: [] ... at least one entry"),
-        ({"labels_per_class": "all"}, "labels_per_class: 'all' ... list"),
-        ({"labels_per_class": 10}, "labels_per_class: 10 ... list"),
         ({"labels_per_class": [5, 1000]}, "labels_per_class: 1000 ... class 0 ... at most"),
         ({"labels_per_class": [0]}, 'labels_per_class: 0 ... at least 1, or "all"'),
         ({"seeds": [1, 1]}, "seeds: [1, 1] ... twice"),
-        ({"seeds": []}, "seeds: [] ... at least one entry"),
         ({"seeds": 3}, "seeds: 3 ... list"),
         ({"seeds": [-1]}, "seeds: -1 ... whole number from 0 to 4294967295"),
         ({"strategies": ["scratch", "froze"]}, "strategies: 'froze' ... scratch, frozen"),
@@ -198,10 +173,6 @@ def test_a_plan_that_cannot_be_carried_out_is_refused_before_training(digits, ru
     with refused(*says.split(" ... ")):
         experiment.compare(digits, replace(PLAN, **changed), SMALL, ADAM, run_folder, progress=False)
     assert not run_folder.exists()
-
-
-def test_a_sound_plan_is_accepted(digits: Dataset):
-    Plan([5, 6, 7, 8, 9], [0, 1, 2, 3, 4]).check(digits)
 
 
 def test_budgets_of_a_comparison_are_nested_for_each_seed(digits: Dataset):
