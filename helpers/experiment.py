@@ -27,6 +27,7 @@ from helpers.transfer import (
     STRATEGIES,
     Features,
     Networks,
+    Repetition,
     Row,
     SourceNetwork,
     Strategy,
@@ -157,15 +158,6 @@ def pretraining_provenance(task: Task, networks: Networks, seed: int) -> dict[st
     return provenance(classes=task.classes, images=task.fingerprint, **networks.settings, seed=seed)
 
 
-@dataclass(frozen=True)
-class Repetition:
-    """What one seed gives all strategies: the target task as it splits it, and the network that it pretrained."""
-
-    seed: int
-    target: Task
-    source: SourceNetwork | None
-
-
 def train_strategies(
     networks: Networks, strategies: list[Strategy], budgets: Sequence[int | str], repetition: Repetition, folder: Path
 ) -> Iterator[tuple[Row, np.ndarray]]:
@@ -182,9 +174,9 @@ def train_strategies(
     def make(path: Path, strategy: Strategy, budget: int | str, images: Split) -> Facts:
         nonlocal cached, tested
         if strategy.freezes and networks.caches_features and cached is None:
-            cached = networks.extract(strategy, task, images, seed, source, tested)
+            cached = networks.extract(strategy, repetition, images, tested)
             tested = cached[1]
-        training, probabilities = networks.train(strategy, task, images, seed, source, cached)
+        training, probabilities = networks.train(strategy, repetition, images, cached)
         np.save(path, probabilities)
         return {"row": result_row(task, strategy.name, budget, seed, training, probabilities)}
 

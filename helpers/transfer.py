@@ -140,7 +140,7 @@ class Features(Split):
     seconds: float
 
     def check(self, split: Split, extractor: "keras.Model") -> None:
-        """Raise ValueError unless these are the features of these images, by this extractor or the one in this network."""
+        """Raise ValueError unless these are the features of these images, by this extractor or this network's."""
         if self.of_images != fingerprint(split):
             raise ValueError(
                 f"features: these {len(self)} are of other images than the {len(split)} asked for; extract them again"
@@ -194,6 +194,15 @@ class SourceNetwork:
     file: str
 
 
+@dataclass(frozen=True)
+class Repetition:
+    """What one seed gives all strategies: the target task as it splits it, and the network pretrained with it."""
+
+    seed: int
+    target: Task
+    source: SourceNetwork | None = None
+
+
 class Networks:
     """The compiled networks of one comparison, each built when first needed, then reset for every training.
 
@@ -232,49 +241,41 @@ class Networks:
         return self.frozen_convs == len(cnn.CONVOLUTIONS)
 
     def extract(
-        self,
-        strategy: Strategy,
-        task: Task,
-        images: Split,
-        seed: int,
-        source: SourceNetwork | None,
-        test: Features | None = None,
+        self, strategy: Strategy, repetition: Repetition, images: Split, test: Features | None = None
     ) -> tuple[Features, Features]:
         """Return the features of these training images and of the task's test images, as a strategy freezes them.
 
         `test` are those of the test images, where another label budget computed them before.
         """
-        start_weights(self.extractor, strategy, target_seed(seed), source)
+        start_weights(self.extractor, strategy, repetition)
         train = extract_features(self.extractor, images, most=MOST_CACHED)
-        return train, test or extract_features(self.extractor, task.test, most=MOST_CACHED_TEST)
+        return train, test or extract_features(self.extractor, repetition.target.test, most=MOST_CACHED_TEST)
 
     def train(
         self,
         strategy: Strategy,
-        task: Task,
+        repetition: Repetition,
         images: Split,
-        seed: int,
-        source: SourceNetwork | None = None,
         cached: tuple[Features, Features] | None = None,
     ) -> tuple[Training, np.ndarray]:
-        """Train a strategy on some of a task's training images; return the training and the probabilities for the
-        test images.
+        """Train a strategy on some of the target task's training images; return the training and the probabilities
+        for the test images.
 
         `cached` is what `extract` returned for these images; where features are needed and not given, it is called.
-        What is drawn follows from `target_seed(seed)`.
         """
-        trainer, draws = self.partly_frozen if strategy.freezes else self.whole, target_seed(seed)
-        start_weights(trainer.model, strategy, draws, source)
-        train, test, extraction = images, task.test, 0.0
+        trainer = self.partly_frozen if strategy.freezes else self.whole
+        train, test, extraction = images, repetition.target.test, 0.0
         if strategy.freezes and self.caches_features:
             if cached:
-                start_weights(self.extractor, strategy, draws, source)
+                start_weights(self.extractor, strategy, repetition)
                 cached[0].check(images, self.extractor)
-                cached[1].check(task.test, self.extractor)
-            train, test = cached or self.extract(strategy, task, images, seed, source)  # their features
+                cached[1].check(test, self.extractor)
+            train, test = cached or self.extract(strategy, repetition, images)  # their features
             extraction = train.seconds
-        training = trainer.train(train, draws)
-        pretraining = source.row["train_seconds"] if source and strategy.start == "pretrained" else 0.0
+        start_weights(trainer.model, strategy, repetition)
+        training = trainer.train(train, target_seed(repetition.seed))
+        source = repetition.source if strategy.start == "pretrained" else None
+        pretraining = source.row["train_seconds"] if source else 0.0
         training = replace(training, pretrain_seconds=pretraining, extract_seconds=extraction)
         return training, predict(trainer.model, test.images)
 
@@ -288,13 +289,13 @@ def target_seed(seed: int) -> int:
     return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
 
 
-def start_weights(model: "keras.Model", strategy: Strategy, seed: int, source: SourceNetwork | None) -> None:
-    """Give a network, or a part of one, the weights that a strategy starts from; `seed` draws the fresh ones."""
-    if strategy.start == "pretrained" and source is None:
-        raise ValueError(f"strategy {strategy.name!r} needs pretrained features; pass the pretrained source network")
-    cnn.initialize(model, seed)
-    if strategy.start == "pretrained" and source:
-        copy_weights(source.model, model, head=strategy.head == "reused")
+def start_weights(model: "keras.Model", strategy: Strategy, repetition: Repetition) -> None:
+    """Give a network, or a part of one, the weights that a strategy starts from; `target_seed` draws the fresh ones."""
+    cnn.initialize(model, target_seed(repetition.seed))
+    if strategy.start == "pretrained":
+        if repetition.source is None:
+            raise ValueError(f"strategy {strategy.name!r} needs pretrained features; give the repetition its source")
+        copy_weights(repetition.source.model, model, head=strategy.head == "reused")
 
 
 def _extractor_fingerprint(model: "keras.Model") -> str:

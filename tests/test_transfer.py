@@ -18,7 +18,7 @@ from helpers.cnn import Architecture
 from helpers.images import Dataset, Split
 from helpers.tasks import Task, split_tasks, subsample
 from helpers.training import Recipe, Training
-from helpers.transfer import STRATEGIES, Networks, SourceNetwork
+from helpers.transfer import STRATEGIES, Networks, Repetition, SourceNetwork
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras on NumPy
 FRESH = 7  # the seed of what a strategy draws; pretraining has seed 0
@@ -39,6 +39,12 @@ def source_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def source(tasks: tuple[Task, Task], networks: Networks, source_folder: Path) -> SourceNetwork:
     """Pretrain on the digits 5-9."""
     return experiment.pretrain(source_folder, tasks[0], networks, 0, watch=True)
+
+
+@pytest.fixture(scope="module")
+def repetition(tasks: tuple[Task, Task], source: SourceNetwork) -> Repetition:
+    """Transfer from there to the digits 0-4, drawing by another seed."""
+    return Repetition(FRESH, tasks[1], source)
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +93,10 @@ def test_with_both_convolutions_frozen_the_head_is_trained_alone(networks: Netwo
     assert transfer.trainable_parameters(head) == head.count_params() == 357
 
 
-def test_training_moves_the_trainable_weights_and_no_others(source: SourceNetwork, tasks: tuple[Task, Task], images):
+def test_training_moves_the_trainable_weights_and_no_others(repetition: Repetition, images):
     networks, start = Networks(SMALL, ADAM, frozen_convs=1), cnn.build_cnn(SMALL)
-    transfer.start_weights(start, STRATEGIES["frozen"], FRESH, source)
-    networks.train(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
+    transfer.start_weights(start, STRATEGIES["frozen"], repetition)
+    networks.train(STRATEGIES["frozen"], repetition, images)
     before, after = transfer.weight_fingerprints(start), transfer.weight_fingerprints(networks.partly_frozen.model)
     assert transfer.trainable_parameters(networks.partly_frozen.model) == 505
     assert list(before) == ["conv1", "conv2", "dense1", "scores"]
@@ -118,10 +124,12 @@ def test_a_depth_other_than_0_1_or_2_is_refused(frozen_convs: object):
         ("reused-head", "pretrained", "pretrained"),
     ],
 )
-def test_each_strategy_starts_from_the_weights_that_its_name_says(source: SourceNetwork, name, convolutions, head):
-    givers = {"fresh": cnn.build_cnn(SMALL, FRESH), "pretrained": source.model}
+def test_each_strategy_starts_from_the_weights_that_its_name_says(
+    repetition: Repetition, source: SourceNetwork, name, convolutions, head
+):
+    givers = {"fresh": cnn.build_cnn(SMALL, transfer.target_seed(FRESH)), "pretrained": source.model}
     model = cnn.build_cnn(SMALL, seed=99)
-    transfer.start_weights(model, STRATEGIES[name], FRESH, source)
+    transfer.start_weights(model, STRATEGIES[name], repetition)
     for layer in ("conv1", "conv2"):
         assert same_weights(model.get_layer(layer), givers[convolutions].get_layer(layer))
     for layer in ("dense1", "scores"):
@@ -130,14 +138,14 @@ def test_each_strategy_starts_from_the_weights_that_its_name_says(source: Source
 
 @pytest.mark.parametrize("name", ["frozen", "fine-tuned", "reused-head"])
 def test_a_strategy_that_needs_pretrained_features_is_refused_without_them(networks, tasks, images, name: str):
-    with refused(f"strategy '{name}' ", "pretrained source"):
-        networks.train(STRATEGIES[name], tasks[1], images, FRESH)
+    with refused(f"strategy '{name}' ", "give the repetition its source"):
+        networks.train(STRATEGIES[name], Repetition(FRESH, tasks[1]), images)
 
 
 def test_a_network_is_reset_for_every_training(networks, source: SourceNetwork, tasks, images):
-    first, probabilities = networks.train(STRATEGIES["scratch"], tasks[1], images, FRESH)
-    networks.train(STRATEGIES["fine-tuned"], tasks[1], images, 1, source)
-    again, probabilities_again = networks.train(STRATEGIES["scratch"], tasks[1], images, FRESH)
+    first, probabilities = networks.train(STRATEGIES["scratch"], Repetition(FRESH, tasks[1]), images)
+    networks.train(STRATEGIES["fine-tuned"], Repetition(1, tasks[1], source), images)
+    again, probabilities_again = networks.train(STRATEGIES["scratch"], Repetition(FRESH, tasks[1]), images)
     assert np.array_equal(again.losses, first.losses)
     assert np.array_equal(probabilities_again, probabilities)
 
@@ -167,14 +175,14 @@ def test_features_of_mnist_are_cached_and_larger_ones_are_computed_on_demand():
 
 
 def test_features_on_demand_give_the_same_losses_and_probabilities(
-    networks: Networks, source: SourceNetwork, tasks, images, monkeypatch: pytest.MonkeyPatch
+    repetition: Repetition, networks: Networks, images, monkeypatch: pytest.MonkeyPatch
 ):
-    cached, probabilities = networks.train(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
+    cached, probabilities = networks.train(STRATEGIES["frozen"], repetition, images)
     monkeypatch.setattr(transfer, "MOST_CACHED", 0)
     monkeypatch.setattr(transfer, "MOST_CACHED_TEST", 0)
-    features = networks.extract(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
+    features = networks.extract(STRATEGIES["frozen"], repetition, images)
     assert all(isinstance(each.images, transfer.FeaturesOnDemand) for each in features)
-    on_demand, probabilities_again = networks.train(STRATEGIES["frozen"], tasks[1], images, FRESH, source, features)
+    on_demand, probabilities_again = networks.train(STRATEGIES["frozen"], repetition, images, features)
     assert on_demand.losses == pytest.approx(cached.losses, abs=1e-5)
     assert probabilities_again == pytest.approx(probabilities, abs=1e-5)
 
@@ -191,20 +199,20 @@ def test_half_precision_moves_the_losses_far_less_than_another_seed_does(network
 
 
 def test_features_given_or_computed_lead_to_the_same_result_and_those_of_the_test_images_are_handed_on(
-    networks, source: SourceNetwork, tasks, images
+    repetition: Repetition, networks, images
 ):
-    given = networks.extract(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
-    again = networks.extract(STRATEGIES["frozen"], tasks[1], images, FRESH, source, given[1])
+    given = networks.extract(STRATEGIES["frozen"], repetition, images)
+    again = networks.extract(STRATEGIES["frozen"], repetition, images, given[1])
     assert again[1] is given[1] and np.array_equal(again[0].images, given[0].images)
-    _, with_given = networks.train(STRATEGIES["frozen"], tasks[1], images, FRESH, source, given)
-    _, computed = networks.train(STRATEGIES["frozen"], tasks[1], images, FRESH, source)
+    _, with_given = networks.train(STRATEGIES["frozen"], repetition, images, given)
+    _, computed = networks.train(STRATEGIES["frozen"], repetition, images)
     assert np.array_equal(with_given, computed)
 
 
-def test_a_strategy_refuses_features_of_other_images_or_weights(networks, source: SourceNetwork, tasks, images):
+def test_a_strategy_refuses_features_of_other_images_or_weights(repetition: Repetition, networks, tasks, images):
     _, target = tasks
-    features = networks.extract(STRATEGIES["frozen"], target, images, FRESH, source)
-    random = networks.extract(STRATEGIES["random-frozen"], target, images, FRESH, None)
+    features = networks.extract(STRATEGIES["frozen"], repetition, images)
+    random = networks.extract(STRATEGIES["random-frozen"], Repetition(FRESH, target), images)
     others = subsample(target.train, 20, seed=1)
     for asked, given, message in (
         (others, features, "of other images than the 100 asked for"),
@@ -213,7 +221,7 @@ def test_a_strategy_refuses_features_of_other_images_or_weights(networks, source
         (images, random, "another network, or the same one with other weights"),
     ):
         with refused("features: ", message):
-            networks.train(STRATEGIES["frozen"], target, asked, FRESH, source, given)
+            networks.train(STRATEGIES["frozen"], repetition, asked, given)
 
 
 # The pretrained network
@@ -301,7 +309,7 @@ def test_a_fresh_head_is_not_the_one_that_pretraining_began_with(tasks, images, 
     still = Networks(SMALL, Recipe(optimizer="sgd", learning_rate=1e-30, batch_size=32, epochs=1, min_updates=1))
     pretraining, heads = cnn.build_cnn(SMALL, seed=0), {}
     for name, model in (("scratch", still.whole.model), ("frozen", still.partly_frozen.model)):
-        still.train(STRATEGIES[name], tasks[1], images, 0, source)
+        still.train(STRATEGIES[name], Repetition(0, tasks[1], source), images)
         heads[name] = [model.get_layer(layer).kernel.numpy() for layer in ("dense1", "scores")]
     for fresh, shared, earlier in zip(heads["frozen"], heads["scratch"], ("dense1", "scores"), strict=True):
         assert np.array_equal(fresh, shared)

@@ -27,7 +27,7 @@ from helpers.experiment import Plan, compare
 from helpers.images import Dataset, Split
 from helpers.tasks import Task, split_tasks, subsample
 from helpers.training import RECIPES, Recipe, Trainer, evaluate, predict
-from helpers.transfer import STRATEGIES, Networks, extract_features, freeze, target_seed
+from helpers.transfer import STRATEGIES, Networks, Repetition, extract_features, freeze, target_seed
 
 PUBLISHED, FAST = RECIPES["published"], RECIPES["fast"]
 ARCHITECTURE = cnn.Architecture()
@@ -182,11 +182,11 @@ def one_more(target: Task, repeats: int) -> pd.Series:
     """
     networks = Networks(ARCHITECTURE, FAST)
     control = STRATEGIES["random-frozen"]  # costs what frozen costs
-    features = networks.extract(control, target, target.train, 0, None)
+    features = networks.extract(control, Repetition(0, target), target.train)
     rows = [
         {
-            "scratch": networks.train(STRATEGIES["scratch"], target, target.train, seed)[0].seconds,
-            "frozen": networks.train(control, target, target.train, 0, None, features)[0].seconds,
+            "scratch": networks.train(STRATEGIES["scratch"], Repetition(seed, target), target.train)[0].seconds,
+            "frozen": networks.train(control, Repetition(0, target), target.train, features)[0].seconds,
         }
         for seed in range(repeats)
     ]

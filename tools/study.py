@@ -27,7 +27,7 @@ from helpers import cnn
 from helpers.backbones import Head, extractor, mobilenet, weights_facts, weights_file
 from helpers.cnn import Architecture
 from helpers.datasets import load_dataset
-from helpers.experiment import Plan, Repetition, pretrain, train_strategies
+from helpers.experiment import Plan, pretrain, train_strategies
 from helpers.images import Split
 from helpers.messages import listed
 from helpers.provenance import provenance
@@ -35,7 +35,7 @@ from helpers.statistics import interval
 from helpers.store import Facts, load_or_make
 from helpers.tasks import Task
 from helpers.training import RECIPES, Recipe
-from helpers.transfer import STRATEGIES, Networks, Row, SourceNetwork, extract_features, named_strategies
+from helpers.transfer import STRATEGIES, Networks, Repetition, Row, SourceNetwork, extract_features, named_strategies
 
 STORED = Path(__file__).resolve().parents[1] / "docs" / "study"
 FAST, DIGITS = RECIPES["fast"], tuple(range(10))

@@ -24,7 +24,7 @@ from helpers.plots.figures import STYLES
 from helpers.statistics import interval
 from helpers.tasks import subsample
 from helpers.training import RECIPES, Recipe
-from helpers.transfer import STRATEGIES, Networks
+from helpers.transfer import STRATEGIES, Networks, Repetition
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 MARKS = "<!-- table of updates: written by tools/updates.py -->", "<!-- end of table -->"
@@ -52,15 +52,15 @@ def train_all(seeds: int) -> pd.DataFrame:
     ):
         for seed in range(seeds):
             source, target = plan.tasks(dataset, seed)
-            base = pretrain(Path(folder), source, fast, seed)
+            repetition = Repetition(seed, target, pretrain(Path(folder), source, fast, seed))
             for budget, counts in UPDATES.items():
                 images, features = subsample(target.train, budget, seed), {}
                 for strategy in sorted(STRATEGIES.values(), key=lambda strategy: strategy.start):
                     if strategy.freezes and strategy.start not in features:
-                        features = {strategy.start: fast.extract(strategy, target, images, seed, base)}
+                        features = {strategy.start: fast.extract(strategy, repetition, images)}
                     cached = features[strategy.start] if strategy.freezes else None
                     for count in counts:
-                        _, scores = networks[count].train(strategy, target, images, seed, base, cached)
+                        _, scores = networks[count].train(strategy, repetition, images, cached)
                         accuracy = np.mean(scores.argmax(axis=1) == target.test.labels)
                         rows.append((strategy.name, budget, count, seed, round(float(accuracy), 5)))
                         bar.update()
