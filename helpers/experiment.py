@@ -40,8 +40,8 @@ from helpers.transfer import (
 class Plan:
     """What is to be compared; `check` refuses a plan that cannot be carried out, before anything is trained."""
 
-    source_classes: Sequence[int]
-    target_classes: Sequence[int]
+    source_classes: Sequence[int | str]
+    target_classes: Sequence[int | str]
     strategies: Sequence[str] = tuple(STRATEGIES)
     labels_per_class: Sequence[int | str] = (10, 50, "all")
     seeds: Sequence[int] = (0, 1, 2)
@@ -65,7 +65,8 @@ class Plan:
         check_frozen_convs(self.frozen_convs)
         strategies, left_out = strategies_for(self.strategies, len(self.source_classes), len(self.target_classes))
         if not strategies:
-            raise ValueError(f"strategies: {list(self.strategies)} leaves nothing to compare: {left_out}")
+            reasons = "; ".join(dict.fromkeys(left_out.values()))
+            raise ValueError(f"strategies: {list(self.strategies)} leaves nothing to compare: {reasons}")
         return tasks
 
     def tasks(self, dataset: Dataset, seed: int) -> tuple[Task, Task]:

@@ -209,15 +209,10 @@ def test_the_answers_say_what_was_asked_and_the_headline_groups_label_budgets():
     ]
 
 
-def test_one_seed_tells_nothing_and_without_frozen_there_is_no_headline_but_what_is_missing():
+def test_one_seed_tells_nothing_and_without_frozen_there_is_no_headline():
     assert report.headline(summary_of({10: [10]})) == "frozen against scratch, with 10 labels per class: cannot tell"
     alone = summary_of({50: [30]}).query("strategy == 'scratch'")
     assert (report.headline(alone), report.answers(alone)) == ("", [])
-    said = " | ".join(report.limits(alone))
-    assert "one seed gives no interval" in said
-    assert "random-frozen, the control" in said
-    assert "what frozen, fine-tuned, reused-head would do: not trained" in said
-    assert "the most here are 50" in said
 
 
 def test_the_figure_of_a_page_opens_in_full_size(folder):

@@ -155,7 +155,7 @@ def _compared(results: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _answers(rows: "pd.DataFrame") -> dict[str, Any]:
-    """Return what a page says of a comparison: its answers, what it cannot tell, the table, the classes told apart."""
+    """Return what a page needs to know of a comparison: answers, table, classes, and what limits it."""
     from helpers import statistics
 
     if not len(rows):
@@ -165,7 +165,8 @@ def _answers(rows: "pd.DataFrame") -> dict[str, Any]:
         "margin": statistics.MARGIN,
         "headline": headline(summary),
         "answers": answers(summary),
-        "limits": limits(summary),
+        "untrained": [name for name in parameters.strategy_meanings() if name not in set(summary["strategy"])],
+        "budgets": sorted(set(summary["labels_per_class"]), key=budget_size),
         "columns": list(table),
         "accuracies": dict(zip(table.index, table.to_numpy().tolist(), strict=True)),
         "meanings": parameters.strategy_meanings(),
@@ -202,26 +203,6 @@ def answers(summary: "pd.DataFrame") -> list[tuple[str, str, str]]:
     for _, row in summary[summary["strategy"] == "frozen"].iterrows():
         question = f"frozen against scratch, {row['labels_per_class']} labels per class"
         said.append((question, *wording.verdict(row)))
-    return said
-
-
-def limits(summary: "pd.DataFrame") -> list[str]:
-    """Say what a comparison cannot tell, and for want of what: of strategies, of seeds, of label budgets."""
-    trained, budgets = set(summary["strategy"]), sorted(set(summary["labels_per_class"]), key=budget_size)
-    said = []
-    if "scratch" not in trained:
-        said.append("whether transfer helps: scratch, the ordinary network to compare with, was not trained")
-    if summary["seeds"].min() < 2:
-        said.append("whether other random draws would give the same: one seed gives no interval")
-    if "random-frozen" not in trained:
-        said.append("whether it is pretraining that helps: random-frozen, the control, was not trained")
-    compared = [name for name in parameters.strategy_meanings() if name not in ("scratch", "random-frozen")]
-    if left := [name for name in compared if name not in trained]:
-        said.append(f"what {', '.join(left)} would do: not trained")
-    if "all" not in budgets:
-        said.append(f"the published conclusion with all labels, where it was drawn: the most here are {budgets[-1]}")
-    if budgets == ["all"]:
-        said.append("what transfer is worth where labels are few: all of them were used")
     return said
 
 
