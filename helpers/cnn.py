@@ -19,7 +19,7 @@ LAST_FEATURE_LAYER = "pool"
 
 @dataclass(frozen=True)
 class Architecture:
-    """The published network's sizes: images `(height, width, channels)`, square kernels and pools, `classes` outputs."""
+    """The published sizes: images `(height, width, channels)`, square kernels and pools, `classes` outputs."""
 
     image_shape: tuple[int, ...] = (28, 28, 1)
     classes: int = 5
