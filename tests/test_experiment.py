@@ -15,7 +15,7 @@ from small import ADAM, SMALL
 from helpers import experiment
 from helpers.experiment import Comparison, Plan
 from helpers.images import Dataset
-from helpers.tasks import Task, subsample
+from helpers.tasks import Task
 from helpers.transfer import Networks
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras on NumPy
@@ -51,12 +51,6 @@ def test_there_is_one_row_for_each_training(compared: Comparison):
     assert len(trained) == 20
     assert set(trained) == set(product([0, 1], [5, "all"], FIVE))
     assert compared.left_out == {}
-
-
-def test_at_each_seed_and_budget_the_strategies_stand_in_their_one_order(compared: Comparison):
-    target = compared.results[compared.results["task"] == "target"]
-    for _, rows in target.groupby(["seed", "labels_per_class"]):
-        assert rows["strategy"].tolist() == [name for name in FIVE if name in set(rows["strategy"])]
 
 
 def test_no_row_lacks_a_value(compared: Comparison):
@@ -173,10 +167,3 @@ def test_a_plan_that_cannot_be_carried_out_is_refused_before_training(digits, ru
     with refused(*says.split(" ... ")):
         experiment.compare(digits, replace(PLAN, **changed), SMALL, ADAM, run_folder, progress=False)
     assert not run_folder.exists()
-
-
-def test_budgets_of_a_comparison_are_nested_for_each_seed(digits: Dataset):
-    for seed in PLAN.seeds:
-        _, target = PLAN.tasks(digits, seed)
-        few, more = (subsample(target.train, budget, seed) for budget in (5, 20))
-        assert {image.tobytes() for image in few.images} <= {image.tobytes() for image in more.images}

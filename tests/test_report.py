@@ -296,14 +296,6 @@ def test_a_sweep_of_one_seed_names_no_best(folder):
     assert "one seed, no interval: by recipe with 10 labels per class from 91.0% to 97.0%" in page
 
 
-def test_a_sweep_without_accuracies_has_no_column_for_them(folder):
-    page = report.write_sweep(
-        *swept(folder, {"run": {"seeds": [7]}}, "seeds"), pd.DataFrame({"run": ["run"]})
-    ).read_text()
-    assert "<th>Run</th><th>Seconds</th>" in page
-    assert "<img" not in page and "seeds=[7]" in page
-
-
 def test_what_comes_from_parameters_and_names_is_escaped(folder):
     index = report.write_run(folder, RUN, ROWS).read_text()
     page = (folder / "html" / "01_a.html").read_text()
@@ -336,12 +328,6 @@ def test_a_page_links_to_pages_alone_and_shows_no_dead_widgets(folder):
     assert "Next is 02, as in A." in page.text
     assert "0%|" not in page.text
     assert "widget" not in page.text
-
-
-def test_a_run_without_results_has_an_index(folder):
-    index = report.write_run(folder, {**RUN, "dataset": None}, results()).read_text()
-    assert "<h2>Test accuracy" not in index and "<details open" not in index
-    assert "<h2>Lessons" in index
 
 
 def test_a_training_that_a_lesson_takes_from_an_earlier_one_stands_once_in_the_results(tmp_path):

@@ -62,12 +62,6 @@ def test_updates_are_those_of_the_epochs_but_never_too_few(images, batch_size, e
     assert recipe.updates(images) == updates
 
 
-def test_a_training_makes_as_many_updates_as_its_recipe_says(trainer: Trainer, images: Split):
-    done = trainer.train(images)
-    assert done.updates == len(done.losses) == 20  # one epoch would be 4
-    assert int(trainer.optimizer.iterations.numpy()) == 20
-
-
 # At which learning rate
 
 
@@ -108,17 +102,6 @@ def test_every_epoch_visits_each_image_once_in_full_batches(images: int, batch_s
     stream = np.concatenate(taken)
     for epoch in range(3):
         assert sorted(stream[epoch * images : (epoch + 1) * images]) == list(range(images))
-
-
-def order(images: int, seed: int, batches: int) -> list[list[int]]:
-    stream = training.batch_indices(images, Recipe(batch_size=25), seed)
-    return [next(stream).tolist() for _ in range(batches)]
-
-
-def test_the_seed_decides_the_order_of_the_images_which_is_another_in_every_epoch():
-    assert order(100, seed=1, batches=8) == order(100, seed=1, batches=8)
-    assert order(100, seed=1, batches=1) != order(100, seed=2, batches=1)
-    assert len({tuple(epoch) for epoch in order(25, seed=0, batches=5)}) == 5
 
 
 # What it computes
@@ -184,12 +167,6 @@ def test_every_optimizer_starts_from_zeros(name: str):
     assert not any(variable.numpy().any() for variable in others)
 
 
-def test_a_batch_is_never_larger_than_the_training_set(trainer: Trainer, images: Split):
-    few = Split(images.images[:7], images.labels[:7])
-    history = trainer.train(few, validation=few).history
-    assert history["epoch"].iloc[-1] == 20  # 20 updates of all 7 images each
-
-
 # Looks at the validation split
 
 
@@ -222,12 +199,6 @@ def test_history_holds_means_since_the_last_look_and_validation_now(trainer: Tra
     own = -np.log(probabilities[np.arange(len(validation)), validation.labels]).mean()
     last = done.history.iloc[-1]
     assert (last["validation_accuracy"], last["validation_loss"]) == pytest.approx((accuracy, own), abs=1e-5)
-
-
-def test_looking_changes_nothing_and_without_looks_the_history_is_empty(trainer: Trainer, images: Split, tasks):
-    unseen = losses(trainer, images)
-    assert np.array_equal(losses(trainer, images, validation=tasks[1].validation), unseen)
-    assert trainer.train(images).history.empty
 
 
 def test_seconds_do_not_cover_the_looks(trainer: Trainer, images: Split, monkeypatch: pytest.MonkeyPatch):
@@ -265,12 +236,6 @@ def test_accuracy_is_the_share_of_images_whose_most_probable_class_is_the_right_
     accuracy, probabilities = training.evaluate(model, test)
     assert accuracy == np.sum(test.labels == 2) / len(test)
     assert probabilities[:, 2] == pytest.approx(math.exp(5) / (math.exp(5) + 4))
-
-
-@pytest.mark.parametrize("number", [1, 7, 100])
-def test_predictions_do_not_depend_on_what_else_is_predicted(trainer: Trainer, images: Split, number: int):
-    expected = np.asarray(trainer.model(images.images))[:number]
-    assert np.abs(training.predict(trainer.model, images.images[:number]) - expected).max() < 1e-6
 
 
 def test_large_images_are_predicted_in_batches_of_as_many_pixels():
