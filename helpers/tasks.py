@@ -1,10 +1,11 @@
-"""Two tasks from one dataset: split by class, a part held out for validation, a label budget drawn.
+"""Tasks: split a dataset by class, hold out a part for validation, draw a label budget.
 
-Labels are int32 `(n,)` and count from 0 within a task; the original numbers or names stay on it as `task.classes`.
+Labels are int32 `(n,)` and count from 0 within a task, which keeps the original numbers or names as `task.classes`.
 """
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -16,7 +17,7 @@ from helpers.messages import listed
 
 @dataclass(frozen=True)
 class Task:
-    """The images of some classes, in three splits; label `i` of a split means the original label `classes[i]`."""
+    """The images of some classes, in three splits; label `i` of a split means the class `classes[i]`."""
 
     name: str
     classes: Classes
@@ -26,12 +27,12 @@ class Task:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """Height, width and channels of one image."""
+        """Return height, width and channels of one image."""
         return self.train.images.shape[1:]
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all the task's images and labels: what a network trained and tested on it depends on."""
+        """Return the SHA-256 of all images and labels, on which a network trained and tested on the task depends."""
         return fingerprint(self.train, self.validation, self.test)
 
 
@@ -46,9 +47,9 @@ def split_tasks(
     """Split a dataset by class into a source task and a target task; classes are given by number or by name.
 
     `validation_fraction` of each task's training images is held out, stratified by class and drawn by `seed`. Without
-    `copy` the images of the tasks are `Picked` from the dataset's. Raises
-    ValueError for class sets that overlap, hold fewer than two classes or name one that the data lacks. Also for a
-    fraction that leaves a class without a validation or a training image, as any does to a class of a single image.
+    `copy` the images of the tasks are `Picked` from the dataset's. Raises ValueError for class sets that overlap, have
+    fewer than two classes or name one that the data lack, and for a fraction that leaves a class without a validation
+    or a training image, as any fraction does for a class with a single image.
     """
     if len(dataset.classes) < 4:
         raise ValueError(
@@ -72,10 +73,9 @@ def split_tasks(
 
 
 def whole_task(name: str, dataset: Dataset) -> Task:
-    """Return the task to tell all classes of a dataset apart. All training images are to train on, so its validation
-    split is empty.
+    """Return the task of telling all classes of a dataset apart, with an empty validation split.
 
-    Raises ValueError for a class without an image in one of the two sets.
+    Raises ValueError for a class without an image in the training or the test set.
     """
     for split, kind in ((dataset.train, "training"), (dataset.test, "test")):
         counts = np.bincount(split.labels, minlength=len(dataset.classes))
@@ -86,7 +86,7 @@ def whole_task(name: str, dataset: Dataset) -> Task:
 
 
 def budgets_for(split: Split, labels_per_class: Sequence[int | str]) -> list[int | str]:
-    """Return label budgets in their order, "all" in place of those larger than the smallest class, each once."""
+    """Return label budgets in order, those larger than the smallest class replaced by "all", without repetition."""
     smallest = int(np.bincount(split.labels).min())
     return list(dict.fromkeys("all" if isinstance(b, int) and b > smallest else b for b in labels_per_class))
 
@@ -94,8 +94,8 @@ def budgets_for(split: Split, labels_per_class: Sequence[int | str]) -> list[int
 def subsample(split: Split, labels_per_class: int | str, seed: int = 0) -> Split:
     """Keep `labels_per_class` images of each class, or all of them for `"all"`.
 
-    The seed fixes one order within each class and a budget takes the first ones, so budgets are nested: the 10-label
-    set is part of the 50-label set. Raises ValueError for a budget larger than the smallest class.
+    The seed fixes an order within each class, of which a budget takes the first ones, so budgets are nested: the
+    images of budget 10 are among those of budget 50. Raises ValueError for a budget larger than the smallest class.
     """
     check_budget(split, labels_per_class)
     if labels_per_class == "all":
@@ -109,7 +109,7 @@ def subsample(split: Split, labels_per_class: int | str, seed: int = 0) -> Split
 
 
 def check_budget(split: Split, labels_per_class: int | str, classes: Classes = ()) -> None:
-    """Raise ValueError unless each class has so many images, or it is "all"; name the smallest one by the classes."""
+    """Raise ValueError unless each class has that many images or the budget is "all"; name the class that is short."""
     if labels_per_class == "all":
         return
     if type(labels_per_class) is not int or labels_per_class < 1:
@@ -131,22 +131,24 @@ def budget_size(budget: int | str) -> float:
 
 
 def check_seed(parameter: str, seed: int) -> None:
-    """Raise ValueError unless this is a whole number from 0 to 2**32 - 1, what NumPy and scikit-learn take."""
+    """Raise ValueError unless this is a whole number from 0 to 2**32 - 1, as NumPy and scikit-learn require."""
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise ValueError(f"{parameter}: {seed!r} is not a seed; give a whole number from 0 to {2**32 - 1}")
 
 
 def _checked_classes(parameter: str, classes: Sequence[int | str], dataset: Dataset) -> Classes:
-    """Return the classes as the dataset has them, or say which parameter is wrong and why."""
+    """Return the classes as the dataset has them; raise ValueError that names the parameter if that is impossible."""
     if isinstance(classes, str) or not isinstance(classes, Sequence):
         raise ValueError(f"{parameter}: {classes!r} is not a list of classes, such as [0, 1, 2] or [cat, dog]")
-    numbers = [entry for entry in classes if isinstance(entry, int | np.integer) and not isinstance(entry, bool)]
-    if len(numbers) < len(classes) and (numbers or not all(isinstance(entry, str) for entry in classes)):
-        raise ValueError(f"{parameter}: {list(classes)} holds something else than whole numbers, or than names")
-    if len(set(classes)) < 2 or len(set(classes)) < len(classes):
+    whole = all(isinstance(entry, int | np.integer) and not isinstance(entry, bool) for entry in classes)
+    if not whole and not all(isinstance(entry, str) for entry in classes):
+        raise ValueError(
+            f"{parameter}: {list(classes)} mixes numbers and names, or holds neither; give whole numbers or names"
+        )
+    if len(set(classes)) < max(2, len(classes)):
         raise ValueError(f"{parameter}: {list(classes)} is not allowed; give two or more classes, each once")
     named = isinstance(dataset.classes[0], str)
-    chosen = [str(entry) if named else int(entry) for entry in classes] if numbers or named else list(classes)
+    chosen = [str(entry) if named else int(entry) if whole else entry for entry in classes]
     if missing := [entry for entry in chosen if entry not in dataset.classes]:
         near = get_close_matches(str(missing[0]), map(str, dataset.classes), n=1)
         meant = f"{near[0]} is meant perhaps; " if near and named else ""
@@ -158,34 +160,33 @@ def _checked_classes(parameter: str, classes: Sequence[int | str], dataset: Data
 
 
 def _task(name: str, dataset: Dataset, classes: Classes, validation_fraction: float, seed: int, copy: bool) -> Task:
-    """Pick one task's images, shift its labels to 0, 1, 2, ... and hold out a stratified validation split."""
+    """Select a task's images, renumber its labels from 0, and hold out a stratified validation split."""
     from sklearn.model_selection import train_test_split
 
     positions = [dataset.classes.index(label) for label in classes]
     known, labels = _of_classes(dataset.train, positions)
     tested, test_labels = _of_classes(dataset.test, positions)
-    for found, kind in ((labels, "training"), (test_labels, "test")):
-        if without := [classes[label] for label in range(len(classes)) if label not in found]:
+    for present, kind in ((labels, "training"), (test_labels, "test")):
+        if without := [classes[label] for label in range(len(classes)) if label not in present]:
             raise ValueError(
                 f"dataset: {dataset.name} has no {kind} image of class {listed(without)}; give each class some, or "
                 "choose other classes"
             )
-    held_out = math.ceil(validation_fraction * len(known))
-    error = ValueError(
-        f"validation_fraction: {validation_fraction} of {len(known)} images in {len(classes)} classes leaves a class "
-        f"of {dataset.name} without a training or a validation image; give a share that leaves each class one of both"
-    )
     if single := [classes[label] for label, images in enumerate(np.bincount(labels)) if images == 1]:
         raise ValueError(
             f"dataset: {dataset.name} has a single training image of class {listed(single)}; give each class two or "
             "more, one to train on and one to validate with"
         )
-    if held_out < len(classes) or len(known) - held_out < len(classes):
-        raise error
-    train, validation = train_test_split(np.arange(len(known)), test_size=held_out, stratify=labels, random_state=seed)
-    for part in (train, validation):
-        if len(np.unique(labels[part])) < len(classes):
-            raise error
+    train = validation = np.empty(0, int)  # stays so if scikit-learn refuses to put each class into both
+    with suppress(ValueError):
+        size = math.ceil(validation_fraction * len(known))
+        train, validation = train_test_split(np.arange(len(known)), test_size=size, stratify=labels, random_state=seed)
+    if any(len(np.unique(labels[part])) < len(classes) for part in (train, validation)):
+        raise ValueError(
+            f"validation_fraction: {validation_fraction} of {len(known)} images in {len(classes)} classes leaves a "
+            f"class of {dataset.name} without a training or a validation image; give a share that leaves each class "
+            "one of both"
+        )
 
     def split(images: Images, chosen: np.ndarray, labels: np.ndarray) -> Split:
         return Split(images[chosen] if copy else Picked(images, chosen), labels)
@@ -200,7 +201,7 @@ def _task(name: str, dataset: Dataset, classes: Classes, validation_fraction: fl
 
 
 def _of_classes(split: Split, positions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the images of some classes are, and their labels: the class at `positions[i]` becomes `i`."""
+    """Return the indices of the images of some classes, and their labels: class `positions[i]` becomes `i`."""
     shifted = np.full(len(split), -1, dtype=np.int32)
     for new, position in enumerate(positions):
         shifted[split.labels == position] = new

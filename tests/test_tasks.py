@@ -1,6 +1,7 @@
 """Tasks: how a dataset is split by label, what is held out, and how a label budget is drawn."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -50,12 +51,6 @@ def test_mnist_by_label_has_the_published_numbers_of_images(mnist: Dataset):
     assert source.image_shape == target.image_shape == (28, 28, 1)
 
 
-def test_images_are_uint8_and_labels_int32(digits: Dataset, tasks: tuple[Task, Task]):
-    splits = [digits.train, digits.test, *(getattr(task, part) for task in tasks for part in PARTS)]
-    assert {split.images.dtype for split in splits} == {np.dtype("uint8")}
-    assert {split.labels.dtype for split in splits} == {np.dtype("int32")}
-
-
 def test_label_i_of_a_task_means_the_original_label_classes_i():
     dataset = dataset_of("mine", numbered(np.tile([3, 9, 4, 7], 10)), numbered(np.tile([3, 9, 4, 7], 3), first=100))
     source, target = split_tasks(dataset, [9, 3], [7, 4], validation_fraction=0.3)
@@ -67,11 +62,13 @@ def test_label_i_of_a_task_means_the_original_label_classes_i():
     assert target.test.labels.tolist() == [1, 0, 1, 0, 1, 0]  # 4 and 7 in turn; 7 is label 0, 4 is label 1
 
 
-def test_the_tasks_know_their_names_and_original_labels(tasks: tuple[Task, Task]):
+def test_the_tasks_know_their_names_classes_and_types(tasks: tuple[Task, Task]):
     source, target = tasks
     assert (source.name, source.classes) == ("source", (5, 6, 7, 8, 9))
     assert (target.name, target.classes) == ("target", (0, 1, 2, 3, 4))
-    assert {tuple(np.unique(getattr(task, part).labels)) for task in tasks for part in PARTS} == {(0, 1, 2, 3, 4)}
+    for split in (getattr(task, part) for task in tasks for part in PARTS):
+        assert set(split.labels) == {0, 1, 2, 3, 4}
+        assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
 
 
 def test_a_tenth_is_held_out_unless_asked_otherwise(digits: Dataset, tasks: tuple[Task, Task]):
@@ -89,13 +86,11 @@ def test_the_seed_decides_which_images_are_held_out_and_leaves_the_test_split_al
 
 def test_a_tasks_fingerprint_covers_each_of_its_splits(tasks: tuple[Task, Task]):
     source, _ = tasks
-    short = {part: Split(getattr(source, part).images[1:], getattr(source, part).labels[1:]) for part in PARTS}
-    others = [Task(source.name, source.classes, **{**vars_of(source), part: short[part]}) for part in PARTS]
-    assert len({source.fingerprint, *(task.fingerprint for task in others)}) == 4
-
-
-def vars_of(task: Task) -> dict[str, Split]:
-    return {part: getattr(task, part) for part in PARTS}
+    short = [
+        replace(source, **{part: Split(getattr(source, part).images[1:], getattr(source, part).labels[1:])})
+        for part in PARTS
+    ]
+    assert len({source.fingerprint, *(task.fingerprint for task in short)}) == 4
 
 
 @st.composite
@@ -130,8 +125,8 @@ def test_each_class_is_held_out_in_proportion_to_within_one_image(drawn, fractio
         images = len(task.train) + len(task.validation)
         assert 0 <= len(task.validation) - fraction * images < 1 + 1e-9
         held_out = np.bincount(task.validation.labels, minlength=len(task.classes))
-        each = held_out + np.bincount(task.train.labels, minlength=len(task.classes))
-        assert np.abs(held_out - each * len(task.validation) / images).max() < 1
+        counts = held_out + np.bincount(task.train.labels, minlength=len(task.classes))
+        assert np.abs(held_out - counts * len(task.validation) / images).max() < 1
 
 
 @given(a_dataset(), st.floats(0.01, 0.99), st.integers(0, 99))
@@ -154,25 +149,18 @@ def test_a_split_is_refused_only_where_a_class_would_be_left_without_an_image(dr
                 assert set(getattr(task, part).labels) == set(range(len(task.classes)))
 
 
-@given(a_dataset(fewest=10), st.floats(0.1, 0.5), st.integers(0, 2**32 - 1))
-def test_the_same_seed_splits_into_the_same_images_in_the_same_order(drawn, fraction: float, seed: int):
-    first, second = (split_tasks(*drawn, fraction, seed) for _ in range(2))
-    for one, other in zip(first, second, strict=True):
-        assert [numbers(getattr(one, part)) for part in PARTS] == [numbers(getattr(other, part)) for part in PARTS]
-
-
 # Label budgets
 
 
 @st.composite
-def labelled(draw: st.DrawFn) -> Split:
+def labeled(draw: st.DrawFn) -> Split:
     """Draw images of two or more classes, numbered from 0, of any sizes and in any order."""
     sizes = draw(st.lists(st.integers(1, 30), min_size=2, max_size=10))
     order = np.random.default_rng(draw(st.integers(0, 99)))
     return numbered(order.permutation(np.repeat(np.arange(len(sizes)), sizes)))
 
 
-@given(labelled(), st.data(), st.integers(0, 2**32 - 1))
+@given(labeled(), st.data(), st.integers(0, 2**32 - 1))
 def test_a_budget_takes_so_many_images_of_each_class_each_once_and_in_their_order(split: Split, draw, seed: int):
     budget = draw.draw(st.integers(1, int(np.bincount(split.labels).min())))
     kept = subsample(split, budget, seed)
@@ -181,22 +169,18 @@ def test_a_budget_takes_so_many_images_of_each_class_each_once_and_in_their_orde
     assert kept.labels.tolist() == split.labels[numbers(kept)].tolist()
 
 
-@given(labelled(), st.integers(0, 2**32 - 1))
+@given(labeled(), st.integers(0, 2**32 - 1))
 def test_budgets_are_nested(split: Split, seed: int):
     smallest = int(np.bincount(split.labels).min())
     drawn = [set(numbers(subsample(split, budget, seed))) for budget in [*range(1, smallest + 1), "all"]]
     assert all(smaller <= larger for smaller, larger in pairwise(drawn))
 
 
-@given(labelled(), st.integers(0, 2**32 - 1))
-def test_the_same_seed_draws_the_same_images_in_the_same_order(split: Split, seed: int):
-    assert numbers(subsample(split, 1, seed)) == numbers(subsample(split, 1, seed))
-
-
-def test_another_seed_draws_other_images_and_each_class_is_drawn_independently():
+def test_each_seed_draws_other_images_again_and_again_the_same_and_classes_are_drawn_independently():
     split = numbered(np.repeat([0, 1], 100))
     drawn = {tuple(numbers(subsample(split, 5, seed))) for seed in range(20)}
     assert len(drawn) == 20
+    assert numbers(subsample(split, 5, 3)) == numbers(subsample(split, 5, 3))
     first, second = np.array(numbers(subsample(split, 10))).reshape(2, 10)
     assert (first + 100).tolist() != second.tolist()
 
@@ -212,57 +196,48 @@ def test_a_budget_may_be_as_large_as_the_smallest_class():
         subsample(split, 3)
 
 
-@pytest.mark.parametrize("budget", [0, -1, 2.5, 10.0, "ten", "10", True, None, math.nan])
-def test_what_is_not_a_budget_is_refused(tasks: tuple[Task, Task], budget: object):
+@pytest.mark.parametrize("budget", [0, -1, 2.5, 10.0, "10", True, None])
+def test_what_is_no_budget_is_refused(tasks: tuple[Task, Task], budget: object):
     with refused(f"labels_per_class: {budget!r} ", "at least 1", '"all"'):
         subsample(tasks[1].train, budget)
 
 
-# Bad input: each gets one sentence that names the parameter, the value and what is allowed
+# What is refused, in one sentence that names the parameter, the value and what is allowed
 
 
 @pytest.mark.parametrize("parameter", ["source_classes", "target_classes"])
 @pytest.mark.parametrize(
     ("classes", "why"),
     [
-        ([], "[] is not allowed; give two or more classes"),
         ([2], "[2] is not allowed; give two or more classes"),
-        ([2, 2], "[2, 2] is not allowed; give two or more classes, each once"),
         ([2, 3, 3], "[2, 3, 3] is not allowed; give two or more classes, each once"),
         ([2, 10], "digits has no class 10; its classes are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
-        ([2, 11, -1], "digits has no class 11, -1"),
-        ("23", "'23' is not a list of classes"),
-        (23, "23 is not a list of classes"),
-        (None, "None is not a list of classes"),
-        ([2.0, 3.5], "[2.0, 3.5] holds something else than whole numbers"),
         (["2", "3"], "digits has no class 2, 3"),
-        ([False, True], "[False, True] holds something else than whole numbers"),
+        ("23", "'23' is not a list of classes"),
+        (None, "None is not a list of classes"),
+        ([2.0, 3.5], "[2.0, 3.5] mixes numbers and names, or holds neither"),
+        ([2, "3"], "[2, '3'] mixes numbers and names, or holds neither"),
+        ([False, True], "[False, True] mixes numbers and names, or holds neither"),
     ],
-    ids=lambda value: "" if isinstance(value, str) and " " in value else repr(value),
 )
-def test_a_class_set_that_is_none_is_refused(digits: Dataset, parameter: str, classes: object, why: str):
+def test_classes_that_cannot_be_chosen_are_refused(digits: Dataset, parameter: str, classes: object, why: str):
     given = {"source_classes": [5, 6], "target_classes": [8, 9], parameter: classes}
     with refused(f"{parameter}: {why}"):
         split_tasks(digits, **given)
 
 
 @pytest.mark.parametrize(
-    ("parameter", "value", "says"),
+    ("parameter", "values", "says"),
     [
-        *[
-            ("validation_fraction", fraction, "between 0 and 1")
-            for fraction in (0.0, 1.0, -0.1, 1.5, 10, math.nan, math.inf, "0.1", None, True)
-        ],
-        *[
-            ("validation_fraction", fraction, "of ... without a training or a validation image")
-            for fraction in (0.001, 0.999)
-        ],
-        *[("seed", seed, "0 to 4294967295") for seed in (-1, 2**32, 0.5, 1.0, "0", None, True)],
+        ("validation_fraction", (0.0, 1.0, -0.1, 10, math.nan, "0.1", None, True), "between 0 and 1"),
+        ("validation_fraction", (0.001, 0.999), "without a training or a validation image"),
+        ("seed", (-1, 2**32, 1.0, "0", None, True), "0 to 4294967295"),
     ],
 )
-def test_a_fraction_or_seed_that_is_not_allowed_is_refused(digits: Dataset, parameter: str, value: object, says: str):
-    with refused(f"{parameter}: {value!r} ", *says.split(" ... ")):
-        split_tasks(digits, [5, 6], [0, 1], **{parameter: value})
+def test_a_fraction_or_seed_that_is_not_allowed_is_refused(digits: Dataset, parameter: str, values: tuple, says: str):
+    for value in values:
+        with refused(f"{parameter}: {value!r} ", says):
+            split_tasks(digits, [5, 6], [0, 1], **{parameter: value})
 
 
 def test_class_sets_that_overlap_are_refused(digits: Dataset):
