@@ -1,4 +1,4 @@
-"""Figures: what is drawn is the data, under the original labels, with units and a sentence that says the result."""
+"""Figures: they draw the data, name the original classes, have units, and a sentence says what they show."""
 
 import math
 import warnings
@@ -14,7 +14,6 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
-from refusals import covers
 
 from helpers import cnn, plots
 from helpers.backend import keras
@@ -27,7 +26,7 @@ from helpers.transfer import STRATEGIES
 
 
 def rendered(figure: Figure) -> Figure:
-    """Draw a figure once, as a notebook would; nothing may warn."""
+    """Draw a figure once, as a notebook would; nothing must warn."""
     with warnings.catch_warnings(action="error"):
         figure.draw_without_rendering()
     return figure
@@ -51,7 +50,7 @@ def widths(axis: Axes) -> list[float]:
 
 @pytest.fixture
 def task() -> Task:
-    """Make a task of three classes with 4, 3 and 2 training images; each image has one grey value of its own."""
+    """Make a task of three classes with 4, 3 and 2 training images; every image has its own gray value."""
 
     def split(first: int, labels: list[int]) -> Split:
         values = np.arange(first, first + len(labels), dtype=np.uint8)
@@ -105,7 +104,7 @@ def summary() -> pd.DataFrame:
 
 @pytest.fixture
 def crowded() -> pd.DataFrame:
-    """Make a summary in which, as on MNIST, all five strategies come close to each other, in accuracy and seconds."""
+    """Make a summary in which, as on MNIST, all strategies come close to each other, in accuracy and seconds."""
     accuracies = {
         "scratch": (0.8770, 0.9615, 0.9975),
         "random-frozen": (0.9001, 0.9576, 0.9892),
@@ -113,27 +112,21 @@ def crowded() -> pd.DataFrame:
         "fine-tuned": (0.9216, 0.9770, 0.9971),
         "reused-head": (0.9206, 0.9728, 0.9967),
     }
-    rows = []
-    for place, budget in enumerate((10, 50, "all")):
-        for strategy, accuracy in accuracies.items():
-            trained = ((2.40, 2.42, 9.8) if strategy in ("scratch", "fine-tuned") else (0.55, 0.57, 2.1))[place]
-            extracted = 0.0 if strategy in ("scratch", "fine-tuned") else (0.03, 0.06, 3.0)[place]
-            pretrained = 0.0 if strategy in ("scratch", "random-frozen") else 9.5
-            rows.append(
-                {
-                    "labels_per_class": budget,
-                    "strategy": strategy,
-                    "seeds": 3,
-                    "accuracy": accuracy[place],
-                    "accuracy_low": accuracy[place] - 0.002,
-                    **dict.fromkeys(("difference", "difference_low", "difference_high"), math.nan),
-                    "accuracy_high": accuracy[place] + 0.002,
-                    "train_seconds": trained,
-                    "target_seconds": trained + extracted,
-                    "total_seconds": trained + extracted + pretrained,
-                }
-            )
-    return pd.DataFrame(rows)
+    rows = [
+        (budget, strategy, accuracy[place], seconds[place], pretraining)
+        for place, budget in enumerate((10, 50, "all"))
+        for strategy, accuracy in accuracies.items()
+        for seconds in [(2.40, 2.42, 9.8) if strategy in ("scratch", "fine-tuned") else (0.58, 0.63, 5.1)]
+        for pretraining in [0.0 if strategy in ("scratch", "random-frozen") else 9.5]
+    ]
+    columns = ["labels_per_class", "strategy", "accuracy", "target_seconds", "total_seconds"]
+    summary = pd.DataFrame(rows, columns=columns).assign(seeds=3)
+    return summary.assign(
+        total_seconds=summary["target_seconds"] + summary["total_seconds"],
+        accuracy_low=summary["accuracy"] - 0.002,
+        accuracy_high=summary["accuracy"] + 0.002,
+        **dict.fromkeys(("difference", "difference_low", "difference_high"), math.nan),
+    )
 
 
 def names_a_best(text: str) -> bool:
@@ -141,13 +134,8 @@ def names_a_best(text: str) -> bool:
     return any(word in text.lower() for word in ("best", "most accurate", "highest", "cheapest", "better", "worse"))
 
 
-def lightness(color: object) -> float:
-    """Return how light a colour is in a print without colours, from 0 to 1."""
-    return float(np.dot(to_rgb(color), (0.299, 0.587, 0.114)))
-
-
 def overlapping(axis: Axes) -> list[tuple[str, str]]:
-    """Return the pairs of texts in an axis of which one is written on the other."""
+    """Return the pairs of texts in an axis that overlap."""
     boxes = [(text.get_text(), Text.get_window_extent(text)) for text in axis.texts]
     return [(one, other) for (one, a), (other, b) in combinations(boxes, 2) if a.overlaps(b)]
 
@@ -158,32 +146,47 @@ def overlapping(axis: Axes) -> list[tuple[str, str]]:
 OKABE_AND_ITO = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
 
 
-def test_every_strategy_has_a_style_with_a_marker_and_a_colour_of_okabe_and_itos_of_its_own():
+def test_every_strategy_has_its_own_marker_and_its_own_color_of_okabe_and_ito():
     assert list(STYLES) == [*STRATEGIES, "backbone"]
     for part in ("color", "marker"):
         assert len({style[part] for style in STYLES.values()}) == len(STYLES)
     assert {style["color"] for style in STYLES.values()} | {TRAINING, VALIDATION} <= OKABE_AND_ITO
 
 
-def test_strategies_keep_their_colours_of_the_published_figure_where_they_stand_side_by_side_at_its_right():
+def test_strategies_keep_the_colors_of_the_published_figure_whose_right_panel_has_them_side_by_side():
     picture = np.asarray(Image.open(REPOSITORY / "notebooks" / "result.png").convert("RGB"))
     right = picture[:, 3 * picture.shape[1] // 4 :]
-    coloured = [np.round(np.multiply(to_rgb(STYLES[name]["color"]), 255)) for name in STRATEGIES if name != "scratch"]
-    places = [np.median((right == colour).all(axis=2).nonzero()[1]) for colour in coloured]  # scratch is black, as text
+    colors = [np.round(np.multiply(to_rgb(STYLES[name]["color"]), 255)) for name in STRATEGIES if name != "scratch"]
+    places = [np.median((right == color).all(axis=2).nonzero()[1]) for color in colors]  # scratch is black, as text
     assert np.diff(places).min() > 10
 
 
 IN_A_NOTEBOOK = """
+import importlib
+import numpy as np
+import pandas as pd
 from IPython.core.interactiveshell import InteractiveShell
-shell = InteractiveShell.instance()
+
+table = pd.DataFrame(np.arange(60).reshape(20, 3) / 7, columns=["first", "second", "third"])
+shown = lambda: (repr(table), table._repr_html_(), repr(table.to_numpy()))
+default = shown()
+options = {"max_rows": 2, "precision": 1, "float_format": "{:.0f}".format, "max_columns": 1, "html.border": 3}
+pd.set_option("mode.sim_interactive", True, *(part for name in options for part in (f"display.{name}", options[name])))
+np.set_printoptions(precision=1, threshold=2, suppress=True, linewidth=30, sign="+", formatter={"all": str})
+changed = shown()
 from helpers import plots
+assert shown() == changed != default, "outside a notebook nothing is reset"
+
+shell = InteractiveShell.instance()
+shell.ast_node_interactivity = "none"
+importlib.reload(plots)
+assert shown() == default and shell.ast_node_interactivity == "last_expr"
 data, metadata = shell.display_formatter.format(plots.epoch_seconds({"frozen": 2.0}))
 print(metadata["image/png"], data["text/plain"], data["image/png"][:4])
 """
 
 
-@covers("what Matplotlib says of its file")
-def test_a_notebook_gets_the_alternative_text_with_the_picture_and_not_what_matplotlib_says(python, tmp_path):
+def test_a_notebook_gets_alternative_text_with_a_picture_and_tables_that_no_setting_changes(python, tmp_path):
     (tmp_path / "matplotlibrc").write_text("no.such.setting: 1\n")
     finished = python(IN_A_NOTEBOOK, IPYTHONDIR=str(tmp_path), MATPLOTLIBRC=str(tmp_path / "matplotlibrc"))
     assert (finished.returncode, finished.stderr) == (0, "")
@@ -199,24 +202,22 @@ def test_sample_images_stand_beside_their_original_labels(task: Task):
     assert len(figure.axes) == 9  # three classes, three images each
     rows = np.array(figure.axes).reshape(3, 3)
     assert [texts(row[0]) for row in rows] == [["9"], ["5"], ["7"]]
-    first_of_each = [11, 13, 14], [12, 15, 17], [10, 16]  # grey values of labels 0, 1 and 2, in the task's order
+    first_of_each = [11, 13, 14], [12, 15, 17], [10, 16]  # gray values of labels 0, 1 and 2, in the task's order
     for row, expected in zip(rows, first_of_each, strict=True):
         assert [int(image[0, 0, 0]) for axis in row for image in images(axis)] == expected
 
 
-def test_sample_images_and_class_counts_give_each_task_a_place_under_its_name(digits: Dataset, tasks):
-    of_others = rendered(plots.sample_images(split_tasks(digits, [0, 1, 2, 3, 4, 5, 6], [7, 8, 9]), per_class=1))
-    assert [texts(axis) for axis in of_others.axes if axis.texts] == [[str(label)] for label in range(10)]
+def test_sample_images_give_each_task_a_place_under_its_name_whatever_its_size(digits: Dataset):
+    tasks = split_tasks(digits, [0, 1, 2, 3, 4, 5, 6], [7, 8, 9])
+    figure = rendered(plots.sample_images(tasks, per_class=1))
+    assert [panel.get_suptitle() for panel in figure.subfigs] == ["source task", "target task"]
+    assert [texts(axis) for axis in figure.axes if axis.texts] == [[str(label)] for label in range(10)]
+    assert figure.alternative_text == (
+        "Training images, one row per class. Source task: 0, 1, 2, 3, 4, 5, 6. Target task: 7, 8, 9."
+    )
     counts = rendered(plots.class_counts(tasks))
     assert [axis.get_title() for axis in counts.axes] == ["source task", "target task"]
-    assert [tick_labels(axis.xaxis) for axis in counts.axes] == [list("56789"), list("01234")]
-    figure = rendered(plots.sample_images(tasks, per_class=2))
-    titles = [panel.get_suptitle() for panel in figure.subfigs]
-    assert titles == ["source task", "target task"]
-    assert len(figure.axes) == 2 * 5 * 2
-    assert figure.alternative_text == (
-        "Training images, one row per class. Source task: 5, 6, 7, 8, 9. Target task: 0, 1, 2, 3, 4."
-    )
+    assert [tick_labels(axis.xaxis) for axis in counts.axes] == [list("0123456"), list("789")]
 
 
 def test_class_counts_are_stacked_bars_of_training_validation_and_test(task: Task):
@@ -234,15 +235,8 @@ def test_class_counts_are_stacked_bars_of_training_validation_and_test(task: Tas
     assert (axis.get_title(), axis.get_xlabel(), axis.get_ylabel()) == ("target task", "class", "images")
     assert "between 5 and 7 images each" in figure.alternative_text
     assert matplotlib.pyplot.get_fignums() == []  # pyplot keeps no figure
-
-
-def test_class_counts_tell_the_splits_apart_in_grey(task: Task):
-    (axis,) = rendered(plots.class_counts([task])).axes
-    training, validation, test = (container.patches[0] for container in axis.containers)
-    assert lightness(validation.get_facecolor()[:3]) - lightness(training.get_facecolor()[:3]) > 0.2
-    assert lightness(test.get_facecolor()[:3]) - lightness(validation.get_facecolor()[:3]) > 0.2
-    assert (training.get_hatch(), validation.get_hatch(), test.get_hatch()) == (None, None, "//")
-    assert to_hex(test.get_edgecolor()) == "#666666"
+    light = [np.dot(bars[name][0].get_facecolor()[:3], (0.299, 0.587, 0.114)) for name in bars]
+    assert np.diff(light).min() > 0.2  # the splits are distinct in grayscale
 
 
 def of_classes(classes: tuple, channels: int = 1) -> Task:
@@ -252,8 +246,7 @@ def of_classes(classes: tuple, channels: int = 1) -> Task:
     return Task("target", classes, split, split, split)
 
 
-@pytest.mark.parametrize("letters", [3, 30])
-@pytest.mark.parametrize("number", [2, 5, 50])
+@pytest.mark.parametrize(("number", "letters"), [(2, 30), (5, 3), (50, 3), (50, 30)])
 def test_classes_can_be_read_however_many_and_however_long(number: int, letters: int):
     task = of_classes(tuple(f"{place:02}{'e' * (letters - 2)}" for place in range(number)))
     scores = np.eye(number)[(task.test.labels + 1) % number]
@@ -261,7 +254,7 @@ def test_classes_can_be_read_however_many_and_however_long(number: int, letters:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         renderer = canvas.get_renderer()
-        for axis in (axis for each in figure.axes[:2] for axis in (each.xaxis, each.yaxis)):
+        for axis in (axis for panel in figure.axes[:2] for axis in (panel.xaxis, panel.yaxis)):
             names = [label for label in axis.get_ticklabels() if "e" in label.get_text()]
             assert len(names) in (0, number)
             boxes = [label.get_window_extent(renderer) for label in names]
@@ -271,20 +264,16 @@ def test_classes_can_be_read_however_many_and_however_long(number: int, letters:
         assert min(plot.width, plot.height) > 1.2 * figure.dpi  # there is a plot beside the names
 
 
-def test_sample_images_are_in_colour_if_the_data_is():
+def test_sample_images_are_in_color_if_the_data_is_and_of_many_classes_the_first_twelve():
     task = of_classes((0, 1), channels=3)
     task.train.images[:] = (255, 0, 128)
-    shown = images(rendered(plots.sample_images([task], per_class=1)).axes[0])[0]
-    assert shown[0, 0].tolist() == [255, 0, 128]
-
-
-def test_sample_images_of_many_classes_are_of_the_first_twelve():
-    figure = rendered(plots.sample_images([of_classes(tuple(range(50))), of_classes((0, 1))], per_class=1))
+    figure = rendered(plots.sample_images([of_classes(tuple(range(50))), task], per_class=1))
     assert [panel.get_suptitle() for panel in figure.subfigs] == ["target task, 12 of 50 classes", "target task"]
     assert len([axis for axis in figure.axes if axis.texts]) == 14
+    assert images(figure.subfigs[1].axes[0])[0][0, 0].tolist() == [255, 0, 128]
 
 
-def test_the_confusion_matrix_of_many_classes_is_colour_on_a_scale():
+def test_the_confusion_matrix_of_many_classes_is_color_on_a_scale():
     task = of_classes(tuple(range(16)))
     axis, scale = rendered(plots.confusion(task, np.eye(16)[task.test.labels])).axes
     assert texts(axis) == []
@@ -297,7 +286,7 @@ def test_the_confusion_matrix_of_many_classes_is_colour_on_a_scale():
 
 @pytest.fixture
 def costs() -> pd.DataFrame:
-    """Return the published network's costs, without the layers that cost nothing but one."""
+    """Return the published network's costs, with only one of the layers that cost nothing."""
     return pd.DataFrame(
         {
             "layer": ["conv1", "conv2", "pool", "dense1", "scores"],
@@ -348,41 +337,34 @@ def test_strategies_are_filled_where_they_come_from_the_source_task_and_hatched_
     (axis,) = rendered(plots.strategies(shown)).axes
     blocks = axis.patches  # the features and the head of one strategy after the other
     for strategy, features, head in zip(shown, blocks[::2], blocks[1::2], strict=True):
-        colour = to_hex(STYLES[strategy.name]["color"])
-        filled = [to_hex(block.get_facecolor()) == colour for block in (features, head)]
+        color = to_hex(STYLES[strategy.name]["color"])
+        filled = [to_hex(block.get_facecolor()) == color for block in (features, head)]
         assert filled == [strategy.start == "pretrained", strategy.head == "reused"]
         assert [bool(block.get_hatch()) for block in (features, head)] == [strategy.freezes, False]
-        assert to_hex(features.get_edgecolor()) == to_hex(head.get_edgecolor()) == colour
+        assert to_hex(features.get_edgecolor()) == to_hex(head.get_edgecolor()) == color
 
 
 def test_filters_of_all_networks_share_one_scale():
     models = {"untrained": convolution(32, 0.1), "trained": convolution(32, 2.0)}
     figure = rendered(plots.filters(models))
-    assert [panel.get_suptitle() for panel in figure.subfigs] == [
-        "untrained (dark: negative, bright: positive)",
-        "trained (dark: negative, bright: positive)",
-    ]
-    for panel, model in zip(figure.subfigs, models.values(), strict=True):
-        assert len(panel.axes) == 32
+    for panel, (title, model) in zip(figure.subfigs, models.items(), strict=True):
+        assert panel.get_suptitle() == f"{title} (dark: negative, bright: positive)"
+        kernels = model.get_layer("conv1").get_weights()[0]
         for index, axis in enumerate(panel.axes):
-            (image,) = axis.get_images()
-            kernel = model.get_layer("conv1").get_weights()[0][:, :, 0, index]
-            grey = np.repeat(0.5 + kernel[..., None] / 4, 3, axis=2)  # from -2, black, to 2, white
-            assert np.allclose(image.get_array(), grey)
+            (shown,) = images(axis)
+            assert np.allclose(shown, 0.5 + kernels[..., index] / 4)  # from -2, black, to 2, white
+        assert index == 31
     assert "untrained beside trained: dark is negative, bright positive" in figure.alternative_text
 
 
-@pytest.mark.parametrize(("filters", "shown"), [(4, 4), (40, 32)])
-def test_filters_may_be_fewer_or_more_than_the_block_holds(filters: int, shown: int):
-    figure = rendered(plots.filters({"network": convolution(filters, 1.0)}))
-    assert sum(len(axis.get_images()) for axis in figure.axes) == shown
-
-
-def test_filters_over_colours_are_in_colour():
+def test_filters_may_be_fewer_or_more_than_the_block_holds_and_over_three_channels_are_in_color():
+    for filters, shown in ((4, 4), (40, 32)):
+        figure = rendered(plots.filters({"network": convolution(filters, 1.0)}))
+        assert sum(len(images(axis)) for axis in figure.axes) == shown
     model = cnn.build_cnn(cnn.Architecture((8, 8, 3), filters=2, dense_units=2))
     kernel = model.get_layer("conv1").get_weights()[0]
-    shown = rendered(plots.filters({"network": model})).axes[1].get_images()[0].get_array()
-    assert np.allclose(shown, 0.5 + kernel[..., 1] / (2 * np.abs(kernel).max()))
+    (in_color,) = images(rendered(plots.filters({"network": model})).axes[1])
+    assert np.allclose(in_color, 0.5 + kernel[..., 1] / (2 * np.abs(kernel).max()))
 
 
 def test_feature_maps_stand_beside_their_image():
@@ -391,14 +373,12 @@ def test_feature_maps_stand_beside_their_image():
     figure = rendered(plots.feature_maps(image, maps, shown=3))
     assert [axis.get_title() for axis in figure.axes] == ["image", "map 0", "map 1", "map 2"]
     (shown,) = images(figure.axes[0])
-    assert np.array_equal(shown, np.repeat(image, 3, axis=2))  # grey as it is
+    assert np.array_equal(shown, np.repeat(image, 3, axis=2))  # gray as it is
     for index, axis in enumerate(figure.axes[1:]):
         assert np.array_equal(images(axis)[0], maps[:, :, index])
         assert axis.get_images()[0].get_clim() == (0, 127)  # one scale for all maps
     assert "3 of the 32 feature maps" in figure.alternative_text
-    few = rendered(plots.feature_maps(image, maps[..., :4]))
-    assert sum(len(axis.get_images()) for axis in few.axes) == 5
-    assert "4 of the 4 feature maps" in few.alternative_text
+    assert "4 of the 4 feature maps" in plots.feature_maps(image, maps[..., :4]).alternative_text
 
 
 # Lesson 03
@@ -428,14 +408,12 @@ def test_the_confusion_matrix_counts_true_labels_by_row_and_predicted_ones_by_co
     written = {text.get_position(): text.get_text() for text in axis.texts}
     expected = [[1, 1, 0], [0, 1, 1], [1, 0, 1]]  # rows 9, 5 and 7
     assert written == {(column, row): str(expected[row][column]) for row in range(3) for column in range(3)}
-    assert np.array_equal(images(axis)[0], [[0, 1, 0], [0, 0, 1], [1, 0, 0]])  # colour marks errors alone
+    assert np.array_equal(images(axis)[0], [[0, 1, 0], [0, 0, 1], [1, 0, 0]])  # color marks only errors
     assert tick_labels(axis.xaxis) == tick_labels(axis.yaxis) == ["9", "5", "7"]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted class", "true class")
     assert axis.get_title() == "target task, test images"
     assert figure.alternative_text == "Confusion matrix of classes 9, 5, 7: 3 of 6 test images are wrong."
 
-
-def test_the_confusion_matrix_may_be_of_the_validation_images(task: Task):
     figure = rendered(plots.confusion(task, np.eye(3)[[0, 1, 1]], split="validation"))
     assert figure.axes[0].get_title() == "target task, validation images"
     assert figure.alternative_text == "Confusion matrix of classes 9, 5, 7: 1 of 3 validation images are wrong."
@@ -459,7 +437,7 @@ def test_seconds_per_epoch_are_bars_with_their_values():
 
 def test_mistakes_by_strategy_show_one_labels_errors_the_most_confident_first(task: Task, scores: np.ndarray):
     worse = scores.copy()
-    worse[0] = [0.1, 0.2, 0.7]  # 9 taken for 7, and more surely than the other for 5
+    worse[0] = [0.1, 0.2, 0.7]  # 9 taken for 7, with more confidence than the other for 5
     figure = rendered(plots.mistakes_by_strategy(task, {"frozen": scores, "scratch": worse}, of_class=9, shown=3))
     frozen, scratch = np.array(figure.axes).reshape(2, 3)
     assert (texts(frozen[0]), texts(scratch[0])) == (["frozen\n1 wrong"], ["scratch\n2 wrong"])
@@ -489,28 +467,24 @@ def test_accuracy_by_labels_draws_each_strategy_in_its_style_with_its_interval(s
         assert to_hex(bands.get_color()[0]).upper() == STYLES[strategy]["color"]
 
 
-def test_accuracy_by_labels_shows_the_largest_budget_again_on_a_scale_of_its_own(crowded: pd.DataFrame):
-    shuffled = crowded.iloc[::-1]  # neither the largest budget nor scratch need come where they did
-    figure = rendered(plots.accuracy_by_labels(shuffled))
+def test_accuracy_by_labels_enlarges_the_largest_budget_and_names_the_strategies_there(crowded: pd.DataFrame):
+    figure = rendered(plots.accuracy_by_labels(crowded.iloc[::-1]))  # whatever the order of the rows
     axis, enlarged = figure.axes
     assert enlarged.get_title() == "all labels, enlarged"
     assert tick_labels(enlarged.xaxis) == [line.get_label() for line in enlarged.lines] == list(STRATEGIES)
     assert [line.get_label() for line in axis.lines] == list(STRATEGIES)
-    at = crowded[crowded["labels_per_class"] == "all"].set_index("strategy")["accuracy"]
-    assert [float(line.get_ydata()[0]) for line in enlarged.lines] == pytest.approx(list(100 * at[list(STRATEGIES)]))
+    at_all = crowded[crowded["labels_per_class"] == "all"].set_index("strategy")["accuracy"]
+    assert [line.get_ydata()[0] for line in enlarged.lines] == pytest.approx(
+        [100 * at_all[name] for name in STRATEGIES]
+    )
+    assert [line.get_marker() for line in enlarged.lines] == [STYLES[name]["marker"] for name in STRATEGIES]
     assert np.ptp(enlarged.get_ylim()) < 0.2 * np.ptp(axis.get_ylim())
     assert enlarged.get_ylim()[1] <= 100.5
-    for line in enlarged.lines:
-        assert line.get_marker() == STYLES[line.get_label()]["marker"]
 
-
-@pytest.mark.parametrize("budget", [10, "all"])
-def test_accuracy_by_labels_of_one_budget_has_one_panel(crowded: pd.DataFrame, budget):
-    figure = rendered(plots.accuracy_by_labels(crowded[crowded["labels_per_class"] == budget]))
-    (axis,) = figure.axes
-    assert tick_labels(axis.xaxis) == list(STRATEGIES)
-    assert axis.get_ylabel() == "test accuracy [%]"
-    assert axis.get_title() == f"Target task, {budget} labels per class, mean of 3 seeds with 95 % interval"
+    (only,) = rendered(plots.accuracy_by_labels(crowded[crowded["labels_per_class"] == 10])).axes
+    assert tick_labels(only.xaxis) == list(STRATEGIES)
+    assert only.get_ylabel() == "test accuracy [%]"
+    assert only.get_title() == "Target task, 10 labels per class, mean of 3 seeds with 95 % interval"
 
 
 def test_accuracy_by_labels_names_its_axes_seeds_and_what_differs_from_scratch(summary: pd.DataFrame):
@@ -527,6 +501,17 @@ def test_accuracy_by_labels_names_its_axes_seeds_and_what_differs_from_scratch(s
     one = rendered(plots.accuracy_by_labels(summary.assign(seeds=1, **dict.fromkeys(missing, math.nan))))
     assert one.axes[0].get_title() == "Target task, one seed, no interval"
     assert not names_a_best(one.alternative_text)
+
+
+def test_accuracy_by_depth_has_a_point_per_cut_and_other_strategies_as_lines_across(summary: pd.DataFrame):
+    renamed = summary.assign(strategy=["scratch", "block 6"] * 2)
+    figure = rendered(plots.accuracy_by_depth(renamed, ["block 6"]))
+    assert [axis.get_title() for axis in figure.axes] == ["10 labels per class", "all labels per class"]
+    for axis, depth, across in zip(figure.axes, (95, 99.7), (90, 99.8), strict=True):
+        by_depth, scratch = axis.lines
+        assert (by_depth.get_ydata(), scratch.get_ydata()) == ([pytest.approx(depth)], [pytest.approx(across)] * 2)
+        assert scratch.get_color() == STYLES["scratch"]["color"] and tick_labels(axis.xaxis) == ["block 6"]
+    assert "with 10 labels per class block 6 95.0%" in figure.alternative_text
 
 
 @pytest.mark.parametrize(
@@ -551,12 +536,6 @@ def test_accuracy_by_seconds_counts_the_target_task_and_with_one_off_pretraining
     assert not names_a_best(figure.alternative_text)
 
 
-@pytest.mark.parametrize("side", ["scratch", "frozen"])
-def test_accuracy_by_seconds_takes_strategies_of_one_side_alone(summary: pd.DataFrame, side):
-    (axis,) = rendered(plots.accuracy_by_seconds(summary[summary["strategy"] == side])).axes
-    assert f"{side}: 10" in texts(axis)
-
-
 @pytest.mark.parametrize("one_off", [False, True])
 def test_accuracy_by_seconds_labels_each_point_and_no_label_lies_on_another(crowded: pd.DataFrame, one_off: bool):
     (axis,) = rendered(plots.accuracy_by_seconds(crowded, one_off)).axes
@@ -571,26 +550,23 @@ def test_accuracy_by_seconds_labels_each_point_and_no_label_lies_on_another(crow
     for text in axis.texts:
         box = Text.get_window_extent(text)
         assert frame.x0 < box.x0 and box.y1 < frame.y1  # not on the axis' own numbers or title
+    only_left = rendered(plots.accuracy_by_seconds(crowded[crowded["strategy"] == "frozen"], one_off))
+    assert "frozen: 10" in texts(only_left.axes[0])
 
 
-def trainings(**columns: object) -> pd.DataFrame:
+def results(**columns: object) -> pd.DataFrame:
     """Return result rows as `results.csv` has them: two strategies, two budgets, two seeds."""
     rows = [
-        {
-            "strategy": strategy,
-            "labels_per_class": budget,
-            "seed": seed,
-            "test_accuracy": str(0.9 + gain + int(seed) / 50),
-        }
+        (strategy, budget, seed, str(0.9 + gain + int(seed) / 50))
         for strategy, gain in (("frozen", 0.02), ("scratch", 0.0))
         for budget in ("all", "10")
         for seed in ("0", "1")
     ]
-    return pd.DataFrame(rows).assign(**columns)
+    return pd.DataFrame(rows, columns=["strategy", "labels_per_class", "seed", "test_accuracy"]).assign(**columns)
 
 
 def test_a_sweep_over_seeds_draws_points_with_their_mean_and_interval_and_no_line():
-    rows = trainings().assign(parameter_seeds=lambda rows: "[" + rows["seed"] + "]")
+    rows = results().assign(parameter_seeds=lambda rows: "[" + rows["seed"] + "]")
     figure = rendered(plots.accuracy_by_parameter(rows, {"seeds": "parameter_seeds"}))
     assert [axis.get_title() for axis in figure.axes] == ["10 labels per class", "all labels per class"]
     for axis in figure.axes:
@@ -608,7 +584,7 @@ def test_a_sweep_over_seeds_draws_points_with_their_mean_and_interval_and_no_lin
 
 def test_a_sweep_shows_each_label_budget_by_itself_and_joins_numbers_alone():
     values = [("fast", "0.1", 0.0), ("published", "1.0", 0.01)]
-    parts = [trainings(recipe=recipe, rate=rate).assign(gain=gain) for recipe, rate, gain in values]
+    parts = [results(recipe=recipe, rate=rate).assign(gain=gain) for recipe, rate, gain in values]
     rows = pd.concat(parts, ignore_index=True)
     rows["test_accuracy"] = (rows["test_accuracy"].astype(float) + rows["gain"]).astype(str)
     figure = rendered(plots.accuracy_by_parameter(rows, {"recipe": "recipe", "learning_rate": "rate", "seed": "seed"}))
@@ -624,7 +600,7 @@ def test_a_sweep_shows_each_label_budget_by_itself_and_joins_numbers_alone():
 
 
 def test_a_sweep_over_label_budgets_or_of_rows_without_any_has_one_panel():
-    budgets = trainings().assign(parameter_labels_per_class=lambda rows: "[" + rows["labels_per_class"] + "]")
+    budgets = results().assign(parameter_labels_per_class=lambda rows: "[" + rows["labels_per_class"] + "]")
     (axis,) = rendered(plots.accuracy_by_parameter(budgets, {"labels_per_class": "parameter_labels_per_class"})).axes
     assert sorted(tick_labels(axis.xaxis)) == ["10", "all"]
     rows = pd.DataFrame({"a": ["x", "y"], "test_accuracy": ["0.5", "0.75"]})
@@ -633,7 +609,7 @@ def test_a_sweep_over_label_budgets_or_of_rows_without_any_has_one_panel():
     assert (line.get_ydata().tolist(), axis.get_title()) == ([50, 75], "")
 
 
-@pytest.mark.parametrize("heights", [[1.0, 1.0, 1.0], [5.0, 1.0, 1.05, 9.0], [0.0, 0.3, 0.6, 0.9], [2.0], [3.0, 1.0]])
+@pytest.mark.parametrize("heights", [[1.0, 1.0, 1.0], [5.0, 1.0, 1.05, 9.0], [2.0], [3.0, 1.0]])
 def test_names_are_moved_apart_in_their_order_and_only_if_they_must(heights: list[float]):
     spread = _spread(heights, 0.5)
     in_order = np.argsort(heights, kind="stable")
