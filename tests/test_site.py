@@ -1,7 +1,4 @@
-"""The site that Sphinx builds: offline, without a warning, light, and accessible in a real browser.
-
-Screenshots go to the folder named by the environment variable SCREENSHOTS, if it is set.
-"""
+"""The site that Sphinx builds: offline, without a warning, light, and accessible in a real browser."""
 
 import functools
 import http.server
@@ -79,17 +76,14 @@ def loaded(page: Path) -> Iterator[str]:
             yield address
 
 
-@pytest.mark.parametrize("page", ["index.html", "search.html", *PAGES])
-def test_every_guide_and_lesson_is_a_light_page_that_loads_nothing_from_elsewhere(page, site):
-    addresses = list(loaded(site / page))
-    assert len(addresses) > 5 or page == "index.html"  # which only leads to the first page
-    assert not [address for address in addresses if urlsplit(address).netloc]
-    files = {(site / page).parent / urlsplit(address).path for address in addresses}
-    assert sum(file.stat().st_size for file in files if file.suffix in (".png", ".svg")) < HEAVIEST
-    assert (site / page).stat().st_size < HEAVIEST
-
-
-def test_no_style_loads_anything_from_elsewhere(site):
+def test_nothing_is_loaded_from_elsewhere_and_every_page_is_light(site):
+    for page in ("index.html", "search.html", *PAGES):
+        addresses = list(loaded(site / page))
+        assert len(addresses) > 5 or page == "index.html"  # which only leads to the first page
+        assert not [address for address in addresses if urlsplit(address).netloc], page
+        files = {(site / page).parent / urlsplit(address).path for address in addresses}
+        assert sum(file.stat().st_size for file in files if file.suffix in (".png", ".svg")) < HEAVIEST, page
+        assert (site / page).stat().st_size < HEAVIEST, page
     for file in site.glob("_static/**/*.css"):
         assert not re.search(r"(?:url\(|@import )['\"]?(?:https?:)?//", file.read_text(encoding="utf-8")), file
 
@@ -104,17 +98,16 @@ def test_every_figure_has_its_alternative_text(path, site):
     assert all(len(text) > 20 for text in shown) and (shown or path not in LESSONS)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_links_within_the_site_lead_to_a_page_and_a_place_on_it(page, site):
-    for tag, attributes in Elements(site / page).tags:
-        target = urlsplit(attributes.get("href", ""))
-        if tag != "a" or target.scheme or target.netloc:
-            continue
-        file = ((site / page).parent / unquote(target.path)).resolve() if target.path else site / page
-        assert file.is_file(), attributes["href"]
-        if target.fragment:
-            places = {other.get("id") for _, other in Elements(file).tags}
-            assert unquote(target.fragment) in places, attributes["href"]
+def test_links_within_the_site_lead_to_a_page_and_a_place_on_it(site):
+    tags = {(site / page).resolve(): Elements(site / page).tags for page in PAGES}
+    places = {page: {attributes.get("id") for _, attributes in tags[page]} for page in tags}
+    for page in tags:
+        for tag, attributes in tags[page]:
+            target = urlsplit(attributes.get("href", ""))
+            if tag == "a" and not target.scheme and not target.netloc:
+                file = (page.parent / unquote(target.path)).resolve() if target.path else page
+                assert file.is_file(), attributes["href"]
+                assert not target.fragment or unquote(target.fragment) in places[file], attributes["href"]
 
 
 @pytest.mark.parametrize("path", [*WRITTEN, ROOT / "README.md"], ids=lambda path: path.stem)
@@ -129,19 +122,19 @@ def test_links_between_files_lead_to_a_file_and_to_a_heading_as_github_names_it(
 
 
 def launches(page: Path) -> list[str]:
-    """Return the addresses of a page's buttons that lead to Binder or Colab."""
+    """Return the addresses of a page's buttons for Binder and Colab."""
     links = [attributes.get("href", "") for tag, attributes in Elements(page).tags if tag == "a"]
     return [link for link in links if urlsplit(link).netloc in ("mybinder.org", "colab.research.google.com")]
 
 
-@pytest.mark.parametrize("lesson", [path.stem for path in LESSONS])
-def test_without_an_address_there_are_no_buttons_but_each_lesson_can_be_downloaded(lesson, site):
-    assert not launches(site / "notebooks" / f"{lesson}.html")
+def test_without_an_address_there_are_no_buttons_but_each_lesson_can_be_downloaded(site):
+    for lesson in LESSONS:
+        page = site / "notebooks" / f"{lesson.stem}.html"
+        assert not launches(page)
+        assert (site / "_sources" / "notebooks" / lesson.name).read_bytes() == lesson.read_bytes()
+        links = [attributes.get("href") for tag, attributes in Elements(page).tags if tag == "a"]
+        assert f"../_sources/notebooks/{lesson.name}" in links
     assert not list(site.glob("colab"))
-    downloaded = site / "_sources" / "notebooks" / f"{lesson}.ipynb"
-    assert downloaded.read_bytes() == (ROOT / "notebooks" / f"{lesson}.ipynb").read_bytes()
-    elements = Elements(site / "notebooks" / f"{lesson}.html").tags
-    assert any(attributes.get("href") == f"../_sources/notebooks/{lesson}.ipynb" for _, attributes in elements)
 
 
 def test_with_an_address_each_lesson_opens_on_binder_and_its_copy_on_colab(site, kept, tmp_path):
@@ -215,8 +208,6 @@ def test_no_page_has_barriers_is_too_wide_or_asks_another_host(scheme, width, ru
             wrong.append(f"{name}: too wide")
         for barrier in Axe().run(page, options={"resultTypes": ["violations"], **rules}).response["violations"]:
             wrong += [f"{name}: {barrier['id']}: {node['html'][:120]}" for node in barrier["nodes"][:3]]
-        if folder := os.environ.get("SCREENSHOTS"):
-            page.screenshot(path=Path(folder) / f"site-{Path(name).stem}-{scheme}-{width}.png", full_page=True)
     page.close()
     assert not wrong, "\n".join(wrong)
     assert hosts == {"127.0.0.1"}
