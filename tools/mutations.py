@@ -270,8 +270,8 @@ FAULTS = [
     Fault(
         "a point for three dots",
         "checks/replies",
-        "GRADED and not given.right",
-        "GRADED and given.right is False",
+        "if GRADED:",
+        "if GRADED and not missing:",
         "class",
     ),
     # runner: what is run, with which parameters, and what counts as done

@@ -41,21 +41,19 @@ def exercise(hint: str) -> Callable[[Callable[..., str | None]], Callable[..., R
     """
 
     def decorate(complaint: Callable[..., str | None]) -> Callable[..., Reply]:
-        def reply(answer: Any, *facts: Any) -> Reply:
+        @functools.wraps(complaint)
+        def check(answer: Any, *facts: Any) -> Reply:
             try:
                 wrong = NOTHING if answer is ... or unwritten(answer) else complaint(answer, *facts)
             except Exception as error:  # a learner's function may raise anything
                 wrong = f"that does not work as an answer ({type(error).__name__}: {error})"
-            if wrong in (NOTHING, STILL_THERE):
-                return Reply(None, f"Not answered yet: {wrong}. Hint: {hint}.")
-            return Reply(True, "Right.") if wrong is None else Reply(False, f"Not yet: {wrong}. Hint: {hint}.")
-
-        @functools.wraps(complaint)
-        def check(answer: Any, *facts: Any) -> Reply:
-            given = reply(answer, *facts)
-            if GRADED and not given.right:
-                raise NotRightError(given.text)
-            return given
+            if wrong is None:
+                return Reply(True, "Right.")
+            missing = wrong in (NOTHING, STILL_THERE)
+            text = f"{'Not answered yet' if missing else 'Not yet'}: {wrong}. Hint: {hint}."
+            if GRADED:
+                raise NotRightError(text)
+            return Reply(None if missing else False, text)
 
         return check
 
