@@ -4,7 +4,6 @@
 """
 
 import errno
-import importlib
 import json
 import os
 import re
@@ -14,12 +13,9 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from unittest.mock import MagicMock
 
 import distributed
-import IPython
 import numpy as np
-import pandas as pd
 import papermill
 import pytest
 from click.testing import CliRunner
@@ -28,7 +24,7 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 from refusals import covers, refused
 from tiny_course import CHILD, outputs, record, run, save_npz, transfer_tutorial
 
-from helpers import folders, plots, store
+from helpers import folders, store
 from helpers.provenance import provenance
 from helpers.runner import batch, cli, notebooks, pages, parameters, worker
 from helpers.runner.notebooks import Notebook
@@ -54,36 +50,6 @@ def printed(executed: Path) -> str:
 
 
 # Settings of other programs
-
-
-OPTIONS = {"display.max_rows": 2, "display.precision": 1, "display.float_format": "{:.0f}".format}
-OPTIONS |= {"display.max_columns": 1, "display.html.border": 3, "mode.sim_interactive": True}
-
-
-@covers("display options of pandas and NumPy")
-def test_tables_and_arrays_look_the_same_whatever_a_startup_file_or_an_earlier_cell_has_set():
-    table = pd.DataFrame(np.arange(60).reshape(20, 3) / 7, columns=["first", "second", "third"])
-
-    def shown() -> list[str]:
-        return [repr(table), table._repr_html_(), repr(table.to_numpy())]
-
-    with pd.option_context("display.width", 80), np.printoptions():
-        importlib.reload(plots)
-        clean = shown()
-        for option, value in OPTIONS.items():
-            pd.set_option(option, value)
-        np.set_printoptions(precision=1, threshold=2, suppress=True, linewidth=30, sign="+", formatter={"all": hex})
-        importlib.reload(plots)
-        assert shown() == clean
-        assert not pd.get_option("mode.sim_interactive")
-
-
-@covers("IPython that shows no values")
-def test_the_last_value_of_a_cell_is_shown_whatever_ipython_is_told(monkeypatch):
-    shell = MagicMock(ast_node_interactivity="none")
-    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
-    importlib.reload(plots)
-    assert shell.ast_node_interactivity == "last_expr"
 
 
 @covers("settings of progress bars")

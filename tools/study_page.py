@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter
 
 from helpers.plots import accuracy_by_labels
-from helpers.plots.figures import COLOURS, MARKERS, STYLES, as_designed, new_figure, png
+from helpers.plots.figures import COLORS, MARKERS, STYLES, as_designed, new_figure, png
 from helpers.runner.report import headline
 from helpers.statistics import Finding, finding, interval, summarize
 from helpers.transfer import STRATEGIES
@@ -153,9 +153,7 @@ def stacked(counts: pd.DataFrame) -> Figure:
     figure = new_figure(height=3.2)
     axis, left = figure.subplots(), np.zeros(len(counts))
     shares = 100 * counts.div(counts.sum(axis=1), axis=0)
-    for name, color, hatch in zip(
-        KINDS, ("0.85", COLOURS[6], COLOURS[3], COLOURS[5]), ("", "", "//", "xx"), strict=True
-    ):
+    for name, color, hatch in zip(KINDS, ("0.85", COLORS[6], COLORS[3], COLORS[5]), ("", "", "//", "xx"), strict=True):
         axis.barh(range(len(shares)), shares[name], left=left, color=color, hatch=hatch, label=name)
         left += shares[name].to_numpy()
     axis.set_yticks(range(len(shares)), shares.index)
@@ -318,7 +316,7 @@ def forest(drawn: Sequence[tuple], axis_label: str = "times the errors of scratc
         for place, (name, of_series) in enumerate(at.groupby("series", sort=False)):
             height = [labels.index(label) + 0.25 * (place - (len(series) - 1) / 2) for label in of_series["label"]]
             ends = np.abs(of_series[["low", "high"]].T.to_numpy() - of_series["mean"].to_numpy())
-            style = {"color": COLOURS[place + 1], "marker": MARKERS[place], "markersize": 5, "linestyle": ""}
+            style = {"color": COLORS[place + 1], "marker": MARKERS[place], "markersize": 5, "linestyle": ""}
             axis.errorbar(of_series["mean"], height, xerr=ends, label=name, capsize=2, elinewidth=1, **style)
         axis.axvline(1, color="0.4", linewidth=1)
         axis.set(title=f"{panel} labels per class", xscale="log")

@@ -1,9 +1,9 @@
 """Exercises that answer back: a check says in the learner's terms what is wrong with an answer, or that it is right.
 
-Each check takes the learner's answer and returns a `Reply`, which a notebook shows as text. There is no answer yet
-while it is three dots, or while a planted bug does what it did. Only where nbgrader gives points does a check raise:
-elsewhere an answer of the wrong kind is a wrong answer. A reply states facts of the number or function at hand and
-guesses at no thoughts: it must be true on each dataset and with all parameters. There is a module for each lesson.
+A check takes the learner's answer and returns a `Reply`, which a notebook shows as text. An answer counts as missing
+while it is three dots, or while a planted bug is still there. A check never raises because an answer has the wrong
+type; only under nbgrader does it raise, for whatever is not right. A reply states facts about the number or function
+at hand and does not guess what the learner thought, so it must be true for any dataset and any parameters.
 """
 
 from helpers.checks.cnn_build import convolved as convolved, multiply_adds as multiply_adds, parameters as parameters

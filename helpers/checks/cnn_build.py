@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from helpers.checks.replies import STILL_THERE, count, exercise, no_whole_number
+from helpers.checks.replies import STILL_THERE, count, exercise, not_whole
 
 
 @exercise("each filter has one weight per pixel of its kernel and input channel, and one bias")
 def parameters(answer: int, filters: int, kernel_size: int, channels: int) -> str | None:
-    """Check the number of parameters of a convolution."""
-    if wrong := no_whole_number(answer):
+    """Check the number of parameters of a convolution with square kernels."""
+    if wrong := not_whole(answer):
         return wrong
     square = kernel_size**2
     weights = filters * square * channels
@@ -63,7 +63,7 @@ def convolved(answer: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> str | N
     rng = np.random.default_rng(0)
     image, kernel = rng.integers(0, 9, (5, 7)), rng.integers(-3, 4, (3, 3))
     windows = np.lib.stride_tricks.sliding_window_view(image, kernel.shape)
-    right, turned = (np.einsum("rcij,ij->rc", windows, k) for k in (kernel, kernel[::-1, ::-1]))
+    right, rotated = (np.einsum("rcij,ij->rc", windows, k) for k in (kernel, kernel[::-1, ::-1]))
     try:
         value = answer(image, kernel)
     except ValueError as error:
@@ -76,8 +76,8 @@ def convolved(answer: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> str | N
     if given.shape == (2, 4):
         return STILL_THERE
     if given.shape != right.shape:
-        shapes = [" x ".join(map(str, shape)) for shape in (given.shape, right.shape)]
-        return f"of an image of 5 x 7 and a kernel of 3 x 3 your map has {shapes[0] or 'one number'}, not {shapes[1]}"
-    if np.allclose(given, turned):
-        return "the kernel is turned by half; a network lays it on as it is"
+        shape = " x ".join(map(str, given.shape)) or "one number"
+        return f"for an image of 5 x 7 and a kernel of 3 x 3 your map is {shape}, not 3 x 5"
+    if np.allclose(given, rotated):
+        return "the kernel is rotated by 180 degrees; a network applies it as it is"
     return None if np.allclose(given, right) else "the size of your map is right, its numbers are not"

@@ -10,7 +10,7 @@ from helpers.checks.replies import NOTHING, STILL_THERE, close, exercise
 
 @exercise("each list names classes of the dataset, and no class may be in both")
 def tasks(answer: Any, classes: Sequence[int | str]) -> str | None:
-    """Check two lists of classes: three for the target task, which comes second, and all others for the source task."""
+    """Check two lists of classes: the source task's, then the target task's, which are three of all classes."""
     try:
         source, target = (list(dict.fromkeys(given)) for given in answer)
         given = [*answer[0], *answer[1]]
@@ -34,9 +34,9 @@ def tasks(answer: Any, classes: Sequence[int | str]) -> str | None:
 
 @exercise("count the most frequent label of the training images, then look how often the test images have it")
 def baseline(answer: Any, training_labels: np.ndarray, test_labels: np.ndarray) -> str | None:
-    """Check a pair: the most frequent training label, and the share, between 0 and 1, of the test images that have it.
+    """Check a pair: the most frequent training label, and the share of test images that have it, between 0 and 1.
 
-    The label is asked for as well, because with equally frequent classes a guess would give the right share.
+    It asks for the label as well, because if all classes are equally frequent, a guess would give the right share.
     """
     try:
         label, share = answer
@@ -53,7 +53,7 @@ def baseline(answer: Any, training_labels: np.ndarray, test_labels: np.ndarray) 
     if counts[known == label][0] < counts.max():
         if np.any(tested[test_counts == test_counts.max()] == label):
             return f"{_named(label)} is a most frequent label of the test images; the training images decide"
-        return f"{counts[known == label][0]:,} training images have the label {_named(label)}; another label has more"
+        return f"{counts[known == label][0]:,} training images have the label {_named(label)}; a different one has more"
     if close(share, right):
         return None
     if not 0 <= share <= 1:
@@ -61,17 +61,17 @@ def baseline(answer: Any, training_labels: np.ndarray, test_labels: np.ndarray) 
     if close(share, on_training):
         return "that is its share of the training images; a result is reported on test images"
     if close(share, most_tested):
-        return "that is the share of the most frequent label of the test images, which is another one"
+        return "that is the share of the test images' most frequent label, which is a different one"
     if close(share, 1 / len(tested)):
         return f"that is what guessing reaches with {len(tested)} classes, and this label is not so frequent"
     if round(float(right), 2) == share:
         return "that is rounded too much; give three digits"
-    return f"the label is right, but it is not on {share:.4g} of the test images"
+    return f"the label is right, but its share of the test images is not {share:.4g}"
 
 
 @exercise("each image is in one part, and the numbers of the three parts add up")
 def three_parts(answer: Callable[[int, int], Sequence[np.ndarray]]) -> str | None:
-    """Check a function of (number, seed) that draws training, validation and test images: 80, 10 and 10 %."""
+    """Check a function of (number, seed) that draws training, validation and test images: 80, 10 and 10 % of them."""
     parts = answer(1000, 0)
     if parts is None:
         return "your function returns nothing"
@@ -90,12 +90,12 @@ def three_parts(answer: Callable[[int, int], Sequence[np.ndarray]]) -> str | Non
     if (sizes := [len(part) for part in parts]) != [800, 100, 100]:
         return f"of 1000 images your parts hold {sizes}; they should hold 800, 100 and 100"
     if test in ({*range(100)}, {*range(900, 1000)}):
-        return "your test images are neighbours in the dataset; draw them"
+        return "your test images are neighbors in the dataset; draw them at random"
     if set(np.asarray(answer(1000, 1)[2]).tolist()) == test:
-        return "another seed draws the same test images"
+        return "a different seed draws the same test images"
     return None
 
 
 def _named(label: int | str) -> str:
-    """Return a label as it is written: text in quotation marks, as "7" is not 7."""
+    """Write a label as in code, text in quotation marks, because "7" is not 7."""
     return repr(str(label)) if isinstance(label, str) else str(label)

@@ -1,4 +1,4 @@
-"""Exercises of lesson 04, one of them used in lesson 06 too."""
+"""Exercises of lesson 04; lesson 06 uses `trainable` too."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ def trainable(
 ) -> str | None:
     """Check the number of parameters that stay trainable when the layers named are frozen.
 
-    `below` is a network that is frozen as a whole and that the model stands on, if there is one.
+    `below` is the network whose features the model takes, if there is one; it is frozen as a whole.
     """
     layers = {layer.name: layer for layer in model.layers if layer.get_weights()}
     counts = {name: layer.count_params() for name, layer in layers.items()}
@@ -27,8 +27,8 @@ def trainable(
         name: sum(math.prod(weight.shape) for weight in layer.weights if weight.name == "bias")
         for name, layer in layers.items()
     }
-    everything, gone = sum(counts.values()), sum(counts[name] for name in frozen)
-    right, all_biases = everything - gone, sum(biases.values())
+    everything, frozen_count = sum(counts.values()), sum(counts[name] for name in frozen)
+    right, all_biases = everything - frozen_count, sum(biases.values())
     mistakes = {
         len(layers) - len(frozen): "that is the number of layers; count their parameters",
         right - all_biases + sum(biases[name] for name in frozen): "the biases are left out; they are trained too",
@@ -41,7 +41,8 @@ def trainable(
             f"that is what is left without {' and '.join(names)}"
         )
     if frozen:
-        mistakes |= {gone: "that is how many are frozen", everything: "that is all of them; freezing takes some away"}
+        mistakes[frozen_count] = "that is how many are frozen"
+        mistakes[everything] = "that is all of them; freezing takes some away"
     if below is not None:
         frozen_below = below.count_params()
         mistakes[frozen_below] = "that is the network below, which is frozen"
@@ -52,7 +53,7 @@ def trainable(
 @exercise("go through model.layers, and set trainable to False for the dense layers and to True for the others")
 def freeze_head(answer: Callable[["keras.Model"], None]) -> str | None:
     """Check a function that freezes the head of a network and leaves the convolutions trainable."""
-    for before in (True, False):  # frozen convolutions, too, are to be trainable afterwards
+    for before in (True, False):  # even frozen convolutions must be trainable afterwards
         model = _small()
         for layer in model.layers:
             layer.trainable = before
@@ -70,9 +71,7 @@ def freeze_head(answer: Callable[["keras.Model"], None]) -> str | None:
 
 @exercise("in one line of the first table above the switch is thrown, and the layer moves all the same")
 def freeze_convolutions(answer: Callable[["keras.Model"], None]) -> str | None:
-    """Check a function that freezes the convolutions of a network that has been trained, so that updates move the
-    head alone.
-    """
+    """Check a function that freezes the convolutions of a trained network, so that updates move only the head."""
     model = _small()
     images, labels = np.arange(256, dtype="uint8").reshape(4, 8, 8, 1), np.arange(4)
     model.compile("sgd", loss="sparse_categorical_crossentropy")
@@ -83,7 +82,7 @@ def freeze_convolutions(answer: Callable[["keras.Model"], None]) -> str | None:
     try:
         model.train_on_batch(images, labels)
     except ValueError:
-        return "it is compiled again, but with a loss that does not fit labels; take sparse_categorical_crossentropy"
+        return "it is compiled again, but with a loss that does not fit labels; use sparse_categorical_crossentropy"
     moved = {
         layer.name: any(map(np.any, map(np.subtract, layer.get_weights(), weights)))
         for layer, weights in zip(layers, before, strict=True)
@@ -99,5 +98,5 @@ def freeze_convolutions(answer: Callable[["keras.Model"], None]) -> str | None:
 
 
 def _small() -> "keras.Model":
-    """Return the network of the course, smaller."""
+    """Return a smaller version of the course's network."""
     return cnn.build_cnn(cnn.Architecture(image_shape=(8, 8, 1), filters=2, dense_units=4))

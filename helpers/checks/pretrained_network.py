@@ -1,4 +1,4 @@
-"""Exercises of lesson 06; its other one is of lesson 04's kind."""
+"""Exercises of lesson 06, which also uses `trainable` of lesson 04."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,35 +13,35 @@ if TYPE_CHECKING:
 
 @exercise("0 becomes -1, 255 becomes 1, and what lies between keeps its place between them")
 def rescaled(answer: Callable[[np.ndarray], np.ndarray]) -> str | None:
-    """Check a function from pixels of 0 to 255 to numbers from -1 to 1."""
+    """Check a function that rescales pixels from 0 to 255 into numbers from -1 to 1."""
     pixels, dark = np.array([0, 51, 255], np.uint8), np.array([10, 51, 102], np.uint8)
     value = answer(pixels.copy())
     if value is None:
         return "your function returns nothing"
     given = np.asarray(value, float)
     mistakes = [
-        (pixels / 255, "that goes from 0 to 1, as our own network has it; MobileNet expects its black at -1"),
+        (pixels / 255, "that goes from 0 to 1, as in our own network; MobileNet expects black at -1"),
         (pixels / 255 - 0.5, "the middle is right, but it goes from -0.5 to 0.5 only"),
         (pixels / 127.5, "that goes from 0 to 2; black belongs at -1"),
         (pixels / 128 - 1, "255 becomes 0.992; divide by half of 255, not of 256"),
-        (1 - pixels / 127.5, "black and white are exchanged"),
+        (1 - pixels / 127.5, "black and white are swapped"),
     ]
     for wrong, meaning in mistakes:
         if np.allclose(given, wrong):
             return meaning
     if not np.allclose(given, answer(pixels.astype(float))):
-        return "pixels are uint8 and start again at 0 beyond 255, and at 255 below 0: make them floats first"
+        return "pixels are uint8, which wraps around beyond 255 and below 0: convert them to floats first"
     if not np.allclose(given, pixels / 127.5 - 1):
         return f"the pixels {pixels.tolist()} become {np.round(given, 2).tolist()}"
     if not np.allclose(given := np.asarray(answer(dark.copy()), float), dark / 127.5 - 1):
         become = f"in a dark photo the pixels {dark.tolist()} become {np.round(given, 2).tolist()}"
-        return f"{become}: what a pixel becomes may not depend on the others"
+        return f"{become}: what a pixel becomes must not depend on the others"
     return None
 
 
 @exercise("model.layers lists a network inside as one layer, and that has layers of its own")
 def freeze_normalization(answer: Callable[["keras.Model"], None]) -> str | None:
-    """Check a function that freezes the batch normalization of a network, that of a network inside it too."""
+    """Check a function that freezes the batch normalization of a network and of a network inside it."""
     from helpers.backend import keras
 
     def normalization(name: str) -> "keras.Layer":

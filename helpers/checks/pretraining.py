@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from helpers.checks.replies import STILL_THERE, close, count, exercise
+from helpers.checks.replies import STILL_THERE, close, count, exercise, meaning
 
 
 @exercise(
     "each epoch needs as many batches as it takes to show every image, and the last of them counts like the others"
 )
 def updates(answer: int, images: int, batch_size: int, epochs: int) -> str | None:
-    """Check the number of updates of a training."""
+    """Check the number of updates of a training run."""
     batches = math.ceil(images / batch_size)
     return count(
         answer,
@@ -41,7 +41,7 @@ def cross_entropy(answer: Callable[[Sequence[float], int], float]) -> str | None
         return "your function returns nothing"
     if np.size(value) != 1:
         return f"your function returns {np.size(value)} numbers; the loss of an image is one, that of the right class"
-    known = {
+    mistakes = {
         math.log(0.2): "the sign is wrong: a loss must fall when the network gets better",
         -math.log10(0.2): "that is the logarithm to base 10; take the natural one",
         -math.log2(0.2): "that is the logarithm to base 2; take the natural one",
@@ -51,9 +51,8 @@ def cross_entropy(answer: Callable[[Sequence[float], int], float]) -> str | None
         0.2: "that is the probability itself; take its logarithm",
         0.8: "one minus the probability falls too, but the cross-entropy is a logarithm",
     }
-    for number, meaning in known.items():
-        if close(value, number):
-            return meaning
+    if mistake := meaning(value, mistakes):
+        return mistake
     for label, probability in enumerate(probabilities):
         if not close(value := answer(probabilities, label), -math.log(probability)):
             return f"for probabilities {probabilities} and the label {label} your function gives {value:.4g}"
@@ -62,11 +61,13 @@ def cross_entropy(answer: Callable[[Sequence[float], int], float]) -> str | None
 
 @exercise("the slope belongs to the weight as it is now; go through two updates with pencil and paper")
 def descended(answer: Callable[[float, int], float]) -> str | None:
-    """Check a function of (learning_rate, updates): where plain descent takes a weight from 1, its loss its square."""
+    """Check a function of (learning_rate, updates): where plain descent takes a weight that starts at 1, if the loss
+    is its square.
+    """
     value = answer(0.1, 3)
     if value is None:
         return "your function returns nothing"
-    known = {
+    mistakes = {
         1 - 3 * 0.2: STILL_THERE,
         1.2**3: "the weight climbs; a step goes against the slope",
         0.9**3: "the slope of the square is twice the weight",
@@ -74,9 +75,8 @@ def descended(answer: Callable[[float, int], float]) -> str | None:
         0.8**2: "that is one update too few",
         0.8**4: "that is one update too many",
     }
-    for number, meaning in known.items():
-        if close(value, number):
-            return meaning
+    if mistake := meaning(value, mistakes):
+        return mistake
     for rate, number in ((0.1, 3), (0.1, 0), (0.25, 2)):
         if not close(value := answer(rate, number), (1 - 2 * rate) ** number):
             return f"after {number} updates with {rate} your weight is at {value:.4g}"

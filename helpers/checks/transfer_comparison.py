@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from helpers.checks.replies import STILL_THERE, close, exercise
+from helpers.checks.replies import STILL_THERE, close, exercise, meaning
 
 
 @exercise("subtract seed by seed first, then hand the differences to interval")
@@ -20,7 +20,7 @@ def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequ
     if close(low, right[0]) and close(mean, right[1]):
         return "the mean comes first, then the ends of the interval"
     if close(mean, -right[0]) and not close(mean, 0):
-        return "the sign is turned round: it is the first minus the second"
+        return "the sign is flipped: it is the first minus the second"
     if close(100 * mean, right[0]):
         return "that is a share; the accuracies are in percent, so the difference is in percentage points"
     if not close(mean, right[0]):
@@ -36,7 +36,7 @@ def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequ
     seeds, spread = len(one), float(np.std(np.subtract(one, other), ddof=1))
     if any(close(width, ends) for ends in (halves[0] - halves[1], halves[1] - halves[0], sum(halves))):
         return "that combines the ends of two intervals; take the differences first"
-    known = {
+    mistakes = {
         math.hypot(*halves): "that combines two separate intervals; the luck of a seed that both share cancels if you "
         "pair first",
         half * math.sqrt((seeds - 1) / seeds): "that divides by n where the spread of a sample needs n - 1",
@@ -44,9 +44,8 @@ def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequ
         spread / math.sqrt(seeds): "that is the standard error; an interval is several times as wide",
         1.96 * spread / math.sqrt(seeds): f"1.96 is for many seeds; for {seeds} it takes the t-distribution",
     }
-    for number, meaning in known.items():
-        if close(width, number):
-            return meaning
+    if mistake := meaning(width, mistakes):
+        return mistake
     if max(abs(low - right[1]), abs(high - right[2])) < 0.06:
         return "the ends of the interval are rounded too much; give two decimals"
     return f"the mean is right, the interval from {low:.4g} to {high:.4g} is not"
@@ -73,7 +72,7 @@ def word(answer: str, low: float, high: float, margin: float) -> str | None:
 @exercise("print the seeds of each strategy, in the order in which they come")
 def by_seed(answer: Callable[[Mapping[int, float], Mapping[int, float]], Sequence[float]]) -> str | None:
     """Check a function of two {seed: accuracy} that returns the differences, first minus second, seed by seed."""
-    one, other = {3: 90.0, 1: 95.0, 2: 97.0}, {1: 96.5, 3: 86.0, 2: 91.0}  # no two mistakes give the same
+    one, other = {3: 90.0, 1: 95.0, 2: 97.0}, {1: 96.5, 3: 86.0, 2: 91.0}  # tells all mistakes below apart
     right = {seed: one[seed] - other[seed] for seed in one}
     try:
         value = answer(one, other)
@@ -89,7 +88,7 @@ def by_seed(answer: Callable[[Mapping[int, float], Mapping[int, float]], Sequenc
     if np.allclose(sorted(given), sorted(right.values())):
         return None
     if np.allclose(sorted(-given), sorted(right.values())):
-        return "the sign is turned round: it is the first minus the second"
+        return "the sign is flipped: it is the first minus the second"
     if np.allclose(sorted(given), sorted(np.subtract(sorted(one.values()), sorted(other.values())))):
         return "that pairs the worst with the worst; pair the results of one seed"
     return f"the differences are {sorted(right.values())} in some order, yours are {np.round(given, 2).tolist()}"

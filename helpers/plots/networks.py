@@ -12,37 +12,36 @@ from helpers.plots.figures import (
     VALIDATION,
     Figure,
     as_designed,
-    described,
     new_figure,
     show_image,
     two_digits,
+    with_alt_text,
 )
 from helpers.transfer import Strategy
 
 if TYPE_CHECKING:
     import keras
 
+FEATURES, HEAD = "#0072B2", "#E69F00"
+
 
 @as_designed
 def network(costs: pd.DataFrame) -> Figure:
-    """Draw each layer's share of the parameters and of the multiply-adds; `costs` from `cnn.layer_costs`."""
+    """Draw each layer's share of the parameters and of the multiply-adds; `costs` comes from `cnn.layer_costs`."""
     figure = new_figure(height=0.32 * len(costs) + 0.9)
     axes = figure.subplots(1, 2, sharey=True)
-    names = [
-        f"{name}  {'×'.join(map(str, shape))}" for name, shape in zip(costs["layer"], costs["output"], strict=True)
-    ]
+    names = [f"{name}  {_sizes(shape)}" for name, shape in zip(costs["layer"], costs["output"], strict=True)]
     for axis, column, color in zip(axes, ("parameters", "multiply_adds"), ("#E69F00", "#0072B2"), strict=True):
         share = 100 * costs[column] / costs[column].sum()
         axis.barh(names, share, color=color)
         for position, (part, count) in enumerate(zip(share, costs[column], strict=True)):
             if count:
                 axis.text(part + 1, position, f"{count:,} ({two_digits(part)} %)", va="center", fontsize=8)
-        axis.set(
-            title=column.replace("_", "-"), xlabel="share of the total [%]", xlim=(0, 150), xticks=range(0, 101, 25)
-        )
+        axis.set(title=column.replace("_", "-"), xlabel="share of the total [%]")
+        axis.set(xlim=(0, 150), xticks=range(0, 101, 25))
     axes[0].invert_yaxis()
     convolutions = costs[costs["layer"].str.startswith("conv")].sum(numeric_only=True) / costs.sum(numeric_only=True)
-    return described(
+    return with_alt_text(
         figure,
         f"The layers from input to output. The convolutions hold {convolutions['parameters']:.1%} of the parameters "
         f"and do {convolutions['multiply_adds']:.1%} of the multiply-adds.",
@@ -51,53 +50,61 @@ def network(costs: pd.DataFrame) -> Figure:
 
 @as_designed
 def cut_in_two(costs: pd.DataFrame, image_shape: tuple[int, ...], last: str = "pool") -> Figure:
-    """Draw the network cut after its `last` feature layer, with the size of what leaves each layer; `costs` from
+    """Draw the network cut after its `last` feature layer, with the shape of each layer's output; `costs` comes from
     `cnn.layer_costs`.
     """
     shown = costs[(costs["parameters"] > 0) | (costs["layer"] == last)]
-    layers = [("image", image_shape), *zip(shown["layer"], shown["output"], strict=True)]
-    cut = [name for name, _ in layers].index(last) + 0.5
+    shapes = {"image": image_shape, **dict(zip(shown["layer"], shown["output"], strict=True))}
+    cut = list(shapes).index(last) + 0.5
     figure = new_figure(height=1.7)
     axis = figure.subplots()
     axis.axis("off")
-    for place, (name, shape) in enumerate(layers):
-        colour = "#999999" if not place else "#0072B2" if place < cut else "#E69F00"
-        axis.text(place, 0, name, ha="center", va="center", bbox={"boxstyle": "round,pad=0.5", "fc": "w", "ec": colour})
-        axis.text(place, -0.55, "×".join(map(str, shape)), ha="center", va="center", fontsize=9)
+    for place, (name, shape) in enumerate(shapes.items()):
+        color = "#999999" if not place else FEATURES if place < cut else HEAD
+        axis.text(place, 0, name, ha="center", va="center", bbox={"boxstyle": "round,pad=0.5", "fc": "w", "ec": color})
+        axis.text(place, -0.55, _sizes(shape), ha="center", va="center", fontsize=9)
         if place:
             axis.annotate("", (place - 0.33, 0), (place - 0.67, 0), arrowprops={"arrowstyle": "->"})
     axis.plot([cut, cut], [-0.8, 0.8], color="black", linestyle="--")
-    for start, end, colour, text in (
-        (0.55, cut - 0.08, "#0072B2", "feature extractor: kept"),
-        (cut + 0.08, len(layers) - 0.55, "#E69F00", "head: trained anew"),
+    for start, end, color, text in (
+        (0.55, cut - 0.08, FEATURES, "feature extractor: kept"),
+        (cut + 0.08, len(shapes) - 0.55, HEAD, "head: trained anew"),
     ):
-        axis.plot([start, end], [0.5, 0.5], color=colour, linewidth=3)
+        axis.plot([start, end], [0.5, 0.5], color=color, linewidth=3)
         axis.text((start + end) / 2, 0.65, text, ha="center", va="bottom")
-    axis.set(xlim=(-0.5, len(layers) - 0.5), ylim=(-0.85, 1))
-    passing = dict(layers)[last]
-    return described(
+    axis.set(xlim=(-0.5, len(shapes) - 0.5), ylim=(-0.85, 1))
+    return with_alt_text(
         figure,
         f"The network, cut after {last}: on the left the feature extractor, on the right the head. "
-        f"{' × '.join(map(str, passing))} = {int(np.prod(passing)):,} numbers of each image pass the cut.",
+        f"{' × '.join(map(str, shapes[last]))} = {np.prod(shapes[last]):,} numbers of each image pass the cut.",
     )
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
 
 
 @as_designed
 def strategies(shown: Sequence[Strategy]) -> Figure:
-    """Draw each strategy as two blocks, its features and its head: filled where they come from the source task, white
-    where they are random, hatched where they are frozen.
+    """Draw each strategy as two blocks, its features and its head: filled if they come from the source task, white if
+    they start at random, hatched if they are frozen.
     """
     figure = new_figure(height=0.5 * len(shown) + 0.6)
     axis = figure.subplots()
+    sentences = []
     for row, strategy in enumerate(shown):
-        colour = STYLES[strategy.name]["color"]
-        for left, origin, frozen in ((0.0, strategy.start, strategy.freezes), (1.05, strategy.head, False)):
-            (bar,) = axis.barh(row, 1, left=left, height=0.7, edgecolor=colour, linewidth=1.5)
-            bar.set_facecolor((colour, 0.3) if origin in ("pretrained", "reused") else "white")
+        color = STYLES[strategy.name]["color"]
+        parts = ((0.0, strategy.start, strategy.freezes), (1.05, strategy.head, False))
+        for left, origin, frozen in parts:
+            (bar,) = axis.barh(row, 1, left=left, height=0.7, edgecolor=color, linewidth=1.5)
+            bar.set_facecolor((color, 0.3) if origin in ("pretrained", "reused") else "white")
             bar.set_hatch("///" if frozen else "")
             words = f"{origin}, {'frozen' if frozen else 'trained'}"
             box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
             axis.text(left + 0.5, row, words, ha="center", va="center", bbox=box)
+        trained = "frozen" if strategy.freezes else "trained"
+        features, head = f"features {strategy.start} and {trained}", f"head {strategy.head} and trained"
+        sentences.append(f"{strategy.name}: {features}, {head}")
     axis.set_yticks(range(len(shown)), [strategy.name for strategy in shown])
     axis.set_xticks([0.5, 1.55], ["features", "head"])
     axis.tick_params(length=0)
@@ -105,38 +112,32 @@ def strategies(shown: Sequence[Strategy]) -> Figure:
     axis.spines[:].set_visible(False)
     axis.set(xlim=(-0.02, 2.07))
     axis.invert_yaxis()
-    text = "; ".join(
-        f"{strategy.name}: features {strategy.start} and {'frozen' if strategy.freezes else 'trained'}, "
-        f"head {strategy.head} and trained"
-        for strategy in shown
-    )
-    return described(figure, f"What each strategy starts from and trains. {text[0].upper()}{text[1:]}.")
+    text = "; ".join(sentences)
+    return with_alt_text(figure, f"What each strategy starts from and trains. {text[0].upper()}{text[1:]}.")
 
 
 @as_designed
 def filters(models: Mapping[str, "keras.Model"], layer: str = "conv1") -> Figure:
-    """Show the first 32 kernels of a convolution, a block per network; zero is middle grey.
+    """Show the first 32 kernels of a convolution, a block per network; zero is middle gray.
 
-    Those over three channels are in colour; of more channels the first is shown.
+    Kernels over three channels are in color; over any other number of channels, the first is shown.
     """
     figure = new_figure(height=2.6)
     kernels = {title: model.get_layer(layer).kernel.numpy()[..., :32] for title, model in models.items()}
     channels = slice(3 if all(kernel.shape[2] == 3 for kernel in kernels.values()) else 1)
     limit = max(np.abs(kernel[:, :, channels]).max() for kernel in kernels.values())
-    for panel, (title, kernel) in zip(
-        figure.subfigures(1, len(models), squeeze=False)[0], kernels.items(), strict=True
-    ):
+    panels = figure.subfigures(1, len(models), squeeze=False)[0]
+    for panel, (title, kernel) in zip(panels, kernels.items(), strict=True):
         panel.suptitle(f"{title} (dark: negative, bright: positive)", fontsize=10)
         for index, axis in enumerate(panel.subplots(4, 8).flat):
             axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_color("0.8")  # a bright edge would look like the page
+            axis.spines[:].set_color("0.8")  # without a border, a bright edge would look like the page
             axis.set_visible(index < kernel.shape[-1])
             if index < kernel.shape[-1]:
                 shades = 0.5 + kernel[:, :, channels, index] / (2 * limit)
                 axis.imshow(np.broadcast_to(shades, (*shades.shape[:2], 3)))
-    return described(
-        figure, f"The first convolution's kernels, {' beside '.join(models)}: dark is negative, bright positive."
-    )
+    text = f"The first convolution's kernels, {' beside '.join(models)}: dark is negative, bright positive."
+    return with_alt_text(figure, text)
 
 
 @as_designed
@@ -151,14 +152,13 @@ def feature_maps(image: np.ndarray, maps: np.ndarray, shown: int = 8) -> Figure:
         axis.set_axis_off()
         axis.imshow(maps[:, :, index], cmap="viridis", vmin=0, vmax=maps.max())
         axis.set_title(f"map {index}", fontsize=9)
-    return described(
-        figure, f"One image and {shown} of the {maps.shape[-1]} feature maps that the extractor makes of it."
-    )
+    text = f"One image and {shown} of the {maps.shape[-1]} feature maps that the extractor makes of it."
+    return with_alt_text(figure, text)
 
 
 @as_designed
 def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
-    """Show training and validation accuracy by epoch, one panel per training; histories as `Training.history`."""
+    """Show training and validation accuracy by epoch, one panel per training run, each a `Training.history`."""
     figure = new_figure(height=3.0)
     axes = figure.subplots(1, len(histories), sharex=True, sharey=True, squeeze=False)[0]
     curves = {
@@ -173,12 +173,12 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy [%]")
     ends = [f"{title}: {history['validation_accuracy'].iloc[-1]:.1%}" for title, history in histories.items()]
-    return described(figure, f"Accuracy by epoch. Validation accuracy at the end: {'; '.join(ends)}.")
+    return with_alt_text(figure, f"Accuracy by epoch. Validation accuracy at the end: {'; '.join(ends)}.")
 
 
 @as_designed
 def epoch_seconds(seconds: Mapping[str, float]) -> Figure:
-    """Show the seconds that one epoch takes in each way of training."""
+    """Show how many seconds one epoch takes with each way of training."""
     figure = new_figure(height=0.42 * len(seconds) + 0.8)
     axis = figure.subplots()
     axis.barh(list(seconds), list(seconds.values()), color=TRAINING)
@@ -186,7 +186,5 @@ def epoch_seconds(seconds: Mapping[str, float]) -> Figure:
         axis.text(value, position, f" {two_digits(value)} s", va="center")
     axis.invert_yaxis()
     axis.set(xlabel="seconds per epoch", xlim=(0, 1.15 * max(seconds.values())))
-    return described(
-        figure,
-        "Seconds per epoch: " + "; ".join(f"{name}: {two_digits(value)}" for name, value in seconds.items()) + ".",
-    )
+    text = "; ".join(f"{name}: {two_digits(value)}" for name, value in seconds.items())
+    return with_alt_text(figure, f"Seconds per epoch: {text}.")

@@ -1,6 +1,6 @@
-"""Figures of tasks: their images, their classes, and the images that are taken for something else.
+"""Figures of tasks: their images, their classes, and the images that are classified wrong.
 
-Images are named by their classes, never by the shifted labels.
+Figures name the original classes, never the shifted labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,65 +8,68 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from helpers.messages import listed
-from helpers.plots.figures import Figure, as_designed, described, name_classes, new_figure, show_image, wrapped
+from helpers.plots.figures import (
+    MOST_CLASSES,
+    Figure,
+    as_designed,
+    name_classes,
+    new_figure,
+    show_image,
+    with_alt_text,
+    wrapped,
+)
 from helpers.tasks import Task
 
 MOST_ROWS = 12  # of classes in a figure of images
-MANY = 15  # classes; of more, names are small, a matrix cannot have its numbers, and panels stand one above the other
 
 
 @as_designed
 def sample_images(tasks: Sequence[Task], per_class: int = 8) -> Figure:
-    """Show the first `per_class` training images of a class, a block per task, a row per class, 12 rows at most."""
+    """Show the first `per_class` training images of each class, a block per task, a row per class, at most 12 rows."""
     rows = min(MOST_ROWS, max(len(task.classes) for task in tasks))
     figure = new_figure(height=0.55 * rows + 0.6)
     for panel, task in zip(figure.subfigures(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         more = f", {rows} of {len(task.classes)} classes" if len(task.classes) > rows else ""
         panel.suptitle(f"{task.name} task{more}")
-        axes = panel.subplots(rows, per_class, squeeze=False)
-        for row in range(rows):
-            shown = np.flatnonzero(task.train.labels == row)[:per_class]  # none below the last class
-            for column in range(per_class):
-                axes[row, column].set_axis_off()
-                if column < len(shown):
-                    show_image(axes[row, column], task.train.images[shown[column]])
+        for row, axes in enumerate(panel.subplots(rows, per_class, squeeze=False)):
+            for axis in axes:
+                axis.set_axis_off()
             if row < len(task.classes):
-                where = {"transform": axes[row, 0].transAxes, "ha": "right", "va": "center"}
-                axes[row, 0].text(-0.3, 0.5, wrapped(task.classes[row]), **where)
-    return described(
-        figure,
-        "Training images, one row per class. "
-        + " ".join(f"{t.name.capitalize()} task: {listed(t.classes)}." for t in tasks),
-    )
+                where = {"transform": axes[0].transAxes, "ha": "right", "va": "center"}
+                axes[0].text(-0.3, 0.5, wrapped(task.classes[row]), **where)
+            for axis, image in zip(axes, task.train.images[task.train.labels == row], strict=False):
+                show_image(axis, image)
+    classes = " ".join(f"{task.name.capitalize()} task: {listed(task.classes)}." for task in tasks)
+    return with_alt_text(figure, f"Training images, one row per class. {classes}")
 
 
 @as_designed
 def photo(pixels: np.ndarray, title: str) -> Figure:
-    """Show one photo `(height, width, 3)` under what is said of it."""
+    """Show one photo `(height, width, 3)` with its classification as the title."""
     figure = new_figure(height=3.2, width=3.2 * pixels.shape[1] / pixels.shape[0])
     axis = figure.subplots()
     show_image(axis, pixels)
     axis.set_title(title, fontsize=10)
-    return described(figure, f"A photo, classified: {title}.")
+    return with_alt_text(figure, f"A photo, classified: {title}.")
 
 
 @as_designed
 def class_counts(tasks: Sequence[Task]) -> Figure:
-    """Show how many training, validation and test images each class has, one panel per task."""
+    """Show how many training, validation and test images there are of each class, one panel per task."""
     figure = new_figure(height=2.6)
-    across = all(len(task.classes) <= MANY for task in tasks)
-    shape = (1, len(tasks)) if across else (len(tasks), 1)
+    side_by_side = all(len(task.classes) <= MOST_CLASSES for task in tasks)
+    shape = (1, len(tasks)) if side_by_side else (len(tasks), 1)
     axes = figure.subplots(*shape, sharey=True, squeeze=False).flat
     styles = {
         "training": {"color": "#0072B2"},
         "validation": {"color": "#56B4E9"},
-        "test": {"facecolor": "#DDDDDD", "edgecolor": "#666666", "hatch": "//"},  # to stand apart in grey
+        "test": {"facecolor": "#DDDDDD", "edgecolor": "#666666", "hatch": "//"},  # distinct in grayscale
     }
     totals, height = list[int](), 0.0
     for axis, task in zip(axes, tasks, strict=True):
         bottom = np.zeros(len(task.classes), int)
-        for (name, style), part in zip(styles.items(), (task.train, task.validation, task.test), strict=True):
-            counts = np.bincount(part.labels, minlength=len(task.classes))
+        for (name, style), split in zip(styles.items(), (task.train, task.validation, task.test), strict=True):
+            counts = np.bincount(split.labels, minlength=len(task.classes))
             axis.bar(range(len(counts)), counts, bottom=bottom, label=name, width=0.7, **style)
             bottom += counts
         height = max(height, name_classes(axis.xaxis, task.classes))
@@ -75,28 +78,26 @@ def class_counts(tasks: Sequence[Task]) -> Figure:
     axes[0].set_ylabel("images")
     axes[-1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     figure.set_figheight((2.6 + height) * shape[0])
-    return described(
-        figure,
-        f"Images per class, stacked by split; the classes have between {min(totals)} and {max(totals)} images each.",
-    )
+    between = f"between {min(totals)} and {max(totals)} images each"
+    return with_alt_text(figure, f"Images per class, stacked by split; the classes have {between}.")
 
 
 @as_designed
 def confusion(task: Task, probabilities: np.ndarray, split: str = "test") -> Figure:
-    """Show how many images of each class, of the test or another split, are taken for which.
+    """Show how many images of each class, in the test or another split, were classified as which.
 
-    Of more than 15 classes colour alone shows it, on the diagonal too.
+    With more than 15 classes there is no room for the numbers, and color shows all of them, correct ones too.
     """
     from sklearn.metrics import confusion_matrix
 
     labels = getattr(task, split).labels
     counts = confusion_matrix(labels, probabilities.argmax(axis=1), labels=range(len(task.classes)))
-    numbered, side = len(counts) <= MANY, max(2.7, 0.45 * min(len(counts), MANY))
+    side = max(2.7, 0.45 * min(len(counts), MOST_CLASSES))
     figure = new_figure(height=side)
     axis = figure.subplots()
     wrong = np.where(np.eye(len(counts)), 0, counts)
-    if numbered:
-        axis.imshow(wrong, cmap="Oranges", vmax=1.5 * max(1, wrong.max()))  # not so dark that a number is hard to read
+    if len(counts) <= MOST_CLASSES:
+        axis.imshow(wrong, cmap="Oranges", vmax=1.5 * max(1, wrong.max()))  # light enough to read the numbers
         for row, column in np.ndindex(counts.shape):
             axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=9)
     else:
@@ -104,11 +105,8 @@ def confusion(task: Task, probabilities: np.ndarray, split: str = "test") -> Fig
     below, beside = name_classes(axis.xaxis, task.classes), name_classes(axis.yaxis, task.classes)
     figure.set_size_inches(side + beside + 1.4, side + below + 0.6)
     axis.set(title=f"{task.name} task, {split} images", xlabel="predicted class", ylabel="true class")
-    return described(
-        figure,
-        f"Confusion matrix of classes {listed(task.classes)}: "
-        f"{wrong.sum()} of {counts.sum():,} {split} images are wrong.",
-    )
+    errors = f"{wrong.sum()} of {counts.sum():,} {split} images are wrong"
+    return with_alt_text(figure, f"Confusion matrix of classes {listed(task.classes)}: {errors}.")
 
 
 @as_designed
@@ -117,24 +115,24 @@ def mistakes_by_strategy(
 ) -> Figure:
     """Show the first `shown` test images of one class that each strategy gets wrong, a row per strategy.
 
-    The most confident mistakes come first, with what they are taken for and the probability given to that.
+    The most confident mistakes come first, with the predicted class and its probability.
     """
     figure = new_figure(height=1.15 * len(probabilities) + 0.3)
     axes = figure.subplots(len(probabilities), shown, squeeze=False)
     members = np.flatnonzero(task.test.labels == task.classes.index(of_class))
     counts = {}
     for row, (strategy, scores) in zip(axes, probabilities.items(), strict=True):
-        taken = scores.argmax(axis=1)
-        wrong = members[taken[members] != task.test.labels[members]]
-        wrong = wrong[np.argsort(-scores[wrong, taken[wrong]], kind="stable")]
+        predicted = scores.argmax(axis=1)
+        wrong = members[predicted[members] != task.test.labels[members]]
+        wrong = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")]
         counts[strategy] = len(wrong)
         for axis in row:
             axis.set_axis_off()
         row[0].text(-0.2, 0.5, f"{strategy}\n{len(wrong)} wrong", transform=row[0].transAxes, ha="right", va="center")
         for axis, image in zip(row, wrong, strict=False):
             show_image(axis, task.test.images[image])
-            as_class = wrapped(f"as {task.classes[taken[image]]}, {100 * scores[image, taken[image]]:.0f} %")
-            axis.set_title(as_class, fontsize=8)
+            as_class = f"as {task.classes[predicted[image]]}, {100 * scores[image, predicted[image]]:.0f} %"
+            axis.set_title(wrapped(as_class), fontsize=8)
     figure.suptitle(f"Test images of {of_class}, taken for something else", fontsize=10)
     errors = "; ".join(f"{strategy}: {count}" for strategy, count in counts.items())
-    return described(figure, f"Wrong test images of {of_class}, of {len(members):,}, by strategy: {errors}.")
+    return with_alt_text(figure, f"Wrong test images of {of_class}, of {len(members):,}, by strategy: {errors}.")
