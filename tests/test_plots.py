@@ -20,6 +20,7 @@ from helpers.backend import keras
 from helpers.folders import REPOSITORY
 from helpers.images import Dataset, Split
 from helpers.plots.figures import STYLES, TRAINING, VALIDATION, Figure
+from helpers.statistics import Finding, finding
 from helpers.tasks import Task, split_tasks
 from helpers.transfer import STRATEGIES
 
@@ -89,7 +90,7 @@ def summary() -> pd.DataFrame:
     ]
     columns = ["labels_per_class", "strategy", "accuracy", "difference", "target_seconds", "total_seconds"]
     summary = pd.DataFrame(rows, columns=columns).assign(seeds=3)
-    return summary.assign(
+    summary = summary.assign(
         total_seconds=summary["target_seconds"] + summary["total_seconds"],
         accuracy_low=summary["accuracy"] - 0.002,
         accuracy_high=summary["accuracy"] + 0.001,
@@ -97,6 +98,12 @@ def summary() -> pd.DataFrame:
         difference_low=100 * summary["difference"] - 0.5,
         difference_high=100 * summary["difference"] + 0.5,
     )
+    return summary.assign(finding=summary.apply(finding_of, axis=1))
+
+
+def finding_of(row: pd.Series) -> Finding:
+    ends = row[["difference", "difference_low", "difference_high"]]
+    return Finding.BASELINE if row["strategy"] == "scratch" else finding(*ends)
 
 
 def names_a_best(text: str) -> bool:
@@ -449,7 +456,9 @@ def test_accuracy_by_labels_names_its_axes_seeds_and_what_differs_from_scratch(s
         "Target task, 10 labels per class, mean of 3 seeds with 95 % interval"
     ]
     missing = [name for name in summary if name.endswith(("_low", "_high"))]
-    one = rendered(plots.accuracy_by_labels(two.assign(seeds=1, **dict.fromkeys(missing, math.nan))))
+    told = two["finding"].where(two["strategy"] == "scratch", Finding.CANNOT_TELL)
+    one = two.assign(seeds=1, finding=told, **dict.fromkeys(missing, math.nan))
+    one = rendered(plots.accuracy_by_labels(one))
     assert one.axes[0].get_title() == "Target task, one seed, no interval"
     assert not names_a_best(one.alternative_text)
 

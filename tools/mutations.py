@@ -80,8 +80,8 @@ FAULTS = [
     Fault(
         "test images of a folder in training, too",
         "files",
-        "for chosen in ((labels >= 0) & ~in_test,",
-        "for chosen in ((labels >= 0),",
+        "for_training, for_testing = np.flatnonzero(~in_test)",
+        "for_training, for_testing = np.arange(len(in_test))",
         "files",
     ),
     Fault(
@@ -144,8 +144,8 @@ FAULTS = [
     Fault(
         "features from an untrained network",
         "transfer",
-        "start_weights(self.extractor, strategy, target_seed(seed), source)",
-        'start_weights(self.extractor, STRATEGIES["scratch"], target_seed(seed), source)',
+        "start_weights(self.extractor, strategy, repetition)\n        train =",
+        'start_weights(self.extractor, STRATEGIES["scratch"], repetition)\n        train =',
         "transfer",
     ),
     Fault(
