@@ -1,7 +1,6 @@
 """How tests expect bad input to be refused: in one line that names the parameter, the value and what is allowed."""
 
 import re
-from collections.abc import Callable
 
 import pytest
 
@@ -10,8 +9,3 @@ def refused(*parts: str, error: type[Exception] = ValueError):
     """Expect an error whose message is one line and holds each of these parts."""
     together = "".join(f"(?=.*{re.escape(part)})" for part in parts)
     return pytest.raises(error, match=rf"\A{together}[^\n]*\Z")
-
-
-def covers(*rows: str) -> Callable[[Callable], Callable]:
-    """Say of which rows in `test_faults` a test is a case; that module reads it in the source."""
-    return lambda test: test

@@ -1,18 +1,36 @@
-"""The command line, with real kernels on three tiny lessons that train nothing."""
+"""The command line: runs with real kernels, on three tiny lessons that train nothing."""
 
+import errno
+import itertools
 import json
+import os
 import re
 import shlex
+import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner
-from refusals import covers
-from tiny_course import DATA, PNG, outputs, record, run, save_npz, status, write_lesson
+from tiny_course import (
+    DATA,
+    PNG,
+    outputs,
+    pretend_to_execute,
+    record,
+    run,
+    save_npz,
+    start,
+    status,
+    wait_until,
+    write_notebook,
+)
 
-from helpers.runner import notebooks, parameters
+from helpers import store
+from helpers.runner import notebooks
 from helpers.runner.batch import _make_folder
 from helpers.runner.cli import main
 
@@ -28,33 +46,58 @@ print(sorted({"tensorflow", "keras"} & set(sys.modules)))
 """
 
 
+@pytest.fixture
+def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Execute lessons without kernels, for tests of what surrounds them."""
+    monkeypatch.setattr(notebooks, "execute", pretend_to_execute)
+
+
 def test_help_imports_nothing_heavy_and_the_parameters_of_the_lessons_are_checked_without_tensorflow(python):
     done = python(IMPORTED, MNIST_NPZ="mnist.npz")
     assert done.stdout == "[]\ndigits\n[]\n", done.stderr
 
 
-def test_a_lesson_goes_by_its_number_or_its_name(course):
-    assert {notebooks.lesson(name).title for name in ("03", "3", "03_pretraining")} == {"03 · Lesson"}
-    found = notebooks.defaults(course / "03_pretraining.ipynb")
-    assert (found["learning_rate"], found["source_classes"]) == (1.0, [5, 6, 7, 8, 9])
+def test_run_and_sweep_share_options_and_each_help_has_an_example():
+    shared = {"--dataset", "-p", "--out", "--resume", "--timeout", "--dry-run"}
+    for name in ("run", "sweep", "lessons"):
+        text = CliRunner().invoke(main, [name, "--help"]).output
+        assert re.search(rf"Example:\n +transfer-tutorial {name} ", text)
+        if name != "lessons":
+            assert shared <= set(re.findall(r"^  (-[\w-]+)", text, flags=re.MULTILINE))
+            assert "papermill --help-notebook DIR/05_transfer_comparison.ipynb" in text
 
 
-@pytest.mark.parametrize("default", ["10**-3", '"%s" % 3', "{[]: 1}", "[1] * 3"])
-def test_a_default_that_has_to_be_computed_says_nothing_of_a_type(course, default):
-    write_lesson(course, "09_own", f"rate = {default}", "print(rate)")
-    found = notebooks.lesson("09")
-    assert notebooks.defaults(found.path) == {"rate": None}
-    parameters.check([found], {"rate": 0.5})
-    parameters.check([found], {"rate": "text"})
+def test_a_dry_run_prints_the_lessons_with_what_they_are_given_and_leaves_nothing(course):
+    for out in ([], ["--out", "new"]):
+        done = run("--only", "05_comparison, 1", "-p", "seeds", "[7]", "--dry-run", *out)
+        assert done.exit_code == 0, done.output
+        assert [line.split() for line in done.output.splitlines()] == [
+            ["lesson", "status", "given"],
+            ["01_data", "not", "run"],
+            ["05_comparison", "not", "run", "seeds=[7]"],
+        ]
+    assert not list(Path().iterdir())
 
 
-def test_a_run_leaves_notebooks_pages_results_and_a_record(course, tmp_path, monkeypatch):
+def test_without_mnist_5000_of_its_digits_are_taken_and_that_is_said(course, tmp_path, monkeypatch):
+    write_notebook(course / "01_data.ipynb", DATA.replace('"digits"', '"mnist"'), "print(dataset)")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))  # nothing can be downloaded into a file
+    for variable in ("MNIST_NPZ", "TRANSFER_TUTORIAL_DATA"):
+        monkeypatch.delenv(variable, raising=False)
+    done = run("--only", "01", "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "running on 5,000 of its digits" in done.output and "dataset=mnist_5k" in done.output
+    assert run("--only", "01", "--dataset", "mnist", "--dry-run").exit_code == 2
+
+
+def test_a_run_leaves_notebooks_pages_results_and_a_record(course, home, tmp_path, monkeypatch):
     kernels = tmp_path / "share" / "kernels" / "python3"  # another installation's kernel under the same name
     kernels.mkdir(parents=True)
     (kernels / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "other", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
     Path("digits").touch()  # a file with the name of a dataset is not the dataset
-    done = run("--dataset", "digits")
+    done = run("--dataset", "digits", "-p", "seed", "3", "-p", "seeds", "[1, 2]", "-p", "run_dir", "shared")
     assert done.exit_code == 0, done.output
     (folder,) = Path("runs").iterdir()
     assert folder.name.startswith("digits-")
@@ -64,81 +107,81 @@ def test_a_run_leaves_notebooks_pages_results_and_a_record(course, tmp_path, mon
     assert [path.name for path in sorted((folder / "html").iterdir())] == [
         *("01_data.html", "03_pretraining.html", "05_comparison.html")
     ]
-    assert outputs(folder, "01_data") == f"{sys.executable} digits 0\n"
+    assert outputs(folder, "01_data") == f"{sys.executable} digits 3\n"
     kept = record(folder)
     assert (kept["status"], status(folder)) == ("done", ["done"] * 3)
-    assert kept["dataset"]["name"] == "digits"
-    assert len(kept["dataset"]["sha256"]) == 64
-    assert kept["lessons"][1]["parameters"]["epochs"] == 5
+    assert kept["dataset"]["name"] == "digits" and len(kept["dataset"]["sha256"]) == 64
+    assert kept["lessons"][1]["parameters"]["epochs"] == 5 and "seeds" not in kept["lessons"][1]["parameters"]
     assert kept["made_with"]["versions"]["tensorflow"]
     assert kept["made_with"]["machine"]["threads"] >= 1
-    rows = (folder / "results.csv").read_text().splitlines()
-    assert len(rows) == 1 + 1 + 2 * 2 * 3  # a header, one pretraining, and strategies x budgets x seeds
-    assert rows[1] == "03,source,5 6 7 8 9,scratch,all,0,10,0.9876543210987654,1.5"  # to the last digit
+    _, first, *rows = (folder / "results.csv").read_text().splitlines()
+    assert first == "03,source,5 6 7 8 9,scratch,all,0,10,0.9876543210987654,1.5"  # to the last digit
+    assert {tuple(row.split(",")[3:6]) for row in rows} == set(
+        itertools.product(("scratch", "frozen"), ("10", "50", "all"), ("1", "2"))
+    )
     table = [line.split() for line in done.output.splitlines()]
-    assert ["05", "target", "0", "1", "2", "3", "4", "frozen", "62.50", "62.50", "62.50", "2"] in table
+    assert ["05", "target", "0", "1", "2", "3", "4", "frozen", "87.50", "87.50", "87.50", "2"] in table
     index = (folder / "index.html").read_text()
     assert f"data:image/png;base64,{PNG}" in index
     assert 'alt="It &#34;rises&#34; &lt;fast&gt;"' in index
     assert str(folder.absolute() / "index.html") in done.output
 
-
-def test_values_are_yaml_and_reach_the_lessons_that_have_them(course):
-    done = run(
-        "--only", "5,01", "-p", "seeds", "[7]", "-p", "strategies", "[frozen]", "-p", "seed", "3", "--out", "new/one"
-    )
-    assert done.exit_code == 0, done.output
-    assert [lesson["name"] for lesson in record("new/one")["lessons"]] == ["01_data", "05_comparison"]
-    assert outputs("new/one", "01_data").endswith("digits 3\n")
-    assert "seeds" not in record("new/one")["lessons"][0]["parameters"]
-    rows = Path("new/one/results.csv").read_text().splitlines()[1:]
-    assert {(row.split(",")[3], row.split(",")[5]) for row in rows} == {("frozen", "7")}
+    both = run("--only", "05", "-p", "run_dir", "shared", "-p", "strategies", "[frozen]", "--out", "other")
+    assert both.exit_code == 0, both.output
+    assert len(Path("other/results.csv").read_text().splitlines()) == 1 + 6, "its own results alone"
+    assert len(list((home / "shared").glob("weights-*.bin"))) == 1, "the weights of both"
 
 
-@covers("MNIST that cannot be downloaded")
-def test_without_mnist_5000_of_its_digits_are_taken_and_that_is_said(course, tmp_path, monkeypatch):
-    write_lesson(course, "01_data", DATA.replace('"digits"', '"mnist"'), "print(dataset)")
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))  # nothing can be downloaded into a file
-    for variable in ("MNIST_NPZ", "TRANSFER_TUTORIAL_DATA"):
-        monkeypatch.delenv(variable, raising=False)
-    done = run("--only", "01", "--out", "run")
-    assert done.exit_code == 0, done.output
-    assert "running on 5,000 of its digits" in done.output
-    assert outputs("run", "01_data") == "mnist_5k\n"
-    refused = run("--only", "01", "--dataset", "mnist")
-    assert refused.exit_code == 2
-    assert all(word in refused.output for word in ("MNIST_NPZ", 'dataset="mnist_5k"'))
+def test_no_run_is_written_over_an_earlier_one(tmp_path):
+    assert [_make_folder(tmp_path / "digits").name for _ in range(3)] == ["digits", "digits-2", "digits-3"]
 
 
-@covers("a cell that fails")
-def test_a_cell_that_fails_ends_the_run_and_resume_goes_on_there(course):
-    Path("trap").write_text("raise KeyError('<b>')")
-    folder = Path("a {run} <i>").absolute()
-    failed = run("--only", "03,05", "-p", "trap", Path("trap").absolute(), "--out", folder)
-    assert failed.exit_code == 1
-    assert "Error: lesson 05_comparison, cell [4]: KeyError: '<b>'" in failed.output
-    assert str(folder / "lessons" / "05_comparison.ipynb") in failed.output
-    assert status(folder) == ["done", "failed"]
+# Runs that fail, are damaged or are stopped, and are resumed
+
+
+def test_a_lesson_that_fails_ends_the_run_with_the_cell_and_resume_continues_there(course):
+    folder, trap = Path("a {run} <i>").absolute(), Path("trap").absolute()
+    command = ["--only", "03,05", "-p", "trap", trap, "--out", folder]
+    for fault, says, limit in (
+        ("raise KeyError('<b>')", "KeyError: '<b>'", []),
+        ("import os\nos._exit(1)", "most often memory ran out, so shut down other kernels before you resume", []),
+        ("import time\ntime.sleep(60)", "timed out", ["--timeout", "3"]),
+    ):
+        trap.write_text(fault)
+        failed = run(*command, *limit)
+        assert failed.exit_code == 1
+        assert "Error: lesson 05_comparison, cell [4]: " in failed.output and "Traceback" not in failed.output
+        assert says in failed.output and str(folder / "lessons" / "05_comparison.ipynb") in failed.output
+        assert status(folder) == ["done", "failed"]
+        assert len((folder / "results.csv").read_text().splitlines()) == 2
+        index = (folder / "index.html").read_text()
+        assert "cell [4]" in index and "<b>" not in index
+        program, *command = shlex.split(failed.output.splitlines()[-1].removeprefix("To resume: "))
+        assert [program, *command] == ["transfer-tutorial", "run", "--resume", str(folder), *limit]
+        command = command[1:3]
     assert outputs(folder, "05_comparison") == "before\n"
-    assert len((folder / "results.csv").read_text().splitlines()) == 2
-    index = (folder / "index.html").read_text()
-    assert "KeyError: &#39;&lt;b&gt;&#39;" in index
-    assert "<b>" not in index
-
     finished = (folder / "lessons" / "03_pretraining.ipynb").read_bytes()
-    Path("trap").unlink()
+    trap.unlink()
     older = {name: value for name, value in record(folder).items() if name not in ("photos", "backbone")}
-    (folder / "run.json").write_text(json.dumps(older))  # a version without lesson 06 wrote so
-    resumed = run("--resume", folder)
+    (folder / "run.json").write_text(json.dumps(older))  # as a version without lesson 06 wrote it
+    resumed = run(*command)
     assert resumed.exit_code == 0, resumed.output
     assert status(folder) == ["done"] * 2
     assert (folder / "lessons" / "03_pretraining.ipynb").read_bytes() == finished
     assert len((folder / "results.csv").read_text().splitlines()) == 14
 
 
-@covers("data that changed in between")
-def test_files_are_named_absolutely_and_resume_wants_the_same_data(course, tmp_path, monkeypatch):
+@pytest.mark.parametrize("damaged", ["lessons/03_pretraining.ipynb", "artefacts/results-03.csv"])
+def test_a_lesson_whose_files_were_damaged_runs_again_and_that_is_said(course, no_kernels, damaged: str):
+    assert run("--only", "03", "--out", "run").exit_code == 0
+    Path("run", damaged).write_bytes(Path("run", damaged).read_bytes()[:-20])
+    planned = run("--resume", "run", "--dry-run")
+    note = "Note: notebook or results of lesson 03_pretraining are damaged; the lesson runs again"
+    assert planned.output.splitlines()[0] == note
+    assert planned.output.splitlines()[-1].split() == ["03_pretraining", "not", "run"]
+
+
+def test_files_are_named_absolutely_and_resume_wants_the_same_data(course, no_kernels, tmp_path, monkeypatch):
     save_npz("own.npz")
     done = run("--dataset", "own.npz", "--only", "01")
     assert done.exit_code == 0, done.output
@@ -153,56 +196,58 @@ def test_files_are_named_absolutely_and_resume_wants_the_same_data(course, tmp_p
     assert "dataset is not the one" in changed.output
 
 
-def test_a_run_whose_pages_cannot_be_written_is_no_longer_running_and_can_go_on(course, monkeypatch):
-    def write(*given):
-        raise OSError("no space left on device")
+@pytest.mark.parametrize("full", ["run.json", "01_data.ipynb", "results.csv", "01_data.html", "index.html"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(course, no_kernels, monkeypatch, full: str):
+    publish, started = store._publish, full != "run.json"
 
-    with monkeypatch.context() as patch:
-        patch.setattr("helpers.runner.report.write_run", write)
-        failed = run("--only", "01", "--out", "run")
-    assert failed.exit_code == 1
-    assert "Error: OSError: no space left on device\nTo go on: transfer-tutorial run --resume" in failed.output
-    assert (record("run")["status"], status("run")) == ("failed", ["done"])
-    assert run("--resume", "run").exit_code == 0
+    def publish_most(temporary: Path, path: Path) -> None:
+        if path.name == full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        publish(temporary, path)
 
-
-def test_a_dry_run_prints_the_lessons_with_what_they_are_given_and_leaves_nothing(course):
-    for out in ([], ["--out", "new"]):
-        done = run("--only", "1,05", "-p", "seeds", "[7]", "--dry-run", *out)
-        assert done.exit_code == 0, done.output
-        assert [line.split() for line in done.output.splitlines()] == [
-            ["lesson", "status", "given"],
-            ["01_data", "not", "run"],
-            ["05_comparison", "not", "run", "seeds=[7]"],
-        ]
-    assert not list(Path().iterdir())
-    assert run("--dataset", "letters", "--dry-run").exit_code == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_publish", publish_most)
+        ended = run("--only", "01", "--dataset", "digits", "--out", "it's full")
+    said = ended.output[ended.output.index("Error: ") :]
+    assert ended.exit_code == 1 and "No space left on device" in said and "Traceback" not in said
+    folder = f"""'{Path.cwd()}/it'"'"'s full'"""
+    resume = f"To resume: transfer-tutorial run --resume {folder}\n"
+    assert said.endswith(resume if started else "Nothing has run yet; the same command starts again\n")
+    assert not list(Path("it's full").rglob(".*"))
+    if started:
+        assert run("--resume", "it's full").exit_code == 0
+        assert record("it's full")["status"] == "done"
 
 
-def test_a_cell_that_takes_too_long_fails_and_the_command_that_goes_on_can_be_copied(course):
-    Path("trap").write_text("import time; time.sleep(60)")
-    failed = run("--only", "05", "-p", "trap", Path("trap").absolute(), "--timeout", "2", "--out", "slow")
-    assert failed.exit_code == 1
-    assert "cell [4]: " in failed.output and "timed out" in failed.output
-    program, *command = shlex.split(failed.output.splitlines()[-1].removeprefix("To go on: "))
-    assert program == "transfer-tutorial"
-    assert command == ["run", "--resume", str(Path("slow").absolute()), "--timeout", "2"]
+def check_stop(course: Path, number: int, *arguments: str) -> None:
+    """Stop a run whose lesson hangs; it must say so, and leave a notebook that can be read and no kernel."""
+    Path("trap").write_text("import os, time\nPath('pid').write_text(str(os.getpid()))\nwhile True: time.sleep(0.01)")
+    process = start(course, *arguments)
+    wait_until(lambda: Path("pid").is_file() and Path("pid").read_text())
+    kernel = psutil.Process(int(Path("pid").read_text()))
+    Path("pid").unlink()
+    time.sleep(0.5)  # for what the cell has printed to arrive
+    second = run("--resume", "run")
+    assert second.exit_code == 2
+    assert second.output.startswith("Error: --resume: another process is at work in 'run'; wait until it ends")
+    assert record("run")["status"] == "running"
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    stopped = "running" if number == signal.SIGKILL else "interrupted"
+    assert (record("run")["status"], status("run")) == (stopped, [stopped])
+    if number != signal.SIGKILL:
+        assert process.returncode == 128 + number
+        assert "--resume" in errors and "Traceback" not in errors
+        assert outputs("run", "05_comparison") == "before\n"
+    assert len(notebooks.code_cells(Path("run/lessons/05_comparison.ipynb"))) == 6  # readable, with papermill's own
+    wait_until(lambda: not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_run_that_is_stopped_leaves_no_kernel_and_can_be_resumed_but_not_twice_at_once(course):
+    check_stop(course, signal.SIGINT, "--only", "05", "-p", "trap", "trap", "--out", "run")
+    check_stop(course, signal.SIGKILL, "--resume", "run")
     Path("trap").unlink()
-    planned = run(*command[1:], "--dry-run")
-    assert planned.output.splitlines()[-1].split()[:3] == ["05_comparison", "not", "run"]
-    assert run(*command[1:]).exit_code == 0
-    assert status("slow") == ["done"]
-
-
-def test_run_and_sweep_share_options_and_each_help_has_an_example():
-    shared = {"--dataset", "-p", "--out", "--resume", "--timeout", "--dry-run"}
-    for name in ("run", "sweep", "lessons"):
-        text = CliRunner().invoke(main, [name, "--help"]).output
-        assert re.search(rf"Example:\n +transfer-tutorial {name} ", text)
-        if name != "lessons":
-            assert shared <= set(re.findall(r"^  (-[\w-]+)", text, flags=re.MULTILINE))
-            assert "papermill --help-notebook DIR/05_transfer_comparison.ipynb" in text
-
-
-def test_no_run_is_written_over_an_earlier_one(tmp_path):
-    assert [_make_folder(tmp_path / "digits").name for _ in range(3)] == ["digits", "digits-2", "digits-3"]
+    resumed = run("--resume", "run")
+    assert resumed.exit_code == 0, resumed.output
+    assert (record("run")["status"], status("run")) == ("done", ["done"])
+    assert len(Path("run/results.csv").read_text().splitlines()) == 13

@@ -256,7 +256,7 @@ def swept(folder: Path, runs: dict[str, dict[str, object]], *parameters: str) ->
     defaults = {"seeds": [0, 1, 2], "recipe": "fast", "filters": 32}
     lesson = Notebook("05", "05_a", "Compare", folder / "05_a.ipynb")
     records = [{"name": name, "status": "done", "parameters": given, "seconds": 1.0} for name, given in runs.items()]
-    return Sweep(lesson, "", defaults, {}, {}, {}, parameters, runs, folder, {}), records
+    return Sweep(lesson, "", "", defaults, {}, {}, {}, parameters, runs, folder, {}), records
 
 
 def test_a_sweep_over_seeds_takes_them_together_and_names_no_seed_as_best(folder):

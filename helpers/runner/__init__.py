@@ -1,4 +1,4 @@
-"""The notebooks: found, checked, executed, repeated and reported.
+"""Find, check, execute, repeat and report notebooks.
 
 A module imports only from those before it: `process`, `notebooks`, `copies`, `parameters`, `batch`, `assignments`,
 `pages`, `worker`, `cluster`, `sweep`, `report`, `cli`. Only `parameters` knows what a network is.

@@ -1,7 +1,7 @@
-"""Lessons as assignments of nbgrader, and what the checks said of the answers that came back. Neither needs nbgrader.
+"""Lessons as nbgrader assignments, and the checks' replies to the answers that came back. Neither needs nbgrader.
 
-An exercise that a lesson checks is one cell there, and two in an assignment: the learner's, and a locked one with the
-check alone, which nbgrader puts back before it gives points.
+A checked exercise is one cell in a lesson and two in an assignment: the learner's, and a locked one with only the
+check, which nbgrader restores before grading.
 """
 
 import re
@@ -24,12 +24,12 @@ CONFIG = Path(__file__).with_name("templates") / "nbgrader_config.txt"
 
 
 def write(folder: Path, chosen: Sequence[Notebook], values: Mapping[str, Any]) -> list[Path]:
-    """Write lessons as nbgrader's sources, with these parameters, and its settings unless there are some.
+    """Write lessons as nbgrader sources with these parameters, and nbgrader's settings unless there are any.
 
-    Returns the notebooks. Raises ValueError, before anything is written, for assignments that are there already.
+    Returns the notebooks. Raises ValueError, before anything is written, for assignments that already exist.
     """
     check_folder("DIR", str(folder), folder.absolute())
-    texts = {folder / "source" / each.name / each.path.name: _assignment(each, values) for each in chosen}
+    texts = {folder / "source" / lesson.name / lesson.path.name: _assignment(lesson, values) for lesson in chosen}
     if there := [path.stem for path in texts if path.exists()]:
         raise ValueError(f"DIR: {str(folder)!r} has {listed(there)} already, and nothing is overwritten; move it away")
     for path, text in {folder / "nbgrader_config.py": CONFIG.read_text("utf-8"), **texts}.items():
@@ -39,7 +39,7 @@ def write(folder: Path, chosen: Sequence[Notebook], values: Mapping[str, Any]) -
 
 
 def _assignment(lesson: Notebook, values: Mapping[str, Any]) -> str:
-    """Return the file of a lesson with these parameters, without outputs, and with each check in a cell of its own."""
+    """Return a lesson's file with these parameters, without outputs, and with each check in a cell of its own."""
     notebook, cells = nbformat.reads(copies.copied(lesson.path, linked=False), as_version=4), []
     for cell in notebook.cells:
         cells.append(cell)
@@ -59,7 +59,7 @@ def _assignment(lesson: Notebook, values: Mapping[str, Any]) -> str:
 
 
 def with_values(source: str, values: Mapping[str, Any]) -> str:
-    """Return the source of a cell of parameters, a line each, with these values; types and comments stay."""
+    """Return the source of a parameters cell with these values; types and comments stay."""
     from papermill.translators import PythonTranslator
 
     for name, value in values.items():
@@ -68,10 +68,22 @@ def with_values(source: str, values: Mapping[str, Any]) -> str:
     return source
 
 
-def replies(course: Path, lesson: str) -> "pd.DataFrame":
-    """Return what the checks said in the graded notebooks of a lesson: a row per learner and exercise.
+def write_misconceptions(course: Path, lesson: str) -> tuple["pd.DataFrame", Path]:
+    """Draw the counted replies to a lesson's exercises into the course folder; return the counts and the figure's path.
 
-    Raises ValueError where there are none.
+    Raises ValueError if no notebook of the lesson was graded.
+    """
+    from helpers.plots import answers, png
+
+    counted, picture = misconceptions(replies(course, lesson)), course / f"misconceptions-{lesson}.png"
+    picture.write_bytes(png(answers.misconceptions(counted))[0])
+    return counted, picture
+
+
+def replies(course: Path, lesson: str) -> "pd.DataFrame":
+    """Return the checks' replies in the graded notebooks of a lesson: a row per learner and exercise.
+
+    Raises ValueError if there are none.
     """
     import pandas as pd
 
@@ -82,24 +94,24 @@ def replies(course: Path, lesson: str) -> "pd.DataFrame":
         if cell.metadata.get("nbgrader", {}).get("grade")
     ]
     if not rows:
-        raise ValueError(f"DIR: {str(course)!r} has no graded notebooks of {lesson}; give nbgrader autograde first")
+        raise ValueError(f"DIR: {str(course)!r} has no graded notebooks of {lesson}; run nbgrader autograde first")
     return pd.DataFrame(rows, columns=["learner", "exercise", "reply"])
 
 
+def misconceptions(said: "pd.DataFrame") -> "pd.DataFrame":
+    """Count the replies to each exercise, the most common first; replies that differ only in numbers count as one."""
+    alike = said["reply"].str.replace(r"\d+([.,]\d+)*", "…", regex=True)
+    differing = said.groupby(["exercise", alike])["reply"].transform("nunique") > 1
+    rows = said.assign(reply=said["reply"].mask(differing, alike)).groupby(["exercise", "reply"])
+    counted = rows.size().rename("learners").reset_index()
+    return counted.sort_values(["exercise", "learners"], ascending=[True, False], kind="stable")
+
+
 def _reply(outputs: list[Any]) -> str:
-    """Return what a check said, without its hint."""
+    """Return a check's reply without its hint."""
     for output in outputs:
         if output.output_type == "error":
             said = re.match(r"Not yet: (.+)\. Hint: |Not answered yet", output.evalue, re.DOTALL)
             return (said[1] or "no answer") if said else f"the code stops with {output.ename}"
     printed = "".join(output.get("text", "") for output in outputs)
     return "right" if printed.endswith("Right.\n") else "points without a word of the check"
-
-
-def misconceptions(said: "pd.DataFrame") -> "pd.DataFrame":
-    """Count the replies of each exercise, the commonest first; those that differ in numbers alone are one."""
-    alike = said["reply"].str.replace(r"\d+([.,]\d+)*", "…", regex=True)
-    differing = said.groupby(["exercise", alike])["reply"].transform("nunique") > 1
-    rows = said.assign(reply=said["reply"].mask(differing, alike)).groupby(["exercise", "reply"])
-    counted = rows.size().rename("learners").reset_index()
-    return counted.sort_values(["exercise", "learners"], ascending=[True, False], kind="stable")

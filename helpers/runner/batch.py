@@ -1,4 +1,4 @@
-"""A run: lessons executed headless, one after the other, into a folder that records what was given, done and used."""
+"""A run: lessons executed headless, one after another, into a folder that records parameters, progress and versions."""
 
 import json
 import os
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from helpers import __version__, datasets, folders, provenance
 from helpers.images import Dataset
 from helpers.runner import notebooks, parameters
-from helpers.runner.notebooks import THREADS, CellError, Notebook
+from helpers.runner.notebooks import THREADS, CellError, KernelSettings, Notebook
 from helpers.runner.parameters import as_text
+from helpers.runner.process import absolute
 from helpers.store import sha256, write_text
 
 if TYPE_CHECKING:
@@ -28,11 +29,23 @@ PACKAGES = (*provenance.PACKAGES, "pandas", "pillow", "scipy", "matplotlib", "pa
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of a run, the record that its `run.json` keeps, and what its user should know beforehand."""
+    """A run's folder, the record that its `run.json` keeps, and notes to its user."""
 
     folder: Path
     record: dict[str, Any]
     notes: list[str]
+
+    def save(self) -> None:
+        """Write `run.json`."""
+        write_text(self.folder / "run.json", json.dumps(self.record, indent=1))
+
+    def notebook(self, entry: dict[str, Any]) -> Path:
+        """Return the path of a lesson's executed notebook."""
+        return self.folder / "lessons" / f"{entry['name']}.ipynb"
+
+    def results(self, entry: dict[str, Any]) -> Path:
+        """Return the path of a lesson's result rows."""
+        return self.folder / "artefacts" / f"results-{entry['number']}.csv"
 
 
 def new(
@@ -42,21 +55,19 @@ def new(
     out: Path | None,
     make: bool = True,
 ) -> Run:
-    """Check the lessons wanted, the folder, and the parameters given as text, with the data; then make the folder.
+    """Check the lessons, the folder, and the parameters, given as text, with their data; then make the folder.
 
-    Without `only` all lessons are wanted. Without `out` the folder is made below `runs/`; without `make` none is.
-    Raises ValueError, DownloadError or OSError for what cannot be.
+    Without `only`, all lessons are run. Without `out`, the folder is made below `runs/`; without `make`, none is.
+    Raises ValueError, DownloadError or OSError for invalid input.
     """
-    wanted = notebooks.lessons() if only is None else {notebooks.lesson(number) for number in only}
-    chosen = sorted(wanted, key=lambda lesson: lesson.number)
     values = parameters.read_given(given, dataset)
     for name in ("dataset", "photos", "backbone_weights"):
         if datasets.is_path(values.get(name)):
-            values[name] = notebooks.absolute(values[name])
+            values[name] = absolute(values[name])
     folders.check_folder("--out", str(out or "runs"), (out or Path("runs")).absolute())
     if out is not None and out.is_dir() and any(out.iterdir()):
         raise ValueError(f"--out: {str(out)!r} exists and is not an empty folder; give a new one")
-    chosen, loaded, notes = with_what_is_at_hand(chosen, values)
+    chosen, loaded, notes = check_with_fallbacks(notebooks.lessons(only), values)
     data = {name: _data(dataset) for name, dataset in loaded.items()}
     for name, facts in data.items():
         notes += [f"Note: {note}" for note in loaded[name].notes]
@@ -83,12 +94,12 @@ def new(
     return Run(folder, record, notes)
 
 
-def with_what_is_at_hand(
+def check_with_fallbacks(
     chosen: list[Notebook], values: dict[str, Any]
 ) -> tuple[list[Notebook], dict[str, Dataset], list[str]]:
-    """Check parameters; where data that nobody asked for cannot be had, take other data or leave a lesson out.
+    """Check parameters; if default data is not available, fall back to other data, or leave a lesson out.
 
-    Returns the lessons, their datasets by parameter, and what to say.
+    Returns the lessons, their datasets by parameter, and notes to the user.
     """
     try:
         return chosen, parameters.check(chosen, values), []
@@ -100,44 +111,46 @@ def with_what_is_at_hand(
         else:
             rest = [lesson for lesson in chosen if error.parameter not in notebooks.defaults(lesson.path)]
             known = {name for lesson in rest for name in notebooks.defaults(lesson.path)}
-            if not rest or values.keys() - known:  # the lesson that cannot be run is what is wanted
+            if not rest or values.keys() - known:  # the user asked for this very lesson
                 raise
             (left_out,) = (lesson.number for lesson in chosen if lesson not in rest)
             note = f"Lesson {left_out} is left out. {error}"
-    chosen, loaded, notes = with_what_is_at_hand(rest, values)
+    chosen, loaded, notes = check_with_fallbacks(rest, values)
     return chosen, loaded, [note, *notes]
 
 
 def resume(folder: Path) -> Run:
-    """Return a run that is to go on, after the checks that a new one gets; raise ValueError if it cannot."""
+    """Return an earlier run, to be resumed, after the checks of a new one; raise ValueError if that is impossible."""
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        chosen = [notebooks.lesson(entry["name"]) for entry in record["lessons"]]
+        run = Run(folder.absolute(), json.loads((folder / "run.json").read_text(encoding="utf-8")), [])
+        record, entries = run.record, run.record["lessons"]
+        chosen = [notebooks.lesson(entry["name"]) for entry in entries]
         values, before = dict(record["parameters"]), record["made_with"]
         data = {name: record.get(name) for name in ("dataset", "photos", "backbone")}
-        done = [entry["status"] == "done" and _intact(folder, entry) for entry in record["lessons"]]
+        done = [entry["status"] == "done" and _intact(run, entry) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"--resume: {str(folder)!r} holds no run.json of a run that could go on") from error
+        raise ValueError(f"--resume: {str(folder)!r} holds no run.json of a run that could be resumed") from error
     now: dict[str, Any] = {name: _data(dataset) for name, dataset in parameters.check(chosen, values).items()}
     now["backbone"] = parameters.backbone(chosen, values)
     for name, facts in data.items():
         if facts != now.get(name):
             raise ValueError(f"--resume: {name} is not the one that this run started with, {facts}; start a new run")
-    notes = []
     record["made_with"] = _made_with()
     if record["made_with"] != before:
-        notes.append("Note: versions, code or machine changed since this run started; run.json keeps both")
+        run.notes.append("Note: versions, code or machine changed since this run started; run.json keeps both")
         record.setdefault("made_with_before", []).append(before)
     for position, lesson in enumerate(chosen):
         if not done[position]:
-            if record["lessons"][position]["status"] == "done":
-                notes.append(f"Note: notebook or results of lesson {lesson.name} are damaged; the lesson is run again")
-            record["lessons"][position] = _entry(lesson, values)
-    return Run(folder, record, notes)
+            if entries[position]["status"] == "done":
+                run.notes.append(
+                    f"Note: notebook or results of lesson {lesson.name} are damaged; the lesson runs again"
+                )
+            entries[position] = _entry(lesson, values)
+    return run
 
 
 def table(run: Run) -> "pd.DataFrame":
-    """Return a row per lesson: whether it is done, and those of its parameters that are given."""
+    """Return a row per lesson: whether it is done, and the parameters that it is given."""
     import pandas as pd
 
     given = run.record["parameters"]
@@ -149,29 +162,28 @@ def table(run: Run) -> "pd.DataFrame":
 
 
 def execute(run: Run, received: list[int], timeout: int | None = None) -> str | None:
-    """Execute the lessons that are not done, up to the first that fails; return what is to be said of that one.
+    """Execute the lessons that are not done, up to the first that fails; return the message about that failure.
 
-    `received` are the signals of `notebooks.signals_as_exit`. A lesson fails if a cell takes longer than `timeout`
+    `received` are the signals of `process.signals_as_exit`. A lesson fails if a cell takes longer than `timeout`
     seconds.
     """
-    artefact_folder = str(run.folder / "artefacts")
-    values, lessons = {"run_dir": artefact_folder, **run.record["parameters"]}, run.record["lessons"]
+    artefacts, lessons = str(run.folder / "artefacts"), run.record["lessons"]
+    values = {"run_dir": artefacts, **run.record["parameters"]}
+    settings = KernelSettings(environment={"TRANSFER_TUTORIAL_RESULTS": artefacts}, timeout=timeout)
     for position, entry in enumerate(lessons, start=1):
         if entry["status"] == "done":
             continue
-        lesson, output, start = notebooks.lesson(entry["name"]), _notebook(run.folder, entry), time.perf_counter()
+        lesson, output, start = notebooks.lesson(entry["name"]), run.notebook(entry), time.perf_counter()
         output.parent.mkdir(exist_ok=True)
         entry["status"] = "running"
-        _save(run)
+        run.save()
         known = notebooks.defaults(lesson.path)
         passed = {name: value for name, value in values.items() if name in known}
         try:
-            label = f"{lesson.name} ({position} of {len(lessons)})"
-            results = {"TRANSFER_TUTORIAL_RESULTS": artefact_folder}
-            notebooks.execute(lesson, output, passed, label, environment=results, timeout=timeout)
-            entry |= {"status": "done", "results": _results_checksum(run.folder, entry)}
+            notebooks.execute(lesson, output, passed, settings, f"{lesson.name} ({position} of {len(lessons)})")
+            entry |= {"status": "done", "results": _results_checksum(run, entry)}
         except CellError as error:
-            if received:  # not the lesson's fault: the signal's exit was lost on its way, the kernel was not
+            if received:  # not the lesson's fault: the kernel was killed, and the signal's exit got lost on its way
                 raise SystemExit(128 + received[0]) from error
             entry |= {"status": "failed", "cell": error.cell, "error": str(error)}
             run.record["status"] = "failed"
@@ -183,11 +195,11 @@ def execute(run: Run, received: list[int], timeout: int | None = None) -> str | 
 
 
 def write_results(run: Run) -> "pd.DataFrame":
-    """Write `results.csv`: the rows of the lessons that are done, one per training, as text; return them.
+    """Write `results.csv`: the rows of the lessons that are done, one per training run, as text; return them.
 
-    What a lesson takes from an earlier one, as lesson 06 does from 05, stands under that one alone.
+    Rows that a lesson takes from an earlier one, as lesson 06 does from 05, are listed only under the earlier one.
     """
-    paths = [_result_file(run.folder, entry) for entry in run.record["lessons"] if entry["status"] == "done"]
+    paths = [run.results(entry) for entry in run.record["lessons"] if entry["status"] == "done"]
     rows = folders.read_results(path for path in paths if path.is_file())
     rows = rows[~rows.duplicated([name for name in rows if name != "lesson"])]  # equal to the last digit of the seconds
     write_text(run.folder / "results.csv", rows.to_csv(index=False))
@@ -199,53 +211,41 @@ def recorded(run: Run) -> Iterator[None]:
     """Keep in `run.json` how far a run has come, however the block ends."""
     try:
         run.record["status"] = "running"
-        _save(run)
+        run.save()
         yield
-        _save(run)
-    except BaseException as error:  # a signal; else a full disk, a page that cannot be written
+        run.save()
+    except BaseException as error:  # a signal; otherwise a full disk, a page that cannot be written
         run.record["status"] = status = "interrupted" if isinstance(error, SystemExit) else "failed"
         for entry in run.record["lessons"]:
             if entry["status"] == "running":
                 entry["status"] = status
         with suppress(OSError):
-            _save(run)
+            run.save()
         raise
 
 
-def _save(run: Run) -> None:
-    write_text(run.folder / "run.json", json.dumps(run.record, indent=1))
-
-
 def _entry(lesson: Notebook, values: dict[str, Any]) -> dict[str, Any]:
-    """Return what `run.json` says of a lesson before it runs; `run_dir` only where the user chose it."""
+    """Return the entry of `run.json` for a lesson before it runs; it lists `run_dir` only if the user chose it."""
     defaults = {name: value for name, value in notebooks.defaults(lesson.path).items() if name != "run_dir"}
     passed = {name: value for name, value in values.items() if name in defaults or name == "run_dir"}
     identity = {"number": lesson.number, "name": lesson.name, "title": lesson.title}
     return {**identity, "status": "not run", "parameters": {**defaults, **passed}}
 
 
-def _intact(folder: Path, entry: dict[str, Any]) -> bool:
-    """Tell whether a lesson's notebook can be read, and whether its result rows, if any, are those that it left."""
-    readable = bool(notebooks.code_cells(_notebook(folder, entry)))
-    return readable and entry.get("results") == _results_checksum(folder, entry)
+def _intact(run: Run, entry: dict[str, Any]) -> bool:
+    """Tell whether a lesson's notebook can be read, and whether its result rows, if any, are unchanged."""
+    readable = bool(notebooks.code_cells(run.notebook(entry)))
+    return readable and entry.get("results") == _results_checksum(run, entry)
 
 
-def _results_checksum(folder: Path, entry: dict[str, Any]) -> str | None:
+def _results_checksum(run: Run, entry: dict[str, Any]) -> str | None:
     """Return the SHA-256 of a lesson's result rows, None if there are none."""
-    path = _result_file(folder, entry)
+    path = run.results(entry)
     return sha256(path) if path.is_file() else None
 
 
-def _notebook(folder: Path, entry: dict[str, Any]) -> Path:
-    return folder / "lessons" / f"{entry['name']}.ipynb"
-
-
-def _result_file(folder: Path, entry: dict[str, Any]) -> Path:
-    return folder / "artefacts" / f"results-{entry['number']}.csv"
-
-
 def _make_folder(wanted: Path, count: int = 1) -> Path:
-    """Make a new folder under this name, or with a number behind it where that is taken."""
+    """Make a new folder under this name, or with a number after it if the name is taken."""
     path = wanted if count == 1 else wanted.with_name(f"{wanted.name}-{count}")
     try:
         path.mkdir(parents=True)
@@ -255,14 +255,14 @@ def _make_folder(wanted: Path, count: int = 1) -> Path:
 
 
 def _data(dataset: Dataset) -> dict[str, Any]:
-    """Return what identifies the data of a run, and how far its test set can be trusted."""
+    """Return what identifies a run's data, and how many test images are training images too."""
     images = {"training images": len(dataset.train), "test images": len(dataset.test)}
     images["test images also in training"] = datasets.duplicated_images(dataset)
     return {"name": dataset.name, "sha256": dataset.fingerprint, **images}
 
 
 def _made_with() -> dict[str, Any]:
-    """Return versions, machine and commit: what a run depends on beside its parameters and data."""
+    """Return versions, machine and commit: what a run depends on besides its parameters and data."""
     commit, processor = None, platform.processor() or platform.machine()
     if (folders.REPOSITORY / ".git").exists():
         command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -1,4 +1,4 @@
-"""Copies of the lessons to work on, elsewhere than in the repository, with links that lead somewhere from there."""
+"""Copies of the lessons to work on outside the repository, with links that work from there."""
 
 import json
 import posixpath
@@ -14,32 +14,31 @@ from helpers.messages import listed
 from helpers.runner import notebooks
 from helpers.store import write_text
 
-LINK = re.compile(  # relative ones; code, which may look like one, is passed over
+LINK = re.compile(  # relative links; code, which may look like one, is skipped
     r"(?P<code>`+).+?(?P=code)|!?\[(?P<text>[^\]]*)\]\((?!\w+:|[#/])(?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)",
     re.DOTALL,
 )
 
 
 def write_lessons(folder: Path) -> list[Path]:
-    """Write the lessons into a folder; return where they are.
+    """Write the lessons into a folder; return their paths.
 
-    One that is there already with the same cells is left as it is, with what was computed in it. Raises ValueError,
-    before anything is written, for a folder that holds something else under a lesson's name, or a `helpers` of its own,
-    and for one that cannot be written to.
+    An existing lesson with the same cells is kept, with its outputs. Raises ValueError, before anything is written, for
+    a folder that cannot be written to, or that holds a different notebook under a lesson's name or its own `helpers`.
     """
     check_folder("DIR", str(folder), folder.absolute())
     for name in ("helpers", "helpers.py"):
         if (folder / name).exists() and (folder / name).resolve() != PACKAGE:
             raise ValueError(f"DIR: {str(folder)!r} holds {name}, which the lessons would import; give another folder")
     copies = {folder / lesson.path.name: copied(lesson.path) for lesson in notebooks.lessons()}
-    there = {path: path.read_text("utf-8", "replace") for path in copies if path.exists()}
-    if others := [path.name for path, text in there.items() if _cells(text) != _cells(copies[path])]:
+    existing = {path: path.read_text("utf-8", "replace") for path in copies if path.exists()}
+    if different := [path.name for path, text in existing.items() if _cells(text) != _cells(copies[path])]:
         raise ValueError(
-            f"DIR: {str(folder)!r} holds {listed(others)} with other cells, and nothing is overwritten; "
+            f"DIR: {str(folder)!r} holds {listed(different)} with other cells, and nothing is overwritten; "
             "give another folder, or move yours away"
         )
     for path, text in copies.items():
-        if path not in there:
+        if path not in existing:
             write_text(path, text)
     return list(copies)
 
@@ -47,7 +46,7 @@ def write_lessons(folder: Path) -> list[Path]:
 def relinked(notebook: dict[str, Any], to: Callable[[str], str]) -> dict[str, Any]:
     """Return a lesson's content with the relative links in its prose changed.
 
-    `to` gives an address for a path in the repository, such as "docs/speed.md", or "", and then no link is left.
+    `to` returns the address for a path in the repository, such as "docs/speed.md", or "" to remove the link.
     """
 
     def changed(link: re.Match[str]) -> str:
@@ -65,14 +64,14 @@ def relinked(notebook: dict[str, Any], to: Callable[[str], str]) -> dict[str, An
 
 
 def as_json(notebook: dict[str, Any]) -> str:
-    """Return the text of a notebook's file, as Jupyter writes it."""
+    """Return a notebook as the text of its file, formatted as by Jupyter."""
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
 def copied(lesson: Path, linked: bool = True) -> str:
-    """Return a lesson's file; its links to other files than lessons lead to the repository, if its address is known.
+    """Return a lesson's file, whose links to other files lead to the repository, if its address is known.
 
-    Unless it is `linked`, there are no links to other lessons, which may lie elsewhere.
+    Links to other lessons are removed unless `linked`, for copies that lie in folders of their own.
     """
     address = ""
     with suppress(PackageNotFoundError):
@@ -88,7 +87,7 @@ def copied(lesson: Path, linked: bool = True) -> str:
 
 
 def _cells(text: str) -> list[tuple[str, str]]:
-    """Return what people write of a notebook, without what it computed; nothing of what is none."""
+    """Return the cells of a notebook's file without outputs, none if it is not a notebook."""
     with suppress(ValueError, KeyError, TypeError):
         return [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
     return []

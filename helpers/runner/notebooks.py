@@ -1,30 +1,29 @@
-"""Notebooks: find a lesson or one's own, read its parameters, execute it in a kernel of its own, stop on a signal."""
+"""Notebooks: find a lesson or a custom notebook, read its parameters and code, execute it in a kernel of its own."""
 
 import ast
 import json
 import os
 import re
-import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from helpers import provenance
 from helpers.folders import INSTALLED, PACKAGE, REPOSITORY
+from helpers.runner.process import absolute
 from helpers.store import checksum, write_text
 
 LESSONS = (PACKAGE if INSTALLED else REPOSITORY) / "notebooks"
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # a kernel's
-OTHERS = ("PYTHONWARNINGS", "PYTHONDEVMODE", "PYTHONOPTIMIZE", "PYTHONIOENCODING", "MPLBACKEND")  # not for a kernel
-PATIENCE = 600  # seconds until a kernel has started, or has sent what a finished cell printed: machines may be crowded
-OPEN_FILES = 256  # at a time, by a run and its kernels; a kernel alone opens more than 64
-LONGEST_SOCKET_FOLDER = 90  # bytes; the whole path of a socket has 103 at most on macOS, 107 on Linux
+NOT_INHERITED = ("PYTHONWARNINGS", "PYTHONDEVMODE", "PYTHONOPTIMIZE", "PYTHONIOENCODING", "MPLBACKEND")  # by a kernel
+PATIENCE = 600  # seconds for a kernel to start, or to send the last output of a cell: machines may be crowded
+LONGEST_SOCKET_FOLDER = 90  # bytes; a socket's whole path has at most 103 on macOS, 107 on Linux
 
 
 class CellError(RuntimeError):
@@ -39,7 +38,7 @@ class CellError(RuntimeError):
 class Notebook:
     """A notebook: number "03", name "03_pretraining", the title in its first heading, and its file.
 
-    Lessons have a number, a notebook of one's own has none.
+    Lessons have a number; a custom notebook has none.
     """
 
     number: str
@@ -48,49 +47,61 @@ class Notebook:
     path: Path
 
 
-def lessons() -> list[Notebook]:
-    """Return all lessons in their order; raise ValueError where there are none."""
-    found = [
+@dataclass(frozen=True)
+class KernelSettings:
+    """A kernel's working directory (None: this process's), extra environment variables, and seconds per cell."""
+
+    folder: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    timeout: int | None = None
+
+
+def lessons(numbers: Iterable[str] | None = None) -> list[Notebook]:
+    """Return the lessons with these numbers, or all of them, in their order; raise ValueError if there are none."""
+    known = [
         Notebook(path.name.split("_")[0], path.stem, _title(path), path)
         for path in sorted(LESSONS.glob("[0-9][0-9]_*.ipynb"))
     ]
-    if not found:
-        raise ValueError(f"no lessons in {str(LESSONS)!r}, where they should be; install the course again")
-    return found
+    if not known:
+        raise ValueError(f"no lessons in {str(LESSONS)!r}, where they should be; reinstall the course")
+    if numbers is None:
+        return known
+    chosen = {lesson(number.strip()) for number in numbers}
+    return [candidate for candidate in known if candidate in chosen]
 
 
 def lesson(number: str, else_allowed: str = "") -> Notebook:
-    """Return the lesson "03", "3" or "03_pretraining"; raise ValueError for one that does not exist."""
+    """Return the lesson "03", "3" or "03_pretraining"; raise ValueError if it does not exist."""
     known = lessons()
     for candidate in known:
         if number in (candidate.name, candidate.number, str(int(candidate.number))):
             return candidate
-    allowed = ", ".join(each.name for each in known) + ", or the number alone, such as 05" + else_allowed
+    allowed = ", ".join(candidate.name for candidate in known) + ", or the number alone, such as 05" + else_allowed
     raise ValueError(f"lesson: {number!r} is not known; allowed are {allowed}")
 
 
 def find(name: str) -> Notebook:
-    """Return a lesson by its number or name, or the notebook in a file; raise ValueError for one that is not there."""
+    """Return a lesson by its number or name, or a notebook by its path; raise ValueError if it does not exist."""
     if not name.endswith(".ipynb"):
         return lesson(name, ", or the path of a notebook, which ends in .ipynb")
     path = Path(absolute(name))
     try:
-        own, about = Notebook("", path.stem, _title(path), path), _content(path)["metadata"]
-        language = {"language": "python", **about.get("kernelspec", {})}["language"]
+        custom, metadata = Notebook("", path.stem, _title(path), path), _read(path)["metadata"]
+        language = {"language": "python", **metadata.get("kernelspec", {})}["language"]
     except OSError as error:
         raise ValueError(f"notebook: there is no file {name!r} that can be read") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"notebook: {name!r} is not a notebook of format 4, JSON with a list of cells") from error
     if language.lower() != "python":
         raise ValueError(f"notebook: {name!r} is written in {language}; give one in Python")
-    return next((each for each in lessons() if each.path == path.resolve()), own)
+    return next((lesson for lesson in lessons() if lesson.path == path.resolve()), custom)
 
 
 def defaults(path: Path) -> dict[str, Any]:
     """Return the defaults of a notebook's parameters by name, None for one that has to be computed.
 
-    They stand in the cell tagged `parameters`, and in the one that papermill injects: a notebook that was executed
-    before keeps the values that it was given. Papermill itself leaves out annotations and texts that it cannot read.
+    They come from the cell tagged `parameters` and from the one that papermill injects: an executed notebook keeps the
+    values that it was given. Papermill's own function omits annotations and texts that it cannot parse.
     """
     return _assigned(path, "parameters") | _assigned(path, "injected-parameters")
 
@@ -101,10 +112,15 @@ def fingerprint(path: Path) -> str:
     return checksum(cells)
 
 
-def named_files(notebook: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the files below a notebook's folder that its code names, in a text of its own, and where they are.
+def code(path: Path) -> str:
+    """Return the SHA-256 of the code of `helpers` that a notebook's results depend on."""
+    return provenance.code_of(name for cell in code_cells(path) for name in provenance.imported(_parsed(cell)))
 
-    Results of an earlier run are not among them: the notebook writes these itself.
+
+def named_files(notebook: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the files below a notebook's folder that a string in its code names, and their paths.
+
+    Results of an earlier run are left out, because the notebook writes these itself.
     """
     names = set()
     for cell in code_cells(notebook):
@@ -123,34 +139,33 @@ def execute(
     notebook: Notebook,
     output: Path,
     values: dict[str, Any],
+    settings: KernelSettings | None = None,
     description: str | None = None,
-    folder: Path | None = None,
-    environment: Mapping[str, str] | None = None,
-    timeout: int | None = None,
 ) -> None:
     """Execute a notebook in a fresh kernel of this interpreter and save it to `output` after each cell.
 
-    Any number of processes can do so at once. With a description there is a progress bar. The kernel works in
-    `folder`, else where this process does, and sees this process's environment variables with those of `environment`
-    changed. A cell fails after `timeout` seconds.
+    Any number of processes can do so at once. A description is shown with a progress bar; without one, the kernel
+    prints nothing on the terminal either.
 
     Raises CellError at the first cell that fails, after the notebook up to there was saved.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    values = _assigned(notebook.path, "injected-parameters") | values
+    values, settings = _assigned(notebook.path, "injected-parameters") | values, settings or KernelSettings()
     try:
         with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as sockets:
             papermill.execute_notebook(
-                _whole_files() + _unformatted(notebook.path),
-                _whole_files() + _unformatted(output),
+                _papermill_path(notebook.path),
+                _papermill_path(output),
                 parameters=values,
                 kernel_name="python3",
                 language="python",
-                kernel_manager_class=_kernel_manager(sockets, folder, environment or {}, quiet=not description),
+                kernel_manager_class=_kernel_manager(sockets, settings.environment, quiet=not description),
+                extra_arguments=["--ignore-cwd", "--InteractiveShellApp.exec_PYTHONSTARTUP=False"],
+                resources={"metadata": {"path": settings.folder and str(settings.folder)}},
                 progress_bar={"desc": description} if description else False,
-                execution_timeout=timeout,
+                execution_timeout=settings.timeout,
                 start_timeout=PATIENCE,
                 iopub_timeout=PATIENCE,
             )
@@ -160,111 +175,23 @@ def execute(
         started = sum(bool(cell["metadata"].get("papermill", {}).get("start_time")) for cell in code_cells(output))
         message = f"{type(error).__name__}: {error}"
         if isinstance(error, DeadKernelError):
-            message += "; most often memory ran out, so shut other kernels down before you go on"
+            message += "; most often memory ran out, so shut down other kernels before you resume"
         raise CellError(started, message) from error
-
-
-@contextmanager
-def signals_as_exit(kill_children: bool = True) -> Iterator[list[int]]:
-    """Turn Ctrl-C, SIGTERM and SIGHUP into SystemExit with the exit code that shells expect, 128 and the number, and
-    kill the kernel.
-
-    SystemExit passes through asyncio, nbclient and papermill, which saves the notebook on its way. Under nohup SIGHUP,
-    of a terminal that goes away, stays ignored. Yields the list of signals received.
-    """
-    import psutil
-
-    def stop(number: int, frame: object) -> None:
-        received.append(number)
-        for each in signals:  # a second Ctrl-C shall not break what saves the work
-            signal.signal(each, signal.SIG_IGN)
-        children = psutil.Process().children(recursive=True) if kill_children else []
-        for child in children:
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
-        psutil.wait_procs(children, timeout=3)
-        sys.exit(128 + number)
-
-    received: list[int] = []
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if os.name == "posix" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        signals.append(signal.SIGHUP)
-    before = {each: signal.signal(each, stop) for each in signals}
-    try:
-        yield received
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-
-@contextmanager
-def ctrl_c_waits() -> Iterator[None]:
-    """Let Ctrl-C wait until the end of a block; threads that start in it, and their processes, never see it.
-
-    A terminal sends it to all processes of a command, and those would answer with a traceback each.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # when it starts it lets Ctrl-C through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def allow_open_files() -> None:
-    """Let this process and its kernels open enough files; raise ValueError where the system does not allow so many."""
-    with suppress(ImportError):  # Windows has no such limit
-        import resource
-
-        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if 0 <= most < OPEN_FILES:  # negative: without a limit
-            raise ValueError(f"ulimit -n: {most} files may be open at a time; a run needs {OPEN_FILES} or more")
-        if 0 <= now < OPEN_FILES:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, most))
-
-
-def absolute(path: str) -> str:
-    """Return the absolute path of a file: kernels and `--resume` may start in another folder."""
-    return os.path.abspath(os.path.expanduser(path))  # unlike Path's, it leaves the name of an unknown user as it is
 
 
 def code_cells(notebook: Path) -> list[dict[str, Any]]:
     """Return the code cells of a notebook's file, none if there is no such file or it cannot be read."""
     try:
-        return [cell for cell in _content(notebook)["cells"] if cell["cell_type"] == "code"]
+        return [cell for cell in _read(notebook)["cells"] if cell["cell_type"] == "code"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
-@cache
-def _whole_files() -> str:
-    """Return the scheme, put before a path, by which papermill reads a notebook that lacks something, and writes one so
-    that it can be read at any moment, also after the run was killed while writing it.
-    """
-    from papermill.iorw import papermill_io
+def _kernel_manager(sockets: str, environment: Mapping[str, str], quiet: bool) -> type:
+    """Return a class that starts this interpreter's kernel with `environment` added to this process's.
 
-    def read(path: str) -> str:
-        return json.dumps(_content(Path(path.removeprefix(scheme))))
-
-    def write(text: str, path: str) -> None:
-        write_text(Path(path.removeprefix(scheme)), text)
-
-    scheme = "file://"
-    papermill_io.register(scheme, SimpleNamespace(read=read, write=write, pretty_path=str))
-    return scheme
-
-
-def _kernel_manager(sockets: str, folder: Path | None, environment: Mapping[str, str], quiet: bool) -> type:
-    """Return a class that starts this interpreter's kernel in `folder`, with `environment` added to this process's.
-
-    Its sockets lie in `sockets`, an empty folder for this one kernel, and so does IPython's configuration: neither the
-    user's nor the working directory's Python files change what a notebook does. A quiet kernel says nothing on the
-    terminal.
+    `sockets` is an empty folder for this one kernel. It also holds IPython's configuration: neither the user's nor the
+    working directory's Python files change what a notebook does.
     """
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
@@ -274,30 +201,51 @@ def _kernel_manager(sockets: str, folder: Path | None, environment: Mapping[str,
 
         def __init__(self, **settings: Any) -> None:
             super().__init__(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), **settings)
-            self.transport_encryption = "auto"  # else each kernel warns on the terminal; older clients ignore it
-            self.shutdown_wait_time = 1.0  # a kernel has nothing left to do then, and now and then misses the request
-            # A TCP port is found free, let go and told to the kernel; meanwhile another process can be given it, and
-            # then this kernel dies or never answers. Files in a folder of its own are nobody else's.
+            self.transport_encryption = "auto"  # otherwise kernels warn on the terminal; older clients ignore it
+            self.shutdown_wait_time = 1.0  # by then a kernel has nothing left to do, and sometimes misses the request
+            # A TCP port is chosen, released and passed to the kernel. If another process gets it in between, this
+            # kernel dies or never answers. Files in a folder of its own are safe.
             if os.name == "posix" and len(os.fsencode(sockets)) <= LONGEST_SOCKET_FOLDER:
                 self.transport, self.ip = "ipc", f"{sockets}/kernel"
 
         async def start_kernel(self, **settings: Any) -> None:  # type: ignore[override]  # as its own parent's is
-            """Start the kernel where it shall work; papermill's own way moves the whole process there."""
-            quiet_debugger = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # else older kernels warn on the terminal
-            alone = {**quiet_debugger, **os.environ, **environment, "IPYTHONDIR": f"{sockets}/ipython"}
-            alone = {name: value for name, value in alone.items() if name not in OTHERS} | {"PYTHONUTF8": "1"}
-            settings |= {"cwd": folder and str(folder), "env": alone}
-            settings["extra_arguments"] = ["--ignore-cwd", "--InteractiveShellApp.exec_PYTHONSTARTUP=False"]
-            if quiet:  # what it says, such as that it was asked to stop, would get in between other bars
+            """Start the kernel with its environment; nbclient has no option for that."""
+            inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+            own = {"IPYTHONDIR": f"{sockets}/ipython", "PYTHONUTF8": "1"}
+            own["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # otherwise older kernels warn on the terminal
+            if quiet:  # its messages, such as that it was asked to stop, would break up progress bars
                 settings["stderr"] = subprocess.DEVNULL
-            await super().start_kernel(**settings)
+            await super().start_kernel(env={**inherited, **environment, **own}, **settings)
 
     return ThisInterpreter
 
 
+def _papermill_path(path: Path) -> str:
+    """Return a path as papermill takes it, which formats paths as templates, with the scheme of our own files."""
+    return _own_files() + str(path).replace("{", "{{").replace("}", "}}")
+
+
+@cache
+def _own_files() -> str:
+    """Return the scheme, to be put before a path, with which papermill reads incomplete notebooks, and writes a
+    notebook whole, so that it is readable at any moment, even if the run is killed.
+    """
+    from papermill.iorw import papermill_io
+
+    def read(path: str) -> str:
+        return json.dumps(_read(Path(path.removeprefix(scheme))))
+
+    def write(text: str, path: str) -> None:
+        write_text(Path(path.removeprefix(scheme)), text)
+
+    scheme = "file://"
+    papermill_io.register(scheme, SimpleNamespace(read=read, write=write, pretty_path=str))
+    return scheme
+
+
 def _assigned(path: Path, tag: str) -> dict[str, Any]:
     """Return what the cells with a tag assign, by name; None for more than a literal."""
-    found: dict[str, Any] = {}
+    assigned: dict[str, Any] = {}
     for cell in code_cells(path):
         if tag not in cell["metadata"].get("tags", []):
             continue
@@ -307,21 +255,23 @@ def _assigned(path: Path, tag: str) -> dict[str, Any]:
                 with suppress(ValueError, TypeError, MemoryError, RecursionError):
                     value = ast.literal_eval(node.value) if node.value else None
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                found |= {target.id: value for target in targets if isinstance(target, ast.Name)}
-    return found
+                assigned |= {target.id: value for target in targets if isinstance(target, ast.Name)}
+    return assigned
 
 
 def _parsed(cell: Mapping[str, Any]) -> ast.Module:
-    """Return a cell's Python without IPython's own commands; nothing of a cell that is no Python."""
-    source = re.sub(r"^\s*[%!].*$", "", "".join(cell["source"]), flags=re.MULTILINE)  # what follows %%bash is no Python
+    """Parse a cell's Python without IPython's commands; a cell that is not Python has no statements."""
+    source = re.sub(r"^\s*[%!].*$", "", "".join(cell["source"]), flags=re.MULTILINE)  # what follows %%bash fails below
     source = re.sub(r"^([\w :.,\[\]]+= *)[%!].*$", r"\1None", source, flags=re.MULTILINE)  # files = !ls
     with suppress(SyntaxError, ValueError):
         return ast.parse(source)
     return ast.Module([], [])
 
 
-def _content(path: Path) -> dict[str, Any]:
-    """Read a notebook's file, and add what nbformat insists on and other programs leave out, also a mark before it."""
+def _read(path: Path) -> dict[str, Any]:
+    """Read a notebook's file, with or without a byte-order mark, and add what nbformat insists on but other programs
+    leave out.
+    """
     content: dict[str, Any] = {"metadata": {}, "nbformat_minor": 4, **json.loads(path.read_text("utf-8-sig"))}
     for number, cell in enumerate(content["cells"]):
         code = {"execution_count": None, "outputs": list[Any]()} if cell["cell_type"] == "code" else {}
@@ -331,11 +281,6 @@ def _content(path: Path) -> dict[str, Any]:
 
 def _title(path: Path) -> str:
     """Return the text of a notebook's first heading, or its file name if it has none."""
-    prose = ("".join(cell["source"]) for cell in _content(path)["cells"] if cell["cell_type"] == "markdown")
+    prose = ("".join(cell["source"]) for cell in _read(path)["cells"] if cell["cell_type"] == "markdown")
     heading = re.search("^#+(.*)", "\n".join(prose), re.MULTILINE)
     return heading[1].strip() if heading else path.stem
-
-
-def _unformatted(path: Path) -> str:
-    """Return a path that papermill, which formats paths as templates, leaves as it is."""
-    return str(path).replace("{", "{{").replace("}", "}}")

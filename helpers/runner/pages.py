@@ -1,6 +1,6 @@
-"""Pages: an executed notebook as HTML, and the templates filled in.
+"""Pages: executed notebooks as HTML, and filled-in templates.
 
-The pages load nothing from anywhere, neither script nor font nor image, and tell the browser to enforce that. Their
+The pages load nothing from elsewhere, neither scripts nor fonts nor images, and tell the browser to enforce that. Their
 HTML and CSS are the files in `templates/`.
 """
 
@@ -16,11 +16,18 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-SHOWN = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain")  # what needs no script
+SHOWN = (
+    "text/html",
+    "text/markdown",
+    "image/svg+xml",
+    "image/png",
+    "image/jpeg",
+    "text/plain",
+)  # types that need no script
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill in a template; what comes from outside is escaped."""
+    """Fill in a template; the values are escaped."""
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(autoescape=True, loader=PackageLoader("helpers.runner"), trim_blocks=True)
@@ -30,14 +37,14 @@ def render(template: str, **values: Any) -> str:
 def body(notebook: "NotebookNode", known: Collection[str] = ()) -> str:
     """Convert a notebook to an HTML fragment, which takes about half a second.
 
-    Links to the notebooks `known` by name become links to their pages. Other links to files beside the notebook lead
-    nowhere from its page, and become text.
+    Links to the notebooks `known` by name become links to their pages. Other relative links would be broken on the
+    page, and become text.
     """
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
     class OwnTemplates(HTMLExporter):
-        """Takes the templates that come with nbconvert, where a user's of the same name would come first."""
+        """Takes nbconvert's own templates, where a user's templates of the same name would come first."""
 
         def get_prefix_root_dirs(self) -> list[str]:
             users = super().get_prefix_root_dirs()  # type: ignore[no-untyped-call]
@@ -60,13 +67,13 @@ def body(notebook: "NotebookNode", known: Collection[str] = ()) -> str:
 
 
 def figure(path: Path, png: bytes, alt: str) -> dict[str, str]:
-    """Write a figure's PNG file beside its page, to be opened in full size; return what the template shows of it."""
+    """Write a figure's PNG file next to its page, to be opened in full size; return the template's values for it."""
     path.write_bytes(png)
     return {"png": b64encode(png).decode(), "alt": alt, "file": path.name}
 
 
 def _code_style() -> str:
-    """Return the CSS of highlighted code, for light and for dark screens."""
+    """Return the CSS of highlighted code, for light and dark screens."""
     from pygments.formatters import HtmlFormatter
 
     light, dark = (HtmlFormatter(style=name).get_style_defs("div.highlight") for name in ("xcode", "github-dark"))

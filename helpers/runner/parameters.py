@@ -1,6 +1,6 @@
-"""Parameters: read them as text, and check them before anything runs.
+"""Parameters: read them from text, and check them before anything runs.
 
-Of the runner, this module alone knows networks, recipes and plans. Nothing here imports TensorFlow.
+This is the runner's only module that knows networks, recipes and plans. Nothing here imports TensorFlow.
 """
 
 import json
@@ -19,15 +19,15 @@ from helpers.runner.notebooks import Notebook
 
 TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
 CLASS_LISTS = ("source_classes", "target_classes")  # by number, or by name
-BACKBONE = "backbone_weights"  # who has this parameter has also its width, and photos with their size
-MANY = 10_000  # runs that nobody wants by mistake
+BACKBONE = "backbone_weights"  # a lesson with this parameter also has the backbone's width, photos and their size
+MOST_RUNS = 10_000  # that a grid may have without --yes
 
 
 def read(name: str, text: str) -> Any:
-    """Read a parameter's value: JSON, else YAML, which knows words without quotes.
+    """Parse a parameter's text into a value: JSON, or else YAML, which allows words without quotes.
 
-    A word that neither JSON nor Python knows as a number, as true, false or nothing is a text: 010, 1:30, yes.
-    Classes that are not all whole numbers are names, as they are written: no, 01 and 1e3 are names of folders too.
+    A word that neither JSON nor Python reads as a number, a boolean or null stays text: 010, 1:30, yes. Unless all
+    classes are whole numbers, they are names, exactly as written: folders may be called no, 01 and 1e3.
     """
     import yaml
 
@@ -38,7 +38,7 @@ def read(name: str, text: str) -> Any:
         except ValueError:
             value = None if classes else yaml.load(text, _loader())
         if classes and not _all_whole(value):
-            value = yaml.load(text, yaml.BaseLoader)  # which makes texts only
+            value = yaml.load(text, yaml.BaseLoader)  # makes texts only
         if _travels(value):
             return value
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # such as !!int x, a list as a key
@@ -47,7 +47,7 @@ def read(name: str, text: str) -> Any:
 
 
 def read_given(given: Sequence[tuple[str, str]], dataset: str | None = None) -> dict[str, Any]:
-    """Read the values of `-p NAME VALUE`, and that of `--dataset`; raise ValueError for a name that is given twice."""
+    """Read the values of `-p NAME VALUE` and `--dataset`; raise ValueError for a name that is given twice."""
     names = [name for name, _ in given]
     if len(set(names)) < len(names):
         raise ValueError(f"{max(names, key=names.count)}: -p is given twice for it; give one value")
@@ -58,17 +58,17 @@ def read_given(given: Sequence[tuple[str, str]], dataset: str | None = None) -> 
 
 
 def _travels(value: Any) -> bool:
-    """Tell whether papermill hands a value on as it is; it makes texts of bytes, dates and the keys of mappings."""
+    """Tell whether papermill passes a value on unchanged; it turns bytes, dates and keys of mappings into text."""
     if isinstance(value, dict):
         return all(isinstance(key, str) and _travels([key, entry]) for key, entry in value.items())
     if isinstance(value, str):
-        return value == value.encode("utf-8", "ignore").decode()  # no bytes that are no text
+        return value == value.encode("utf-8", "ignore").decode()  # no lone surrogates
     return all(map(_travels, value)) if isinstance(value, list) else isinstance(value, int | float | None)
 
 
 @cache
 def _loader() -> type:
-    """Return YAML's safe loader with the plain words of JSON and Python; YAML's own make 8 of 010 and 90 of 1:30."""
+    """Return YAML's safe loader with only the plain words of JSON and Python; YAML reads 010 as 8 and 1:30 as 90."""
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
@@ -89,7 +89,7 @@ def _all_whole(value: Any) -> bool:
 
 
 def read_grid(swept: Sequence[str]) -> dict[str, list[Any]]:
-    """Read `NAME=V1,V2,...`: the values are the entries of a list, so that lists among them keep their commas."""
+    """Read `NAME=V1,V2,...` as the entries of a list, so that values that are lists keep their commas."""
     grid = {}
     for text in swept:
         name, equals, values = text.partition("=")
@@ -102,17 +102,17 @@ def read_grid(swept: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def as_text(value: Any) -> str:
-    """Write a parameter's value as it is given on the command line."""
+    """Write a parameter's value as on the command line."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def typed(value: Any, default: Any) -> Any:
-    """Return a whole number as a float if the default is one and no digit is lost: 1 and 1.0 are the same run."""
+    """Return a whole number as a float if the default is one and no digit is lost, so that 1 and 1.0 are one run."""
     return float(value) if type(value) is int and isinstance(default, float) and abs(value) < 2**53 else value
 
 
 def check_grid(grid: Mapping[str, Sequence[Any]], given: Mapping[str, Any], many: bool) -> None:
-    """Raise ValueError for a grid that is none, whatever the notebook, and for more than 10,000 runs unless `many`."""
+    """Raise ValueError if the grid itself is invalid, or makes more than 10,000 runs and not `many` are allowed."""
     if not grid:
         raise ValueError("--grid: there is nothing to sweep over; give at least one, such as --grid seed=0,1,2")
     for name, values in grid.items():
@@ -126,34 +126,34 @@ def check_grid(grid: Mapping[str, Sequence[Any]], given: Mapping[str, Any], many
     if "run_dir" in {*grid, *given}:
         raise ValueError("run_dir: is not for a sweep, as each of its runs gets a folder of its own; leave it out")
     count = math.prod(map(len, grid.values()))
-    if count > MANY and not many:
-        raise ValueError(f"--grid: makes {count:,} runs, more than {MANY:,}; add --yes if that is what you want")
+    if count > MOST_RUNS and not many:
+        raise ValueError(f"--grid: makes {count:,} runs, more than {MOST_RUNS:,}; add --yes if that is what you want")
 
 
 def check(
     chosen: Sequence[Notebook], values: Mapping[str, Any], grid: Mapping[str, Sequence[Any]] | None = None
 ) -> dict[str, Dataset]:
-    """Check values for the parameters of some notebooks before anything runs, the notebooks' defaults filled in.
+    """Check parameters of some notebooks before anything runs, with the notebooks' defaults filled in.
 
-    `grid` has several values for some parameters; each is checked beside the first ones of the others. Returns the
-    datasets that the (first) values name, by parameter: `dataset`, `photos`. Raises ValueError for a name that
-    no chosen notebook has, for a type that is not the default's, and for whatever the lessons themselves would refuse;
-    of a notebook of one's own no more is known. Raises DownloadError for data that cannot be had.
+    `grid` has several values for some parameters; each is checked together with the first values of the others. Returns
+    the datasets that the (first) values name, by parameter: `dataset`, `photos`. Raises ValueError for a name that no
+    chosen notebook has, for a type other than the default's, and for whatever the lessons themselves would refuse; a
+    custom notebook is checked no further. Raises DownloadError for data that cannot be downloaded.
     """
-    defaults = {name: default for each in chosen for name, default in notebooks.defaults(each.path).items()}
+    defaults = _defaults(chosen)
     choices = {**{name: [value] for name, value in values.items()}, **(grid or {})}
     for name, entries in choices.items():
         if name not in defaults:
             raise ValueError(
-                f"{name}: no parameter of {listed(each.name for each in chosen)} has this name; "
+                f"{name}: no parameter of {listed(notebook.name for notebook in chosen)} has this name; "
                 f"known are {listed(sorted(defaults)) or 'none, as no cell with some is tagged parameters'}"
             )
         for value in entries:
             allowed = [defaults[name], [""]] if name in CLASS_LISTS else [defaults[name]]
-            if not any(_fits(value, each) for each in allowed):
+            if not any(_fits(value, default) for default in allowed):
                 wanted = TYPE_NAMES.get(type(defaults[name]), type(defaults[name]).__name__)
                 raise ValueError(f"{name}: {value!r} is not {wanted} like the default, {defaults[name]!r}")
-    if not all(each.number for each in chosen):
+    if not all(notebook.number for notebook in chosen):
         return {}
     load = cache(datasets.load_dataset), cache(datasets.load_photos)
     first = {**defaults, **{name: entries[0] for name, entries in choices.items()}}
@@ -165,21 +165,24 @@ def check(
 
 
 def backbone(chosen: Sequence[Notebook], values: Mapping[str, Any]) -> dict[str, str | None] | None:
-    """Return file and hash of the weights that a notebook among these uses with these values, None if none does."""
-    defaults = {name: default for each in chosen for name, default in notebooks.defaults(each.path).items()}
-    given = {**defaults, **values}
+    """Return file and hash of the weights that one of the notebooks uses with these values, None if none does."""
+    given = {**_defaults(chosen), **values}
     return backbones.weights_facts(given["backbone_width"], given["backbone_weights"]) if BACKBONE in given else None
 
 
 def strategy_meanings() -> dict[str, str]:
-    """Return what each strategy is, in words, in their order."""
+    """Return a description of each strategy, in their order."""
     return {name: strategy.meaning for name, strategy in transfer.STRATEGIES.items()}
+
+
+def _defaults(chosen: Sequence[Notebook]) -> dict[str, Any]:
+    return {name: default for notebook in chosen for name, default in notebooks.defaults(notebook.path).items()}
 
 
 def _check_values(
     given: dict[str, Any], load: Callable[[str, int], Dataset], load_photos: Callable[[str, int], Dataset]
 ) -> dict[str, Dataset]:
-    """Let the functions that the lessons call refuse what they would refuse there, but now."""
+    """Raise now what the functions that the lessons call would raise there."""
     if "run_dir" in given:
         folders.run_folder(given["run_dir"])
     _make(training.Recipe, given)
@@ -198,19 +201,19 @@ def _check_values(
             _make(experiment.Plan, given).check(dataset)
     if BACKBONE not in given:
         return {"dataset": dataset}
-    backbones.weights_file(given["backbone_width"], given["backbone_weights"])  # the last, as it may be a download
+    backbones.weights_file(given["backbone_width"], given["backbone_weights"])  # last, because it may be a download
     photos = load_photos(given["photos"], given["photo_size"])
     tasks.whole_task("photos", photos)
     return {"dataset": dataset, "photos": photos}
 
 
 def _make(dataclass_: type, given: dict[str, Any]) -> Any:
-    """Make a dataclass of those given values that it has fields for."""
+    """Make a dataclass from the given values that it has fields for."""
     return dataclass_(**{field.name: given[field.name] for field in fields(dataclass_) if field.name in given})
 
 
 def _fits(value: Any, default: Any) -> bool:
-    """Tell whether a value has the type of the default, a list the types of its entries; None allows any."""
+    """Tell whether a value has the default's type, and a list's entries those of the default's; None allows any."""
     if default is None:
         return True
     if isinstance(default, list):

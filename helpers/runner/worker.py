@@ -1,4 +1,4 @@
-"""One run of a sweep, on a worker: unpack what it needs, execute the notebook, hand back what came out.
+"""One run of a sweep, on a worker: unpack what it needs, execute the notebook, return the results.
 
 A worker needs this package and no shared folder: the notebook and the data files arrive as bytes.
 """
@@ -14,73 +14,99 @@ from typing import Any
 from helpers import __version__
 from helpers.provenance import SOURCES, digest
 from helpers.runner import notebooks, pages
-from helpers.runner.notebooks import CellError, Notebook
-from helpers.runner.parameters import as_text
+from helpers.runner.notebooks import CellError, KernelSettings, Notebook
 from helpers.store import checksum
 
-VERSION = f"{__version__}+{checksum({module: digest(module) for module in SOURCES})[:12]}"  # of this code
+VERSION = f"{__version__}+{checksum({module: digest(module) for module in SOURCES})[:12]}"  # of the whole package
 
 
 class RunError(RuntimeError):
-    """A run failed on its worker; `outcome` is what there is of it, as `run_notebook` returns it."""
+    """A run failed on its worker; `outcome` is what it left behind, as `run_notebook` returns it."""
 
     def __init__(self, message: str, outcome: dict[str, Any] | None = None) -> None:
-        super().__init__(message)  # without the outcome, which Dask would keep as text a second time
+        super().__init__(message)  # without the outcome, which Dask would keep a second time as text
         self.outcome = outcome or {}
 
 
 def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
-    """Execute one run, on a worker, in a folder that is deleted afterwards.
+    """Execute one run on a worker, in a folder that is deleted afterwards.
 
     `payload` is what all runs share: the notebook, the files `beside` it, the data files, the version of this package,
     the settings of `sweep.execute`. The outcome holds the executed `notebook` as text, the `body` of its page, the text
     of each `results-*.csv` in its working directory or run folder, and the `seconds` that it took. Raises RunError with
-    the outcome if a cell fails, or results cannot be read.
+    the outcome if a cell fails, or if results cannot be read.
     """
     import nbformat
 
     if payload["version"] != VERSION:
         raise RunError(f"this worker has version {VERSION} of this package, and the sweep {payload['version']}")
-    start, failed = time.perf_counter(), dict[str, Any]()
+    start, failure = time.perf_counter(), dict[str, Any]()
     with tempfile.TemporaryDirectory(prefix="transfer-tutorial-", ignore_cleanup_errors=True) as temporary:
         home, notebook, output = (Path(temporary, name) for name in ("run", "notebook.ipynb", "executed.ipynb"))
-        home.mkdir()
         notebook.write_bytes(payload["notebook"])
+        home.mkdir()
         for name, content in payload["beside"].items():
             (home / name).parent.mkdir(parents=True, exist_ok=True)
             (home / name).write_bytes(content)
-        here = _unpack(payload["files"], Path(temporary))
-        values = {name: here.get(as_text(value), value) for name, value in given.items()}
-        environment = {name: here.get(value, value) for name, value in payload["environment"].items()}
+        unpacked = _unpack(payload["files"], Path(temporary))
+        values = {name: unpacked.get(str(value), value) for name, value in given.items()}
+        environment = {name: unpacked.get(value, value) for name, value in payload["environment"].items()}
         environment["TRANSFER_TUTORIAL_HOME"] = str(home)
         try:
-            settings = {"folder": home, "environment": environment, "timeout": payload["timeout"]}
             with _limited_memory(payload["memory"]):
-                notebooks.execute(Notebook("", "", "", notebook), output, values, **settings)
+                settings = KernelSettings(home, environment, payload["timeout"])
+                notebooks.execute(Notebook("", "", "", notebook), output, values, settings)
         except CellError as error:
-            failed = {"cell": error.cell, "error": one_line(error)}
-        results = []
-        for path in sorted(home.rglob("results-*.csv")):
-            try:
-                results.append(path.read_text(encoding="utf-8"))
-            except UnicodeDecodeError:
-                failed = failed or {"error": f"{path.name} is not UTF-8 text; write it with encoding='utf-8'"}
-            else:
-                header = results[-1].partition("\n")[0]
-                if "," not in header and {*";\t"} & {*header}:
-                    failed = failed or {"error": f"{path.name} has no commas between columns; write it with sep=','"}
+            failure = {"cell": error.cell, "error": one_line(error)}
+        results, unreadable = _read_results(home)
+        if unreadable and not failure:
+            failure = {"error": unreadable}
         executed = output.read_text(encoding="utf-8") if output.is_file() else ""
         seconds = round(time.perf_counter() - start, 2)
-        body = pages.body(nbformat.reads(executed, as_version=4)) if executed else ""  # here, not one by one later
-        outcome = {"notebook": executed, "body": body, "results": results, "seconds": seconds, **failed}
-    if failed:  # raised out here: a cause, which Dask would send along, does not survive its pickling
-        raise RunError(failed["error"], outcome)
+    body = pages.body(nbformat.reads(executed, as_version=4)) if executed else ""  # here, as workers do it in parallel
+    outcome = {"notebook": executed, "body": body, "results": results, "seconds": seconds, **failure}
+    if failure:  # raised here, without a cause: Dask would pickle it too, and a CellError cannot be unpickled
+        raise RunError(failure["error"], outcome)
     return outcome
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error as one line, with its type if its text does not say enough."""
+    kind = "" if isinstance(error, RunError | CellError | ConnectionError) else f"{type(error).__name__}: "
+    return " ".join(f"{kind}{error}".split())[:1000]
+
+
+def _unpack(files: Mapping[str, bytes], folder: Path) -> dict[str, str]:
+    """Write files into folders of their own, because results may show their names; return each one's path by the
+    path it came from.
+    """
+    unpacked = {}
+    for number, (path, content) in enumerate(files.items()):
+        copy = folder / str(number) / Path(path).name
+        copy.parent.mkdir()
+        copy.write_bytes(content)
+        unpacked[path] = str(copy)
+    return unpacked
+
+
+def _read_results(folder: Path) -> tuple[list[str], str]:
+    """Return the texts of all result files below a folder, and what is wrong with one of them, or ""."""
+    results, wrong = [], ""
+    for path in sorted(folder.rglob("results-*.csv")):
+        try:
+            results.append(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            wrong = wrong or f"{path.name} is not UTF-8 text; write it with encoding='utf-8'"
+            continue
+        header = results[-1].partition("\n")[0]
+        if "," not in header and {*";\t"} & {*header}:
+            wrong = wrong or f"{path.name} has no commas between columns; write it with sep=','"
+    return results, wrong
 
 
 @contextmanager
 def _limited_memory(limit: int | None) -> Iterator[None]:
-    """Kill a kernel of this worker that takes more than so many bytes; Dask watches the worker's own process alone."""
+    """Kill a kernel of this worker that takes more bytes than this; Dask watches only the worker's own process."""
     import psutil
 
     over = threading.Event()
@@ -97,20 +123,3 @@ def _limited_memory(limit: int | None) -> Iterator[None]:
         yield
     finally:
         over.set()
-
-
-def _unpack(files: Mapping[str, bytes], folder: Path) -> dict[str, str]:
-    """Write files into folders of their own, as their names may show in results; return where each path is now."""
-    here = {}
-    for number, (path, content) in enumerate(files.items()):
-        copy = folder / str(number) / Path(path).name
-        copy.parent.mkdir()
-        copy.write_bytes(content)
-        here[path] = str(copy)
-    return here
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error as one line, with its type where the text has none."""
-    kind = "" if isinstance(error, RunError | CellError) else f"{type(error).__name__}: "
-    return " ".join(f"{kind}{error}".split())[:1000]
