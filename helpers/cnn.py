@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from helpers.messages import check_counts
+
 if TYPE_CHECKING:
     import keras
 
@@ -30,10 +32,8 @@ class Architecture:
 
     def __post_init__(self) -> None:
         """Raise ValueError for sizes below 1, and for an image too small for the convolutions and the pool."""
-        for name in ("filters", "kernel_size", "pool_size", "dense_units"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name}: {value!r} is not allowed; give a whole number of at least 1")
+        sizes = ("filters", "kernel_size", "pool_size", "dense_units")
+        check_counts(**{name: getattr(self, name) for name in sizes})
         size = min(self.image_shape[:2])
         if size - 2 * (self.kernel_size - 1) < self.pool_size:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Words that the course's messages share."""
+"""Messages that several modules give: lists of values, and the refusal of a count."""
 
 from collections.abc import Iterable
 
@@ -7,3 +7,10 @@ def listed(values: Iterable[object]) -> str:
     """Join values with commas, as messages and figures list classes or allowed names; no value breaks the line."""
     texts = map(str, values)
     return ", ".join(text if text.isprintable() else repr(text) for text in texts)
+
+
+def check_counts(**counts: object) -> None:
+    """Raise ValueError for a parameter that is not a whole number of at least 1."""
+    for name, value in counts.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name}: {value!r} is not allowed; give a whole number of at least 1")

@@ -1,4 +1,4 @@
-"""Training, counted in optimizer updates: a recipe says how, `train` does it, `evaluate` measures the result.
+"""Training, counted in optimizer updates: a recipe says how, a `Trainer` does it, `evaluate` measures the result.
 
 A training is one seeded stream of shuffled indices, cut into batches of one size. `fit` does the same epoch by epoch.
 Each epoch costs it some 25 ms, most of the time where an epoch has a single step.
@@ -15,7 +15,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from helpers.images import Images, Split
-from helpers.messages import listed
+from helpers.messages import check_counts, listed
 
 if TYPE_CHECKING:
     import keras
@@ -44,10 +44,7 @@ class Recipe:
         for name, allowed in (("optimizer", tuple(OPTIMIZERS)), ("schedule", SCHEDULES)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not known; allowed are {listed(allowed)}")
-        for name in ("batch_size", "epochs", "min_updates"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name}: {value!r} is not allowed; give a whole number of at least 1")
+        check_counts(batch_size=self.batch_size, epochs=self.epochs, min_updates=self.min_updates)
         rate = self.learning_rate
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
             raise ValueError(f"learning_rate: {rate!r} is not allowed; give a number above 0")
@@ -202,18 +199,6 @@ class Trainer:
         for position, layer in enumerate(self.model.layers):
             if hasattr(layer, "seed_generator"):
                 layer.seed_generator.state.assign([seed % 2**32, len(self.model.layers) - position])
-
-
-def train(
-    model: "keras.Model",
-    split: Split,
-    recipe: Recipe,
-    seed: int = 0,
-    validation: Split | None = None,
-    description: str | None = None,
-) -> Training:
-    """Compile a model for a recipe and train it once; see `Trainer.train`."""
-    return Trainer(model, recipe).train(split, seed, validation, description)
 
 
 def batch_indices(images: int, recipe: Recipe, seed: int) -> Iterator[np.ndarray]:

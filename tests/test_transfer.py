@@ -150,7 +150,7 @@ def test_a_network_is_reset_for_every_training(networks, source: SourceNetwork, 
 def test_cached_features_give_the_same_losses_as_the_frozen_network_dropout_included(networks: Networks, images: Split):
     network = frozen_network()
     features = transfer.extract_features(cnn.cut(network)[0], images, dtype="float32")
-    through = training.train(network, images, ADAM, seed=3).losses
+    through = training.Trainer(network, ADAM).train(images, seed=3).losses
 
     cnn.initialize(networks.partly_frozen.model, FRESH)
     assert networks.partly_frozen.train(features, seed=3).losses == pytest.approx(through, abs=1e-5)
