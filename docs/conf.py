@@ -1,4 +1,4 @@
-"""The site, built by Sphinx from the guides and from the lessons with their stored outputs. Nothing is executed.
+"""The site, built by Sphinx from the guides and from the notebooks with their stored outputs. Nothing is executed.
 
     python -m sphinx -c docs -W --keep-going . build/site
 
@@ -34,7 +34,7 @@ version = release = PROJECT["version"]
 language = "en"
 extensions = ["myst_nb"]
 root_doc = "docs/index"
-include_patterns = ["docs/*.md", "notebooks/*.ipynb", "CONTRIBUTING.md", "CHANGELOG.md"]
+include_patterns = ["docs/*.md", "docs/*.ipynb", "notebooks/*.ipynb", "CONTRIBUTING.md", "CHANGELOG.md"]
 exclude_patterns = [".*", "build", "runs", "sweeps", "**/.ipynb_checkpoints"]  # large folders are not even looked into
 
 nb_execution_mode = "off"
@@ -62,7 +62,7 @@ if ADDRESS.startswith(GITHUB):
 
 def describe_figures(app: Sphinx, page: str, content: list[str]) -> None:
     """Give MyST a figure's alternative text where it looks for it: with the cell, not with the output."""
-    if not page.startswith("notebooks/"):
+    if app.env.doc2path(page).suffix != ".ipynb":
         return
     notebook = json.loads(content[0])
     for cell in notebook["cells"]:
@@ -73,11 +73,16 @@ def describe_figures(app: Sphinx, page: str, content: list[str]) -> None:
 
 
 def open_the_copies_on_colab(app: Sphinx, page: str, template: str, context: dict[str, Any], *_: object) -> None:
-    """Let Colab's button open the copy that installs the course; Colab opens notebooks from GitHub alone."""
+    """Let Colab's button open the copy that installs the course; Colab opens notebooks from GitHub alone.
+
+    Pages that are no lessons have no such copy, and no button.
+    """
     for group in context["header_buttons"]:
-        for button in group.get("buttons", []):
-            if button.get("text") == "Colab":
-                button["url"] = button["url"].replace("/blob/HEAD/notebooks/", f"/blob/{PUBLISHED}/colab/")
+        buttons = group.get("buttons", [])
+        for button in [button for button in buttons if button.get("text") == "Colab"]:
+            button["url"] = button["url"].replace("/blob/HEAD/notebooks/", f"/blob/{PUBLISHED}/colab/")
+            if not page.startswith("notebooks/"):
+                buttons.remove(button)
 
 
 def write_copies(app: Sphinx, problem: Exception | None) -> None:

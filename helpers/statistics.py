@@ -84,24 +84,24 @@ def accuracy_by_class(task: Task, probabilities: Sequence[np.ndarray], split: st
     return pd.Series([right[labels == label].mean() for label in range(len(task.classes))], pd.Index(task.classes))
 
 
-def summarize(results: pd.DataFrame, task: str = "target") -> pd.DataFrame:
+def summarize(results: pd.DataFrame, task: str = "target", baseline: str = "scratch") -> pd.DataFrame:
     """Summarize a task over seeds: one row per label budget and strategy, in the order of their appearance.
 
-    Columns: seeds; accuracy with low and high; difference to `scratch` in percentage points, paired by seed, with low
-    and high, and the finding on it; error ratio to `scratch`, paired on the log, with low and high; medians of the
-    seconds: train_seconds of the updates alone, target_seconds with the extraction of features, total_seconds with
+    Columns: seeds; accuracy with low and high; difference to the baseline in percentage points, paired by seed, with
+    low and high, and the finding on it; error ratio to the baseline, paired on the log, with low and high; medians of
+    the seconds: train_seconds of the updates alone, target_seconds with the extraction of features, total_seconds with
     pretraining too. Half an error is added to each count before a ratio is taken, so that it exists where a network
     makes none.
     """
     target = results[results["task"] == task]
     rows = []
     for (budget, strategy), trainings in target.groupby(["labels_per_class", "strategy"], sort=False):
-        baseline = target[(target["labels_per_class"] == budget) & (target["strategy"] == "scratch")]
-        paired = trainings.merge(baseline, on="seed", suffixes=("", "_scratch"))
+        compared = target[(target["labels_per_class"] == budget) & (target["strategy"] == baseline)]
+        paired = trainings.merge(compared, on="seed", suffixes=("", "_baseline"))
         difference = ratio = Interval(np.nan, np.nan, np.nan)
-        if len(paired) and strategy != "scratch":
-            difference = interval(100 * (paired["test_accuracy"] - paired["test_accuracy_scratch"]))
-            logs = np.log((paired["test_errors"] + 0.5) / (paired["test_errors_scratch"] + 0.5))
+        if len(paired) and strategy != baseline:
+            difference = interval(100 * (paired["test_accuracy"] - paired["test_accuracy_baseline"]))
+            logs = np.log((paired["test_errors"] + 0.5) / (paired["test_errors_baseline"] + 0.5))
             ratio = Interval(*np.exp(interval(logs)))
         on_target = trainings["train_seconds"] + trainings["extract_seconds"]
         rows.append(
@@ -112,7 +112,7 @@ def summarize(results: pd.DataFrame, task: str = "target") -> pd.DataFrame:
                 **_columns("accuracy", interval(trainings["test_accuracy"])),
                 **_columns("difference", difference),
                 **_columns("error_ratio", ratio),
-                "finding": Finding.BASELINE if strategy == "scratch" else finding(*difference),
+                "finding": Finding.BASELINE if strategy == baseline else finding(*difference),
                 "train_seconds": trainings["train_seconds"].median(),
                 "target_seconds": on_target.median(),
                 "total_seconds": (on_target + trainings["pretrain_seconds"]).median(),

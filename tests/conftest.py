@@ -56,9 +56,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what executes lessons and what needs MNIST, which is skipped where it is not at hand; run lessons last."""
-    tests, lessons = REPOSITORY / "tests", REPOSITORY / "notebooks"
+    tests, lessons, pages = REPOSITORY / "tests", REPOSITORY / "notebooks", REPOSITORY / "docs"
     for item in items:
-        if item.path.suffix == ".ipynb":
+        if item.path.suffix == ".ipynb" and item.path.parent != pages:
             item.add_marker("notebook")
         if item.path.parent == lessons or "mnist" in getattr(item, "fixturenames", ()):
             item.add_marker("mnist")

@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
-import refresh_outputs
+
+from helpers.statistics import summarize
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -27,7 +29,7 @@ def tags(cell: nbformat.NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
-STORED = [*LESSONS, *sorted(REFERENCES.glob("*.ipynb"))]
+STORED = [*LESSONS, *sorted(REFERENCES.glob("*.ipynb")), *sorted((ROOT / "docs").glob("*.ipynb"))]
 stored = pytest.mark.parametrize("path", STORED, ids=lambda path: f"{path.parent.name}/{path.stem}")
 lessons = pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
 lessons_with_exercises = pytest.mark.parametrize("path", LESSONS[1:], ids=lambda p: p.stem)
@@ -96,10 +98,14 @@ def test_links_to_other_lessons_lead_somewhere(path):
             assert (path.parent / link).is_file(), link
 
 
-def test_the_page_of_results_quotes_lesson_05():
-    lesson, page = LESSONS[5], (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
-    assert refresh_outputs.result_table(lesson) in page
-    (figure,) = [cell.outputs[-1] for cell in code_cells(lesson) if "key-figure" in tags(cell)]
+def test_the_rows_and_the_figure_beside_lesson_05_are_those_of_its_outputs():
+    rows = pd.read_csv(ROOT / "docs" / "study" / "lesson_05.csv")
+    summary = summarize(rows.assign(train_seconds=0.0, extract_seconds=0.0, pretrain_seconds=0.0))
+    table = shown(5, "display(table")
+    for strategy, of_strategy in summary.groupby("strategy"):
+        accuracies = numbers(table, f"{strategy} ")[::2]
+        assert accuracies == [round(100 * accuracy, 2) for accuracy in of_strategy["accuracy"]]
+    (figure,) = [cell.outputs[-1] for cell in code_cells(LESSONS[5]) if "key-figure" in tags(cell)]
     assert (ROOT / "notebooks" / "result.png").read_bytes() == base64.b64decode(figure.data["image/png"])
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import lock
 import mutations
 import pytest
-import updates
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -58,7 +57,3 @@ def test_the_readme_lists_the_lessons_as_the_first_page_of_the_site_does():
     assert [row.replace("(notebooks/", "(../notebooks/") for row in listed] == there
     lessons = sorted(path.name for path in ROOT.glob("notebooks/*.ipynb"))
     assert re.findall(r"\(notebooks/(\w+\.ipynb)\)", "".join(listed)) == lessons
-
-
-def test_the_page_on_speed_shows_the_table_of_its_rows():
-    assert updates.table(updates.stored()) in (updates.DOCS / "speed.md").read_text(encoding="utf-8")

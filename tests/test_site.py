@@ -20,7 +20,8 @@ from conftest import IN_CI
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = sorted(ROOT.glob("docs/*.md"))
 LESSONS = sorted(ROOT.glob("notebooks/*.ipynb"))
-WRITTEN = [*GUIDES, *LESSONS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+COMPUTED = sorted(ROOT.glob("docs/*.ipynb"))  # from stored rows
+WRITTEN = [*GUIDES, *LESSONS, *COMPUTED, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 PAGES = [path.relative_to(ROOT).with_suffix(".html").as_posix() for path in WRITTEN]
 HEAVIEST = 1_500_000  # bytes, with all that a page loads
 
@@ -92,10 +93,10 @@ def test_nothing_is_loaded_from_elsewhere_and_every_page_is_light(site):
 def test_every_figure_has_its_alternative_text(path, site):
     page = site / path.relative_to(ROOT).with_suffix(".html")
     shown = [attributes.get("alt", "") for tag, attributes in Elements(page).tags if tag == "img"]
-    pattern = r'"alt": "(.*)"' if path in LESSONS else r"!\[(.*?)\]"
+    pattern = r'"alt": "(.*)"' if path in [*LESSONS, *COMPUTED] else r"!\[(.*?)\]"
     written = re.findall(pattern, path.read_text(encoding="utf-8"))
     assert shown == [json.loads(f'"{text}"') for text in written]
-    assert all(len(text) > 20 for text in shown) and (shown or path not in LESSONS)
+    assert all(len(text) > 20 for text in shown) and (shown or path not in [*LESSONS, *COMPUTED])
 
 
 def test_links_within_the_site_lead_to_a_page_and_a_place_on_it(site):
@@ -146,6 +147,8 @@ def test_with_an_address_each_lesson_opens_on_binder_and_its_copy_on_colab(site,
         ]
         assert (published / "colab" / f"{lesson}.ipynb").is_file()
     assert not launches(published / "docs" / "index.html")
+    (binder,) = launches(published / "docs" / "results.html")  # Colab would lack the course
+    assert binder == "https://mybinder.org/v2/gh/somebody/course/HEAD?urlpath=lab/tree/docs/results.ipynb"
 
 
 # In a real browser

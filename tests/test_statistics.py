@@ -84,6 +84,14 @@ def test_scratch_is_not_compared_with_itself_nor_anything_without_it():
     assert without.loc[(10, "frozen"), columns].isna().all()
 
 
+def test_another_baseline_may_take_the_place_of_scratch():
+    table = pd.concat([rows("scratch", [29.5, 29.5]), rows("frozen", [7, 14.5])], ignore_index=True)
+    (row, baseline) = (row for _, row in statistics.summarize(table, baseline="frozen").iterrows())
+    assert row["difference"] == pytest.approx(-(2.25 + 1.5) / 2)
+    assert row["error_ratio"] == pytest.approx(math.sqrt(4 * 2))
+    assert baseline["finding"] is Finding.BASELINE
+
+
 def test_each_budget_is_compared_with_scratch_at_that_budget():
     table = summarized(
         rows("scratch", [30, 30]),

@@ -52,7 +52,9 @@ def for_colab(notebook: dict[str, Any], address: str) -> dict[str, Any]:
 
     def to(target: str) -> str:
         path = Path(target)
-        return colab_link(address, path.name) if path.suffix == ".ipynb" else f"{address}/blob/HEAD/{target}"
+        if path.match("notebooks/*.ipynb"):
+            return colab_link(address, path.name)
+        return f"{address}/blob/HEAD/{target}"
 
     copy = relinked(notebook, to)
     says = new_markdown_cell(SAYS.format(address=address), id="on-colab")

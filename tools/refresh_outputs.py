@@ -1,6 +1,7 @@
 """Run the lessons and store what they show: on MNIST in notebooks/, on a part of it, made smaller, in tests/reference/.
 
-The result rows on that part are stored too, without their seconds, and docs/speed.md gets lesson 05's table.
+The result rows on that part are stored too, without their seconds, and so are those of lesson 05 on MNIST. From the
+stored rows the notebooks in docs/ are then computed anew; `--only pages` does nothing else, and takes seconds.
 
     MNIST_NPZ=.../mnist.npz TRANSFER_TUTORIAL_DATA=... python tools/refresh_outputs.py [--only 03,05] [--anew]
 
@@ -27,6 +28,7 @@ from helpers.runner import notebooks
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 REFERENCE = ROOT / "tests" / "reference"
+PAGES = ROOT / "docs"
 # Offline everywhere, and quick.
 REFERENCE_PARAMETERS = {"dataset": "mnist_5k", "image_size": 14, "filters": 16, "seeds": [0, 1]}
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -92,11 +94,12 @@ def refresh(path: Path, stored_at: Path, parameters: dict, images: bool, unchang
         if cell.cell_type != "code":
             continue
         cell.outputs = sanitized(cell, images and "no-picture" not in tags)
-        kept = before.get(cell.source) if cell.source in unchanged else None
-        if kept and ("nbval-ignore-output" in tags or text_of(kept) == text_of(cell.outputs)):
+        kept = before.get(cell.source, [])
+        alike = text_of(kept) == text_of(cell.outputs)
+        if cell.source in unchanged and (alike or (kept and "nbval-ignore-output" in tags)):
             cell.outputs = kept
         else:
-            changed += kept != cell.outputs
+            changed += not alike
         if "injected-parameters" in tags:
             cell.id = f"{path.name[:2]}-parameters"
     number_cells(ran)
@@ -119,47 +122,37 @@ def number_cells(notebook: NotebookNode) -> None:
                 output.execution_count = count
 
 
-def store_results(home: Path, number: str) -> None:
-    """Store the rows that a reference lesson left, if it left any, without the columns that hold seconds."""
+def store_results(home: Path, number: str, stored_at: Path) -> None:
+    """Store the rows that a lesson left, if it left any, without the columns that hold seconds."""
     path = home / "runs" / "lessons" / f"results-{number}.csv"
     if path.is_file():
         rows = pd.read_csv(path, dtype=str)
-        rows.drop(columns=rows.filter(like="seconds").columns).to_csv(REFERENCE / path.name, index=False)
+        rows.drop(columns=rows.filter(like="seconds").columns).to_csv(stored_at, index=False)
 
 
-def result_table(path: Path) -> str:
-    """Return lesson 05's table of accuracies as Markdown: the first HTML table with a ± in it."""
-    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    tables = [
-        output.data["text/html"] for cell in cells for output in cell.outputs if "text/html" in output.get("data", {})
-    ]
-    (html, *_) = [table for table in tables if "±" in table]
-    budgets = re.findall(r"<th>(\w+)</th>", re.search(r"<thead>.*?</tr>", html, re.S).group())[1:]
-    rows = re.findall(r"<th>([\w-]+)</th>((?:\s*<td>[^<]+</td>)+)", html)
-    lines = [["labels per class", *budgets], ["---"] * (len(budgets) + 1)]
-    lines += [[f"`{strategy}`", *re.findall(r"<td>([^<]+)</td>", cells)] for strategy, cells in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def refresh_result(lesson: Path) -> None:
-    """Put lesson 05's table into docs/speed.md and its key figure beside the lessons."""
-    marks = "<!-- result table: written by tools/refresh_outputs.py from lesson 05 -->", "<!-- end of result table -->"
-    page = ROOT / "docs" / "speed.md"
-    before, rest = page.read_text(encoding="utf-8").split(marks[0])
-    after = rest.split(marks[1])[1]
-    page.write_text(f"{before}{marks[0]}\n{result_table(lesson)}\n{marks[1]}{after}", encoding="utf-8")
+def store_key_figure(lesson: Path) -> None:
+    """Put lesson 05's key figure beside the lessons, for the README and the first page."""
     for cell in nbformat.read(lesson, as_version=4).cells:
         if "key-figure" in cell.metadata.get("tags", []):
             (NOTEBOOKS / "result.png").write_bytes(base64.b64decode(cell.outputs[-1].data["image/png"]))
 
 
+def refresh_pages() -> None:
+    """Compute the pages from the rows that are stored."""
+    for path in sorted(PAGES.glob("*.ipynb")):
+        refresh(path, path, {}, images=True, unchanged=set())
+
+
 def main() -> None:
-    """Refresh the chosen lessons on both datasets, in order, from an empty run folder."""
+    """Refresh the chosen lessons on both datasets, in order, from an empty run folder; then the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="00,01,02,03,04,05,06", help="lessons to run, such as 03,05")
+    parser.add_argument("--only", default="00,01,02,03,04,05,06", help="lessons to run, such as 03,05; or pages")
     parser.add_argument("--anew", action="store_true", help="take every output from this run")
     parser.add_argument("--reference-only", action="store_true", help="refresh tests/reference/ alone, without MNIST")
     chosen = parser.parse_args()
+    if chosen.only == "pages":
+        refresh_pages()
+        return
     if not chosen.reference_only:
         if "MNIST_NPZ" not in os.environ:
             parser.error("set MNIST_NPZ to the path of mnist.npz, or give --reference-only")
@@ -173,11 +166,14 @@ def main() -> None:
             known = notebooks.defaults(path)
             given = {name: value for name, value in REFERENCE_PARAMETERS.items() if name in known}
             refresh(path, REFERENCE / path.name, given, images=False, unchanged=unchanged)
-            store_results(Path(home), number)
+            store_results(Path(home), number, REFERENCE / f"results-{number}.csv")
             if not chosen.reference_only:
                 refresh(path, path, {}, images=True, unchanged=unchanged)
                 if number == "05":
-                    refresh_result(path)
+                    store_results(Path(home), number, PAGES / "study" / "lesson_05.csv")
+                    store_key_figure(path)
+    if not chosen.reference_only:
+        refresh_pages()
 
 
 if __name__ == "__main__":

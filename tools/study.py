@@ -1,11 +1,11 @@
 """Ask whether the course's verdict holds: with more seeds, tuning, other classes, other data, and controls.
 
-    MNIST_NPZ=.../mnist.npz python tools/study.py [--photos FOLDER] [--jobs 2] [--check | --redraw]
+    MNIST_NPZ=.../mnist.npz python tools/study.py [--photos FOLDER] [--jobs 2] [--check]
 
 It trains about a thousand networks, each on one core, in some hours, and writes what came of it to docs/study/:
-trainings.csv, one row per training, and intervals.csv. From those it draws the figures there, and writes tables and
-findings into docs/does_it_hold.md. Each training is kept in the run folder: the same command goes on where it was
-stopped. `--check` repeats every tenth job in an empty folder and compares its rows with those that are stored.
+trainings.csv, one row per training, and intervals.csv, from which docs/does_it_hold.ipynb computes findings, tables and
+figures. Each training is kept in the run folder: the same command resumes where it was stopped. `--check` repeats every
+tenth job in an empty folder and compares its rows with those that are stored.
 """
 
 import argparse
@@ -19,8 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import study_page
-from study_page import BUDGETS, CONTROLS, DEFAULT
 from tqdm.contrib.concurrent import process_map
 
 from helpers import cnn
@@ -42,7 +40,8 @@ FAST, DIGITS = RECIPES["fast"], tuple(range(10))
 LOW, HIGH, EVEN, ODD = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9), (0, 2, 4, 6, 8), (1, 3, 5, 7, 9)
 VEHICLES = ("airplane", "automobile", "ship", "truck")
 ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")
-FEW = (10, 50)
+BUDGETS, DEFAULT, FEW = (5, 10, 20, 50, 100, 200, 500, "all"), (10, 50, "all"), (10, 50)  # DEFAULT is lesson 05's
+CONTROLS = ("shuffled kernels", "shuffled labels", "shuffled labels, a tenth of the rate")
 RATES, LENGTHS = (0.0015, 0.005, 0.015), (1, 2)  # of the fast recipe: its rate and others, times its updates
 BLOCK, ENLARGED = 6, 64  # where MobileNet is cut, and the side to which it gets digits enlarged, as in lesson 06
 RESAMPLES, ENDS = 5000, (("low", 2.5), ("high", 97.5))
@@ -249,28 +248,25 @@ def check(photos: str | None, workers: int) -> None:
 
 
 def main() -> None:
-    """Train what is not there yet, store the rows, and draw; or check, or only draw."""
+    """Train what is not there yet, and store the rows; or check those that are stored."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", help="CIFAR-10 as a folder of train/ and test/ with a folder per class")
     parser.add_argument("--folder", type=Path, default="runs/study", help="run folder (default: runs/study)")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time (default: 2)")
     parser.add_argument("--check", action="store_true", help="repeat a tenth, compare with the stored rows")
-    parser.add_argument("--redraw", action="store_true", help="draw and write from the stored rows, train nothing")
     options = parser.parse_args()
     if options.check:
         check(options.photos, options.jobs)
         return
-    if not options.redraw:
-        todo = jobs(options.photos)
-        done = train_all(todo, options.folder, options.jobs)
-        rows = pd.concat([table for table, _ in done])
-        tuned = [table for table, _ in train_all(chosen(rows), options.folder, options.jobs)]
-        rows = pd.concat([rows, *tuned]).drop_duplicates(KEYS)
-        STORED.mkdir(exist_ok=True)
-        rows.to_csv(STORED / "trainings.csv", index=False)
-        wrong = [missed for job, (_, missed) in zip(todo, done, strict=True) if job.question == "seeds"]
-        image_intervals(wrong).to_csv(STORED / "intervals.csv", index=False)
-    study_page.write(stored(), pd.read_csv(STORED / "intervals.csv"))
+    todo = jobs(options.photos)
+    done = train_all(todo, options.folder, options.jobs)
+    rows = pd.concat([table for table, _ in done])
+    tuned = [table for table, _ in train_all(chosen(rows), options.folder, options.jobs)]
+    rows = pd.concat([rows, *tuned]).drop_duplicates(KEYS)
+    STORED.mkdir(exist_ok=True)
+    rows.to_csv(STORED / "trainings.csv", index=False)
+    wrong = [missed for job, (_, missed) in zip(todo, done, strict=True) if job.question == "seeds"]
+    image_intervals(wrong).to_csv(STORED / "intervals.csv", index=False)
 
 
 if __name__ == "__main__":

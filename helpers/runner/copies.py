@@ -79,7 +79,7 @@ def copied(lesson: Path, linked: bool = True) -> str:
         address = dict(url.split(", ", 1) for url in urls).get("Repository", "").rstrip("/")
 
     def to(target: str) -> str:
-        if target.endswith(".ipynb"):
+        if target.startswith("notebooks/") and target.endswith(".ipynb"):
             return posixpath.relpath(target, "notebooks") if linked else ""
         return f"{address}/blob/HEAD/{target}" if address else ""
 
