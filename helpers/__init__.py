@@ -1,7 +1,8 @@
 """The science: images, networks, trainings and statistics. No module here finds or runs a notebook; `runner` does.
 
-A module imports only from those before it: `backend`, `messages`, `images`, `files`, `datasets`, `tasks`, `store`,
-`provenance`, `folders`, `cnn`, `training`, `transfer`, `experiment`, `backbones`, `statistics`, `plots`, `checks`.
+A module imports only from those before it: `backend`, `messages`, `images`, `layouts`, `files`, `datasets`, `tasks`,
+`store`, `provenance`, `folders`, `cnn`, `training`, `transfer`, `experiment`, `backbones`, `statistics`, `plots`,
+`checks`.
 TensorFlow takes seconds to import, so Keras is imported, through `backend`, inside the functions that need it.
 """
 

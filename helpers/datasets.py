@@ -120,6 +120,10 @@ def _mnist() -> Dataset:
         parameter = "TRANSFER_TUTORIAL_DATA"
     else:
         parameter, path = "dataset", _fetch_dataset("mnist", "mnist.npz")
+    if not path.is_file():
+        raise ValueError(
+            f"{parameter}: there is no file {str(path.absolute())!r}; give a mnist.npz as Keras provides it"
+        )
     dataset = files.read(path, parameter=parameter)
     arrays = {
         "x_train": dataset.train.images[:][..., 0],

@@ -150,6 +150,12 @@ def test_mnist_with_one_altered_pixel_is_refused(mnist: Dataset, tmp_path: Path,
         datasets.load_dataset("mnist")
 
 
+def test_a_folder_given_for_mnist_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MNIST_NPZ", str(tmp_path))
+    with refused(f"MNIST_NPZ: there is no file {str(tmp_path)!r}; give a mnist.npz as Keras provides it"):
+        datasets.load_dataset("mnist")
+
+
 def test_mnist_is_recognized_by_its_content_not_by_its_file(
     mnist: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
