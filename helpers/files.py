@@ -298,13 +298,15 @@ def _read_csv(path: Path, size: int) -> Dataset:
                 delimiter = max(",;\t", key=stream.readline().decode("utf-8-sig").count)
             columns = list(pd.read_csv(path, sep=delimiter, nrows=0))
             label = next((name for name in columns if name.strip().lower() == "label"), None)
-            pixels = [name for name in columns if name != label and not INDEX.fullmatch(name.strip())]
+            pixels = [name for name in columns if name != label]
+            if math.isqrt(len(pixels)) ** 2 < len(pixels):
+                pixels = [name for name in pixels if not INDEX.fullmatch(name.strip())]
             if label is None:
                 raise Refused(f"has no column 'label'; give {layout}")
             side = math.isqrt(len(pixels))
             if side * side != len(pixels) or not side or not (size or SIZES[0] <= side <= SIZES[1]):
                 raise Refused(f"has {len(pixels)} columns of pixels; give n*n, n from {SIZES[0]} to {SIZES[1]}")
-            types = {name: np.float32 if name in pixels else str for name in columns}
+            types = {**dict.fromkeys(columns, str), **dict.fromkeys(pixels, np.float32)}
             table = pd.read_csv(path, sep=delimiter, dtype=types, index_col=False, na_filter=False)
     except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
         raise Refused(f"cannot be read as {layout} ({' '.join(str(error).split())})") from error

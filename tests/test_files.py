@@ -873,8 +873,18 @@ def test_labels_are_names_or_whole_numbers_however_these_are_written(csv, labels
         table().to_csv(index=False, sep="\t"),
         table().rename(columns={"label": " Label"}).to_csv(index=False),
         table().to_csv(index=False).replace("\n", ",\n"),
+        "label" + "," * 64 + "\n" + table().to_csv(index=False, header=False),
     ],
-    ids=["byte-order mark", "index", "two indices", "semicolons", "tabs", "Label", "commas at the end"],
+    ids=[
+        "byte-order mark",
+        "index",
+        "two indices",
+        "semicolons",
+        "tabs",
+        "Label",
+        "commas at the end",
+        "pixels without names",
+    ],
 )
 def test_a_table_may_be_written_in_many_ways(csv, text: str):
     assert same(read(csv(text)), read(csv(table())))
