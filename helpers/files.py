@@ -126,7 +126,9 @@ def _read_folder(root: Path, size: int) -> Dataset:
     kept = np.flatnonzero([not fault for fault in faults])
     if not len(kept):
         raise Refused(f"has no readable image; {ARRANGE}; images may be {listed(FORMATS)}")
-    classes = _numbers_or_names({class_name(folder.path.name) for folder in class_folders})
+    names = {class_name(folder.path.name) for folder in class_folders}
+    numbered = all(re.fullmatch("0|[1-9][0-9]{0,8}", name) for name in names)  # but 01 and 1e3 are names
+    classes: Classes = tuple(sorted(map(int, names)) if numbered else sorted(names))
     position = {str(name): place for place, name in enumerate(classes)}
     labels = np.array([position[class_name(home[files[index]].name)] for index in kept], np.int32)
     if len(sets) == 2:
@@ -144,13 +146,6 @@ def _read_folder(root: Path, size: int) -> Dataset:
     notes += _notes({file.relative_to(root).as_posix(): remark for file, remark in remarks.items()})
     test_files = tuple(files[index] for index in kept[for_testing])
     return Dataset(root.absolute().name, train, test, classes, tuple(notes), test_files)
-
-
-def _numbers_or_names(names: set[str]) -> Classes:
-    """Return the classes that folders stand for, sorted: 0 and 12 are numbers, if all are; 01 and 1e3 are names."""
-    if all(re.fullmatch("0|[1-9][0-9]{0,8}", name) for name in names):
-        return tuple(sorted(map(int, names)))
-    return tuple(sorted(names))
 
 
 def _notes(remarks: dict[str, str]) -> list[str]:

@@ -107,11 +107,11 @@ def check_distinct(names: Iterable[str], kind: str) -> None:
 
 def _unwrapped(folder: Folder) -> tuple[Folder, list[str]]:
     """Return the folder that is meant by one around it, such as unpacking an archive makes, and notes on the rest."""
-    if len(folder.with_images) != 1 or any(inner.has_images for inner in folder.with_images.values()):
+    inner = [*folder.with_images.values()]
+    if len(inner) != 1 or inner[0].has_images:
         return folder, []
-    ((name, inner),) = folder.with_images.items()
-    meant, notes = _unwrapped(inner)
-    unused = [f"{other}/" for other in folder.folders if other != name]
+    meant, notes = _unwrapped(inner[0])
+    unused = [f"{name}/" for name in folder.folders if name not in folder.with_images]
     return meant, [*notes, *([f"not used: {listed(unused)} (no image in it)"] if unused else [])]
 
 

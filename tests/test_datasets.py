@@ -172,7 +172,7 @@ def published(offline: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dic
     """Put the files of a made-up Fashion-MNIST into Keras's cache, as if published; return its folder and arrays."""
     content, folder = arrays(images=30, size=28, classes=tuple(range(10))), offline / "fashion-mnist"
     folder.mkdir(parents=True)
-    for name, file in datasets.FASHION_MNIST.items():
+    for name, (file, _) in datasets.FASHION_MNIST.items():
         header = bytes(16 if name.startswith("x") else 8)  # an IDX file's type and sizes
         (folder / file).write_bytes(gzip.compress(header + content[name].astype(np.uint8).tobytes()))
         checksum = hashlib.md5((folder / file).read_bytes()).hexdigest()
