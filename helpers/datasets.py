@@ -26,21 +26,15 @@ MNIST_SHA256 = {
 KERAS_DATASETS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 MNIST_NPZ_HASH = "sha256:731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
 FASHION_MNIST = {
-    "x_train": "train-images-idx3-ubyte.gz",
-    "y_train": "train-labels-idx1-ubyte.gz",
-    "x_test": "t10k-images-idx3-ubyte.gz",
-    "y_test": "t10k-labels-idx1-ubyte.gz",
+    "x_train": ("train-images-idx3-ubyte.gz", "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+    "y_train": ("train-labels-idx1-ubyte.gz", "md5:25c81989df183df01b3e8a0aad5dffbe"),
+    "x_test": ("t10k-images-idx3-ubyte.gz", "md5:bef4ecab320f06d8554ea6380940ec79"),
+    "y_test": ("t10k-labels-idx1-ubyte.gz", "md5:bb300cfdad3c16e7a12a480ee83cd310"),
 }
 ANTS_BEES = "https://download.pytorch.org/tutorial/hymenoptera_data.zip"
+ANTS_BEES_HASH = "sha256:fbc41b31d544714d18dd1230b1e2b455e1557766e13e67f9f5a7a23af7c02209"
 ANTS_BEES_FILES = "15d89271f257b89832a79a665d92fea577411e875ab6be14222a571af4b2b359"  # SHA-256 of what is in it
-KNOWN_HASHES = {  # of published files, by name
-    "mnist.npz": MNIST_NPZ_HASH,
-    "train-images-idx3-ubyte.gz": "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte.gz": "md5:25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte.gz": "md5:bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte.gz": "md5:bb300cfdad3c16e7a12a480ee83cd310",
-    "hymenoptera_data.zip": "sha256:fbc41b31d544714d18dd1230b1e2b455e1557766e13e67f9f5a7a23af7c02209",
-}
+KNOWN_HASHES = {"mnist.npz": MNIST_NPZ_HASH, "hymenoptera_data.zip": ANTS_BEES_HASH, **dict(FASHION_MNIST.values())}
 PHOTO_SIZES = (32, 224)  # what MobileNet halves five times, and the size that it was trained at
 
 
@@ -120,6 +114,10 @@ def _mnist() -> Dataset:
         parameter = "TRANSFER_TUTORIAL_DATA"
     else:
         parameter, path = "dataset", _fetch_dataset("mnist", "mnist.npz")
+    if not path.is_file():
+        raise ValueError(
+            f"{parameter}: there is no file {str(path.absolute())!r}; give a mnist.npz as Keras provides it"
+        )
     dataset = files.read(path, parameter=parameter)
     arrays = {
         "x_train": dataset.train.images[:][..., 0],
@@ -150,7 +148,7 @@ def _fashion_mnist() -> Dataset:
     import gzip
 
     arrays = {}
-    for name, file in FASHION_MNIST.items():
+    for name, (file, _) in FASHION_MNIST.items():
         unpacked = gzip.decompress(_fetch_dataset("fashion_mnist", f"fashion-mnist/{file}").read_bytes())
         header, shape = (16, (-1, 28, 28)) if name.startswith("x") else (8, (-1,))
         arrays[name] = np.frombuffer(unpacked, np.uint8, offset=header).reshape(shape)

@@ -1,9 +1,8 @@
 """Read a user's own images: a folder of images, an .npz file or a .csv file.
 
 The result depends on contents and names, not on the order in which files were written. Some files of a folder are
-skipped, with a note: those that are broken, that claim more than 50 million pixels, and that are no images, because
-their content is not PNG, JPEG, GIF, BMP, WebP or TIFF or because their name marks a placeholder, such as
-`imageNotFound.gif`.
+skipped, with a note: those that are broken, that claim more than 50 million pixels, whose content is not an image in
+one of the `FORMATS`, or whose name marks a placeholder, such as `imageNotFound.gif`.
 """
 
 import hashlib
@@ -14,33 +13,32 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from helpers.images import Classes, Dataset, Split
+from helpers import layouts
+from helpers.images import Classes, Dataset, Split, class_name
+from helpers.layouts import ARRANGE, FORMATS, Refused
 from helpers.messages import listed
 
 ALLOWED = "the path of an .npz file, of a .csv file or of a folder of images"
 SIZES = (8, 64)  # smallest and largest height and width that the network and its memory budget are made for
 FOLDER_SIZE = 32  # photos come in sizes that a small network cannot use
 MOST_PIXELS = 50_000_000  # a larger image may need more memory than there is
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # Pillow knows more, and starts other programs for some
+PngImagePlugin.MAX_TEXT_CHUNK = MOST_PIXELS  # bytes of a text or color profile; Pillow takes more than 1 MB for a bomb
 STANDS_IN = re.compile(r"(image|photo|picture)[\W_]*(is[\W_]*)?(not[\W_]*(found|available)|unavailable)", re.IGNORECASE)
-FAULTS = {UnidentifiedImageError: "no image", Image.DecompressionBombError: "too large (over 50 million pixels)"}
-LEFT_BEHIND = ("__macosx", "thumbs.db", "desktop.ini")  # by operating systems
-TEST_FOLDERS = ("test", "val", "valid", "validation")  # the first one present is the test set
-ARRANGE = "give one folder of images per class, or train/ and test/ (or val/) with such folders"
+FAULTS = {
+    UnidentifiedImageError: "not recognized as an image",
+    Image.DecompressionBombError: "too large (over 50 million pixels)",
+}
+INDEX = re.compile(r"(unnamed: \d+|index|id|)", re.IGNORECASE)  # a column of a table that pandas has written
 KERAS_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 MEDMNIST_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 SHAPES = f"images (n, height, width), or with 1 or 3 channels last, of {SIZES[0]} to {SIZES[1]} pixels if not resized"
-Parts = tuple[str, ...]  # of a path below the user's folder
-
-
-class _Refused(Exception):
-    """What is wrong with a file or folder, in words that follow its name."""
 
 
 def read(path: Path, image_size: int = 0, parameter: str = "dataset", sizes: tuple[int, int] = SIZES) -> Dataset:
@@ -53,26 +51,34 @@ def read(path: Path, image_size: int = 0, parameter: str = "dataset", sizes: tup
     path = Path(path)
     reader = {".npz": _read_npz, ".csv": _read_csv}.get(path.suffix.lower())
     try:
+        if (given := str(path.absolute())) != given.encode("utf-8", "ignore").decode():
+            raise ValueError(f"{parameter}: {given!r} is not valid UTF-8; rename the file or folder")
         if os.path.isdir(path):
-            return _read_folder(path, image_size or FOLDER_SIZE)
-        if not os.path.isfile(path):
-            raise ValueError(f"{parameter}: there is no file {str(path.absolute())!r}; give {ALLOWED}")
-        if reader is None:
-            raise _Refused(f"is not allowed; give {ALLOWED}")
-        return reader(path, image_size)
-    except _Refused as refused:
+            dataset = _read_folder(path, image_size or FOLDER_SIZE)
+        elif not os.path.isfile(path):
+            raise ValueError(f"{parameter}: there is no file {given!r}; give {ALLOWED}")
+        elif reader is None:
+            raise Refused(f"is not allowed; give {ALLOWED}")
+        else:
+            dataset = reader(path, image_size)
+    except Refused as refused:
         raise ValueError(f"{parameter}: {path.absolute().name!r} {refused}") from refused.__cause__
     except OSError as error:
         what = f"{str(error.filename or path)!r} cannot be read ({error.strerror})"
         raise ValueError(f"{parameter}: {what}; give {ALLOWED} that you may read") from error
+    counts = [np.bincount(split.labels, minlength=len(dataset.classes)) for split in (dataset.train, dataset.test)]
+    if lacking := [str(name) for name, *images in zip(dataset.classes, *counts, strict=True) if 0 in images]:
+        note = f"classes without training or without test images, which cannot be chosen: {_some(lacking)}"
+        return replace(dataset, notes=(*dataset.notes, note))
+    return dataset
 
 
 def folder_sha256(root: Path) -> str:
     """Return the SHA-256 of all files of a folder and of their names, without hidden ones."""
     digest = hashlib.sha256()
-    for file in _walk(root)[0]:
-        with open(root.joinpath(*file), "rb") as stream:
-            digest.update(f"{'/'.join(file)} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    for name, file in sorted((file.relative_to(root).as_posix(), file) for file in layouts.scan(root).all_files):
+        with open(file, "rb") as stream:
+            digest.update(os.fsencode(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n"))
     return digest.hexdigest()
 
 
@@ -101,104 +107,59 @@ def hold_out_a_fifth(labels: np.ndarray, digests: Sequence[bytes] | None = None)
         members = sorted(np.flatnonzero(labels == label).tolist(), key=digests.__getitem__)
         in_test[members[: max(1, round(len(members) / 5))] if len(members) > 1 else []] = True
     if not in_test.any():
-        raise _Refused("has a single image of each class; give two or more, to train on and to test with")
+        raise Refused("has a single image of each class; give two or more, to train on and to test with")
     return np.flatnonzero(~in_test), np.flatnonzero(in_test)
 
 
 def _read_folder(root: Path, size: int) -> Dataset:
     """Read a training and a test set, or class folders of which a fifth is held out."""
-    files, folders = _walk(root)
-    top, full = _inside((), folders), any(len(file) == 2 for file in files)
-    if len(top) == 1 and top[0].lower() != "train" and _inside((top[0],), folders) and not full:
-        return _read_folder(root / top[0], size)  # a folder around the intended one, made by unpacking an archive
-    train, test, notes = _sets(folders)
-    names, level = _inside(train, folders), len(train)
-    if not names:
-        problem = f"holds no class folders{' in train/' * level}" if files or folders else "is empty"
-        raise _Refused(f"{problem}; {ARRANGE}")
-    if test and (single := sorted({*names} ^ {*_inside(test, folders)})):
-        raise _Refused(f"has class {listed(single)} in only one of {train[0]}/ and {test[0]}/; give it images in both")
-    outside = [file for file in files if file[:-1] in ((), train, test)]
-    files = [file for file in files if len(file) > level + 1 and file[:level] in (train, test)]
+    tree = layouts.scan(root)
+    sets, notes = layouts.find_sets(tree)
+    class_folders = [folder for one in sets for folder in one.folders.values()]
+    if not class_folders:
+        raise Refused(f"{'holds no class folders' if tree.files else 'is empty'}; {ARRANGE}")
+    home = {file: folder.path for folder in class_folders for file in folder.all_files}
+    files = sorted(home, key=lambda file: file.relative_to(root).as_posix())
     pixels = np.empty((len(files), size, size, 3), np.uint8)
-    faults, digests = _read_images([root.joinpath(*file) for file in files], pixels)
-    notes += _notes(files + outside, faults + ["outside the class folders"] * len(outside))
+    faults, digests = _read_images(files, pixels)
 
     kept = np.flatnonzero([not fault for fault in faults])
     if not len(kept):
-        raise _Refused(f"has no readable image; {ARRANGE}")
-    classes = _numbers_or_names(names)
+        raise Refused(f"has no readable image; {ARRANGE}; images may be {listed(FORMATS)}")
+    names = {class_name(folder.path.name) for folder in class_folders}
+    numbered = all(re.fullmatch("0|[1-9][0-9]{0,8}", name) for name in names)  # but 01 and 1e3 are names
+    classes: Classes = tuple(sorted(map(int, names)) if numbered else sorted(names))
     position = {str(name): place for place, name in enumerate(classes)}
-    labels = np.array([position[files[index][level]] for index in kept], np.int32)
-    if test:
-        in_test = np.array([files[index][:level] == test for index in kept])
+    labels = np.array([position[class_name(home[files[index]].name)] for index in kept], np.int32)
+    if len(sets) == 2:
+        in_test = np.array([home[files[index]].parent == sets[1].path for index in kept])
         for_training, for_testing = np.flatnonzero(~in_test), np.flatnonzero(in_test)
-        if not len(for_testing):
-            raise _Refused(f"has no readable image in {test[0]}/; {ARRANGE}")
     else:
         for_training, for_testing = hold_out_a_fifth(labels, [digests[index] for index in kept])
     if not any((pixels[index] != pixels[index, ..., :1]).any() for index in kept):
         pixels = pixels[..., :1]
-    train_split, test_split = (Split(pixels[kept[part]], labels[part]) for part in (for_training, for_testing))
-    test_files = tuple(root.joinpath(*files[index]) for index in kept[for_testing])
-    return Dataset(root.absolute().name, train_split, test_split, classes, tuple(notes), test_files)
+    train, test = (Split(pixels[kept[part]], labels[part]) for part in (for_training, for_testing))
+
+    nested = "in a folder inside a class folder, and read as that class"
+    remarks = {file: fault or nested * (file.parent != home[file]) for file, fault in zip(files, faults, strict=True)}
+    remarks |= {file: "outside the class folders" for folder in (tree, *sets) for file in folder.files}
+    notes += _notes({file.relative_to(root).as_posix(): remark for file, remark in remarks.items()})
+    test_files = tuple(files[index] for index in kept[for_testing])
+    return Dataset(root.absolute().name, train, test, classes, tuple(notes), test_files)
 
 
-def _walk(root: Path) -> tuple[list[Parts], list[Parts]]:
-    """List all files and folders below a folder, by path; links are followed, except to folders that contain them."""
-    files, folders = list[Parts](), list[Parts]()
-    real = Path(os.path.realpath(root))
-    waiting: list[tuple[Parts, set[str]]] = [((), {str(folder) for folder in (real, *real.parents)})]
-    for parts, above in waiting:
-        with os.scandir(root.joinpath(*parts)) as entries:
-            names = [entry.name for entry in entries if entry.name[0] != "."]
-        for below in ((*parts, name) for name in names if name.lower() not in LEFT_BEHIND):
-            if not os.path.isdir(root.joinpath(*below)):
-                files.append(below)
-            elif (target := os.path.realpath(root.joinpath(*below))) not in above:
-                folders.append(below)
-                waiting.append((below, above | {target}))
-    return sorted(files, key="/".join), sorted(folders)
-
-
-def _inside(parent: Parts, folders: list[Parts]) -> list[str]:
-    """Return the names of the folders in a folder, if they can be told apart on every system."""
-    names = [folder[-1] for folder in folders if folder[:-1] == parent]
-    folded = [name.casefold() for name in names]
-    if alike := [name for name in names if folded.count(name.casefold()) > 1]:
-        raise _Refused(f"has the folders {listed(alike)}, which differ only in letter case; rename or join them")
-    return names
-
-
-def _numbers_or_names(names: list[str]) -> Classes:
-    """Return the classes that folders stand for, sorted: 0 and 12 are numbers, if all are; 01 and 1e3 are names."""
-    if all(re.fullmatch("0|[1-9][0-9]{0,8}", name) for name in names):
-        return tuple(sorted(map(int, names)))
-    return tuple(sorted(names))
-
-
-def _sets(folders: list[Parts]) -> tuple[Parts, Parts | None, list[str]]:
-    """Find the folders of the training and test set, () and None if there are only class folders; note the others."""
-    names = _inside((), folders)
-    roles = {name.lower(): (name,) for name in names}
-    tests = [roles[role] for role in TEST_FOLDERS if role in roles]
-    train = roles.get("train", ())
-    if not train or not (_inside(train, folders) or len(names) == 1 + len(tests)):
-        return (), None, []  # beside other classes, a "train" without folders in it is a vehicle
-    test = next((folder for folder in tests if _inside(folder, folders)), None)
-    unused = [f"{name}/" for name in names if (name,) not in (train, test)]
-    role = f"{test[0]}/ is the test set" if test else "a fifth of it is held out as the test set"
-    return train, test, [f"not used: {listed(unused)} ({train[0]}/ is the training set, {role})"] if unused else []
-
-
-def _notes(files: list[Parts], faults: list[str]) -> list[str]:
-    """Write one sentence for each reason why files were skipped."""
+def _notes(remarks: dict[str, str]) -> list[str]:
+    """Write one sentence for each remark on files, "" being none."""
     notes = []
-    for reason in sorted({*faults} - {""}):
-        names = ["/".join(file) for file, fault in zip(files, faults, strict=True) if fault == reason]
-        more = f" and {n - 3} more" if (n := len(names)) > 3 else ""
-        notes.append(f"{n} of {len(files)} files {'is' if n == 1 else 'are'} {reason}: {listed(names[:3])}{more}")
+    for remark in sorted({*remarks.values()} - {""}):
+        names = [name for name, its_remark in remarks.items() if its_remark == remark]
+        be = "is" if len(names) == 1 else "are"
+        notes.append(f"{len(names)} of {len(remarks)} files {be} {remark}: {_some(names)}")
     return notes
+
+
+def _some(names: list[str]) -> str:
+    return listed(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _read_images(paths: list[Path], pixels: np.ndarray) -> tuple[list[str], list[bytes]]:
@@ -236,7 +197,8 @@ def _prepared(image: Image.Image, size: int) -> Image.Image:
         ImageOps.exif_transpose(image, in_place=True)
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = _in_8_bits(image.crop((left, top, left + side, top + side)))
+    mode = "I;16" if (image.format, image.mode) == ("PPM", "I") else image.mode  # Pillow scales these to 16 bits
+    image = _in_8_bits(image.crop((left, top, left + side, top + side)), mode)
     if image.has_transparency_data:
         image = image.convert("RGBA")
     elif image.mode not in ("L", "RGB"):
@@ -247,9 +209,9 @@ def _prepared(image: Image.Image, size: int) -> Image.Image:
     return image.convert("RGB")
 
 
-def _in_8_bits(image: Image.Image) -> Image.Image:
+def _in_8_bits(image: Image.Image, mode: str) -> Image.Image:
     """Scale gray values of 16 bits to 8 bits, and those of 32 bits from the smallest scale that holds all of them."""
-    scales = {"F": (1, 255, 65535), "I": (255, 65535)}.get(image.mode, (65535,) if image.mode[0] == "I" else ())
+    scales = {"F": (1, 255, 65535), "I": (255, 65535)}.get(mode, (65535,) if mode[0] == "I" else ())
     if not scales:
         return image  # Pillow would cut the others off at 255; values beyond all scales count as broken
     values = np.asarray(image)
@@ -266,9 +228,9 @@ def _read_npz(path: Path, size: int) -> Dataset:
             missing = [name for name in names if name not in archive.files]
             arrays = [] if missing else [np.asarray(archive[name]) for name in names]  # foreign members are bytes
     except Exception as error:  # a damaged file makes zipfile, zlib and NumPy raise a dozen kinds
-        raise _Refused(f"cannot be read as {layout}, without pickled objects") from error
+        raise Refused(f"cannot be read as {layout}, without pickled objects") from error
     if missing:
-        raise _Refused(f"lacks {listed(missing)}; allowed is {layout}")
+        raise Refused(f"lacks {listed(missing)}; allowed is {layout}")
     x, y, x_test, y_test = names
     train, labels = _checked(arrays[0], arrays[1], x, y, size)
     test, test_labels = _checked(arrays[2], arrays[3], x_test, y_test, size)
@@ -277,12 +239,9 @@ def _read_npz(path: Path, size: int) -> Dataset:
     if train.shape[1:] != test.shape[1:]:
         sizes = ["x".join(map(str, images.shape[1:])).removesuffix("x1") for images in (train, test)]
         problem = f"{x} holds images of {sizes[0]} and {x_test} of {sizes[1]}"
-        raise _Refused(f"cannot be used: {problem}; give all images one size")
-    classes, positions = np.unique(labels, return_inverse=True)
-    if single := sorted({*classes.tolist()} ^ {*test_labels.tolist()}):
-        problem = f"label {listed(single)} is in only one of {y} and {y_test}"
-        raise _Refused(f"cannot be used: {problem}; give each class images in both")
-    labels, test_labels = positions.astype(np.int32), np.searchsorted(classes, test_labels).astype(np.int32)
+        raise Refused(f"cannot be used: {problem}; give all images one size")
+    classes = np.union1d(labels, test_labels)
+    labels, test_labels = (np.searchsorted(classes, both).astype(np.int32) for both in (labels, test_labels))
     return Dataset(path.name, Split(train, labels), Split(test, test_labels), tuple(classes.tolist()))
 
 
@@ -302,8 +261,8 @@ def _checked(images: np.ndarray, labels: np.ndarray, x: str, y: str, size: int) 
         problem = f"{y} holds labels beyond the range of int32"
     else:
         top, left = (shaped.shape[1] - side) // 2, (shaped.shape[2] - side) // 2
-        return shaped[:, top : top + side, left : left + side], flat
-    raise _Refused(f"cannot be used: {problem}; accepted are {SHAPES}, and integer labels (n,)")
+        return shaped[:, top : top + side, left : left + side], flat.astype(np.int32)
+    raise Refused(f"cannot be used: {problem}; accepted are {SHAPES}, and integer labels (n,)")
 
 
 def as_uint8(images: np.ndarray, what: str, size: int, factor: int = 1) -> np.ndarray:
@@ -317,7 +276,7 @@ def as_uint8(images: np.ndarray, what: str, size: int, factor: int = 1) -> np.nd
         rounded = np.nan_to_num(np.rint(exact)).clip(0, 255).astype(np.uint8)
         if not (fits := np.abs(exact - rounded) <= 1e-3).all():
             accepted = "whole numbers from 0 to 255, and in an .npz file also those divided by 255"
-            raise _Refused(f"cannot be used: {what} holds {image[~fits][0]}; accepted are {accepted}")
+            raise Refused(f"cannot be used: {what} holds {image[~fits][0]}; accepted are {accepted}")
         picture = Image.fromarray(rounded if channels == 3 else rounded[..., 0])
         place[...] = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS)).reshape(place.shape)
     return whole
@@ -327,29 +286,36 @@ def _read_csv(path: Path, size: int) -> Dataset:
     """Read Kaggle's layout, in each row a label and the pixels of an image; a fifth is held out."""
     import pandas as pd
 
-    layout = "a .csv file with a header, a column 'label' and a column for each of n*n pixels"
+    layout = "a .csv file with a header, a column 'label' and a column for each of n*n pixels, in UTF-8"
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # of rows that are too long
-            columns = list(pd.read_csv(path, nrows=0))
-            if "label" not in columns:
-                raise _Refused(f"has no column 'label'; give {layout}")
-            side = math.isqrt(len(columns) - 1)
-            if side * side != len(columns) - 1 or not side or not (size or SIZES[0] <= side <= SIZES[1]):
-                raise _Refused(f"has {len(columns) - 1} columns of pixels; give n*n, n from {SIZES[0]} to {SIZES[1]}")
-            types = {**dict.fromkeys(columns, np.float32), "label": str}
-            table = pd.read_csv(path, dtype=types, index_col=False, na_filter=False)
+            with open(path, "rb") as stream:
+                delimiter = max(",;\t", key=stream.readline().decode("utf-8-sig").count)
+            columns = list(pd.read_csv(path, sep=delimiter, nrows=0))
+            label = next((name for name in columns if name.strip().lower() == "label"), None)
+            pixels = [name for name in columns if name != label]
+            if math.isqrt(len(pixels)) ** 2 < len(pixels):
+                pixels = [name for name in pixels if not INDEX.fullmatch(name.strip())]
+            if label is None:
+                raise Refused(f"has no column 'label'; give {layout}")
+            side = math.isqrt(len(pixels))
+            if side * side != len(pixels) or not side or not (size or SIZES[0] <= side <= SIZES[1]):
+                raise Refused(f"has {len(pixels)} columns of pixels; give n*n, n from {SIZES[0]} to {SIZES[1]}")
+            types = {**dict.fromkeys(columns, str), **dict.fromkeys(pixels, np.float32)}
+            table = pd.read_csv(path, sep=delimiter, dtype=types, index_col=False, na_filter=False)
     except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
-        raise _Refused(f"cannot be read as {layout} ({' '.join(str(error).split())})") from error
-    names = table.pop("label")
-    if (names.str.strip() == "").any() or not len(table):
-        raise _Refused(f"has {'a row without a label' if len(table) else 'no rows'}; give {layout}")
+        raise Refused(f"cannot be read as {layout} ({' '.join(str(error).split())})") from error
+    names = table[label].map(class_name)
+    if (names == "").any() or not len(table):
+        raise Refused(f"has {'a row without a label' if len(table) else 'no rows'}; give {layout}")
     numbers = pd.to_numeric(names, errors="coerce")
     if numbers.notna().any():
         if not (fits := (numbers % 1 == 0) & numbers.between(-(2**31), 2**31 - 1)).all():
-            raise _Refused(f"has {names[~fits].iloc[0]!r} among its labels; give whole numbers of int32, or names only")
+            raise Refused(f"has {names[~fits].iloc[0]!r} among its labels; give whole numbers of int32, or names only")
         names = numbers.astype(np.int64)
     classes, labels = np.unique(names.to_numpy(), return_inverse=True)
-    rows = np.ascontiguousarray(table)
+    layouts.check_distinct(map(str, classes), "labels")
+    rows = np.ascontiguousarray(table[pixels])
     digests = [hashlib.sha256(row).digest() for row in rows]
     order = np.array(sorted(range(len(rows)), key=lambda row: (labels[row], digests[row])))
     images, labels = as_uint8(rows[order].reshape(-1, side, side, 1), "a column of pixels", size), labels[order]

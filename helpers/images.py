@@ -5,12 +5,18 @@ Images stay uint8 `(n, size, size, channels)`, one channel or three; a network r
 """
 
 import hashlib
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 Classes = tuple[int | str, ...]  # all of them numbers, or all of them names
+
+
+def class_name(name: str) -> str:
+    """Return the name of a class as it is kept: composed Unicode, single spaces, none around it."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 class Picked:

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from helpers.images import Classes, Dataset, Images, Picked, Split, fingerprint
+from helpers.images import Classes, Dataset, Images, Picked, Split, class_name, fingerprint
 from helpers.messages import listed
 
 
@@ -80,7 +80,9 @@ def whole_task(name: str, dataset: Dataset) -> Task:
     for split, kind in ((dataset.train, "training"), (dataset.test, "test")):
         counts = np.bincount(split.labels, minlength=len(dataset.classes))
         if without := [label for label, count in zip(dataset.classes, counts, strict=True) if not count]:
-            raise ValueError(f"{name}: {dataset.name} has no {kind} image of class {listed(without)}; give it some")
+            raise ValueError(
+                f"{name}: {dataset.name} has no {kind} image of class {listed(without)}; add some or remove it"
+            )
     none = Split(dataset.train.images[:0], dataset.train.labels[:0])
     return Task(name, dataset.classes, dataset.train, none, dataset.test)
 
@@ -142,13 +144,11 @@ def _checked_classes(parameter: str, classes: Sequence[int | str], dataset: Data
         raise ValueError(f"{parameter}: {classes!r} is not a list of classes, such as [0, 1, 2] or [cat, dog]")
     whole = all(isinstance(entry, int | np.integer) and not isinstance(entry, bool) for entry in classes)
     if not whole and not all(isinstance(entry, str) for entry in classes):
-        raise ValueError(
-            f"{parameter}: {list(classes)} mixes numbers and names, or holds neither; give whole numbers or names"
-        )
+        raise ValueError(f"{parameter}: {list(classes)} is neither a list of whole numbers nor a list of names")
     if len(set(classes)) < max(2, len(classes)):
         raise ValueError(f"{parameter}: {list(classes)} is not allowed; give two or more classes, each once")
     named = isinstance(dataset.classes[0], str)
-    chosen = [str(entry) if named else int(entry) if whole else entry for entry in classes]
+    chosen = [class_name(str(entry)) if named else int(entry) if whole else entry for entry in classes]
     if missing := [entry for entry in chosen if entry not in dataset.classes]:
         near = get_close_matches(str(missing[0]), map(str, dataset.classes), n=1)
         meant = f"{near[0]} is meant perhaps; " if near and named else ""

@@ -150,6 +150,12 @@ def test_mnist_with_one_altered_pixel_is_refused(mnist: Dataset, tmp_path: Path,
         datasets.load_dataset("mnist")
 
 
+def test_a_folder_given_for_mnist_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MNIST_NPZ", str(tmp_path))
+    with refused(f"MNIST_NPZ: there is no file {str(tmp_path)!r}; give a mnist.npz as Keras provides it"):
+        datasets.load_dataset("mnist")
+
+
 def test_mnist_is_recognized_by_its_content_not_by_its_file(
     mnist: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -166,7 +172,7 @@ def published(offline: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dic
     """Put the files of a made-up Fashion-MNIST into Keras's cache, as if published; return its folder and arrays."""
     content, folder = arrays(images=30, size=28, classes=tuple(range(10))), offline / "fashion-mnist"
     folder.mkdir(parents=True)
-    for name, file in datasets.FASHION_MNIST.items():
+    for name, (file, _) in datasets.FASHION_MNIST.items():
         header = bytes(16 if name.startswith("x") else 8)  # an IDX file's type and sizes
         (folder / file).write_bytes(gzip.compress(header + content[name].astype(np.uint8).tobytes()))
         checksum = hashlib.md5((folder / file).read_bytes()).hexdigest()

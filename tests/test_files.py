@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from refusals import refused
 from tiny_course import arrays
 from tqdm import tqdm
@@ -23,6 +23,7 @@ from tqdm import tqdm
 from helpers import files
 from helpers.files import read
 from helpers.images import Dataset
+from helpers.layouts import FORMATS
 from helpers.tasks import split_tasks
 
 RED, WHITE, GRAY = (255, 0, 0), (255, 255, 255), (90, 90, 90)
@@ -71,7 +72,7 @@ def arrange(folder: Path, written: str) -> Path:
         elif path.suffix == ".png":
             save(colors(1), path)
         elif path.suffix or path.name.startswith("."):
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("no image")
         else:
             path.mkdir()
@@ -106,8 +107,9 @@ def closed(path: Path, *_: object) -> None:
 
 # A folder: its layout
 
-TRAIN_AND_TEST = "train/ is the training set, test/ is the test set"
 A_FIFTH = "train/ is the training set, a fifth of it is held out as the test set"
+NESTED = "in a folder inside a class folder, and read as that class"
+LACKING = "classes without training or without test images, which cannot be chosen"
 LAYOUTS = {  # what a folder holds: classes, training images, test images, notes
     "a/10 b/10 c/10": (("a", "b", "c"), 24, 6, []),
     "a/2 b/3": (("a", "b"), 3, 2, []),
@@ -115,11 +117,45 @@ LAYOUTS = {  # what a folder holds: classes, training images, test images, notes
     "train/a/5 train/b/5": (("a", "b"), 8, 2, []),
     "train/a/1 test/a/1": (("a",), 1, 1, []),
     "Train/no/3 VAL/no/2": (("no",), 3, 2, []),
-    "train/a/2 test/a/2 val/a/2 masks/a/2": (("a",), 2, 2, [f"not used: masks/, val/ ({TRAIN_AND_TEST})"]),
+    "train/a/2 test/a/2 val/a/2 masks/a/2": (
+        ("a",),
+        2,
+        2,
+        ["not used: masks/, val/ (train/ is the training set, test/ is the test set)"],
+    ),
     "train/a/5 test/1.png": (("a",), 4, 1, [f"not used: test/ ({A_FIFTH})"]),
     "bus/2 car/2 train/2": (("bus", "car", "train"), 3, 3, []),
-    "a/2 a/2024/b/2": (("a",), 3, 1, []),
-    "outer/inner/a/2 outer/inner/b/2 license.txt": (("a", "b"), 2, 2, []),
+    "seg_train/a/2 seg_train/b/2 seg_test/a/1 seg_test/b/1": (("a", "b"), 4, 2, []),
+    "Training/a/2 Training/b/2 Testing/a/1 Testing/b/1": (("a", "b"), 4, 2, []),
+    "trainset/a/2 trainset/b/2 segTest/a/1 segTest/b/1": (("a", "b"), 4, 2, []),
+    "train_more/a/9 train/a/2 train/b/2 test/a/1 validation/a/1 validation/b/1": (
+        *(("a", "b"), 4, 2),
+        ["not used: test/, train_more/ (train/ is the training set, validation/ is the test set)"],
+    ),
+    "train_1/train_1/a/2 train_1/train_1/b/2 test_1/test_1/a/1 test_1/test_1/b/1 pred_1/2": (
+        *(("a", "b"), 4, 2, ["not used: pred_1/ (train_1/ is the training set, test_1/ is the test set)"]),
+    ),
+    "train/a/2 train/b/2 val/a/1 val/b/1 test/unknown/2": (
+        *(("a", "b"), 4, 2, ["not used: test/ (train/ is the training set, val/ is the test set)"]),
+    ),
+    "train/a/5 train/b/5 test/images/2": (("a", "b"), 8, 2, [f"not used: test/ ({A_FIFTH})"]),
+    "train/a/2 train/b/2 test/a/1": (("a", "b"), 4, 1, [f"{LACKING}: b"]),
+    "a/2 b/2 c/1": (("a", "b", "c"), 3, 2, [f"{LACKING}: c"]),
+    "a/2 b/2 labels/1.txt": (
+        *(("a", "b", "labels"), 2, 2),
+        ["1 of 5 files is not recognized as an image: labels/1.txt", f"{LACKING}: labels"],
+    ),
+    "images/a/2 images/b/2 labels/a/1.txt labels/b/1.txt": (("a", "b"), 2, 2, ["not used: labels/ (no image in it)"]),
+    "a/all/1 b/all/1 b/2": (
+        ("a", "b"),
+        3,
+        1,
+        [f"2 of 4 files are {NESTED}: a/all/0.png, b/all/0.png", f"{LACKING}: a"],
+    ),
+    "a/2 a/2024/b/2": (("a",), 3, 1, [f"2 of 4 files are {NESTED}: a/2024/b/0.png, a/2024/b/1.png"]),
+    "outer/inner/a/2 outer/inner/b/2 outer/inner/license.txt": (
+        *(("a", "b"), 2, 2, ["1 of 5 files is outside the class folders: outer/inner/license.txt"]),
+    ),
     "train/a/2 val/a/2 train/loose.png README.txt": (
         *(("a",), 2, 2, ["2 of 6 files are outside the class folders: README.txt, train/loose.png"]),
     ),
@@ -187,8 +223,7 @@ def test_dangling_links_and_pipes_are_no_images(tmp_path: Path):
     link(tmp_path / "a" / "self.png", tmp_path / "a" / "self.png")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "a" / "pipe.png")  # reading it would block
-    (note,) = read(tmp_path).notes
-    assert "files are no image: a/gone.png" in note
+    assert "files are no image: a/gone.png" in read(tmp_path).notes[0]
 
 
 # A folder: the order in which files are written and listed does not matter
@@ -271,15 +306,23 @@ def halves(left: object, right: object) -> np.ndarray:
 
 LEVELS = np.linspace(0, 255, 32 * 32).reshape(32, 32, 1)
 NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+DARK = Image.fromarray(np.full((32, 32), 255, np.uint16))
 BOARD = Image.fromarray((np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8))  # single black and white pixels
 CUT_OUT = plain((*GRAY, 255), "RGBA", left=(0, 0, 0, 0))  # transparent and, below, black
 EARLY_END = b"Exif\0\0MM\0*\0\0\0\x08\0\x09" + b"\xff" * 30
 PALETTE = plain(200, "P", size=64)
 PALETTE.putpalette([*(0, 255, 0) * 200, *RED])
+LONG_TEXT = PngImagePlugin.PngInfo()
+LONG_TEXT.add_text("comment", "long " * 1_000_000, zip=True)
 SEVERAL = {"save_all": True, "append_images": [plain(GRAY)]}
 READ = {  # an image, the name of its file, how it is saved; what is read, within how much
     "the content decides, not the extension": (plain(RED), "x.txt", {"format": "PNG"}, RED, 0),
-    **{f"x.{kind} is read": (plain(RED), f"x.{kind}", {}, RED, 5) for kind in ("JPeG", "gif", "BMP", "webp", "TIFF")},
+    **{
+        f"x.{kind} is read": (plain(RED), f"x.{kind}", {}, RED, 5)
+        for kind in ("JPeG", "gif", "BMP", "webp", "TIFF", "ppm", "jp2", *["avif"] * ("AVIF" in FORMATS))
+    },
+    "megabytes of text in a PNG file": (plain(RED), "x.png", {"pnginfo": LONG_TEXT}, RED, 0),
+    "megabytes of color profile in a PNG file": (plain(RED), "x.png", {"icc_profile": bytes(3_000_000)}, RED, 0),
     "a color image of the right size is kept to the pixel": (Image.fromarray(NOISE), "x.png", {}, NOISE, 0),
     "the central square of a wide image": (framed(96, 32), "x.png", {}, RED, 0),
     "the central square of a high image": (framed(33, 97), "x.png", {}, RED, 0),
@@ -296,7 +339,7 @@ READ = {  # an image, the name of its file, how it is saved; what is read, withi
     "black and white become 0 and 255": (plain(1, "1", left=0), "x.png", {}, halves(0, 255), 0),
     "CMYK becomes RGB": (plain((0, 255, 255, 0), "CMYK"), "x.jpg", {}, RED, 5),
     "16 bits keep their brightness": (gradient(65535, np.uint16), "x.png", {}, LEVELS, 1),
-    "a dark image of 16 bits stays dark": (Image.fromarray(np.full((32, 32), 255, np.uint16)), "x.png", {}, 1, 0),
+    **{f"a dark image of 16 bits stays dark in x.{kind}": (DARK, f"x.{kind}", {}, 1, 0) for kind in ("png", "pgm")},
     **{f"32 bits, from 0 to {top}": (gradient(top, np.float32), "x.tif", {}, LEVELS, 1) for top in (1, 255, 65535)},
 }
 
@@ -345,13 +388,14 @@ NOISY = Image.fromarray(NOISE).resize((64, 64))
 OFF_THE_SCALE = Image.fromarray(np.full((32, 32), -1, np.float32))
 VAST = "is too large (over 50 million pixels): a/vast.png"
 SKIPPED = {  # files beside two images of a class, and the notes on them
-    "a/photo.jpg": (b"<html>404</html>", "1 of 3 files is no image: a/photo.jpg"),
-    "a/drawing.eps": (stored(colors(1), "EPS"), "1 of 3 files is no image: a/drawing.eps"),  # starts Ghostscript
+    "a/photo.jpg": (b"<html>404</html>", "1 of 3 files is not recognized as an image: a/photo.jpg"),
+    "a/IMG_1.HEIC": (b"\0\0\0\x18ftypheic" + bytes(99), "1 of 3 files is not recognized as an image: a/IMG_1.HEIC"),
+    "a/b.eps": (stored(colors(1), "EPS"), "1 of 3 files is not recognized as an image: a/b.eps"),  # starts Ghostscript
     "a/half.png": (stored(NOISY)[:2000], "1 of 3 files is broken: a/half.png"),
     "a/half.jpg": (stored(NOISY, "JPEG")[:2000], "1 of 3 files is broken: a/half.jpg"),
     "a/negative.tif": (stored(OFF_THE_SCALE, "TIFF"), "1 of 3 files is broken: a/negative.tif"),
     "a/vast.png": (png_of_size(5_000_001, 10), f"1 of 3 files {VAST}"),
-    "a/two\nlines.txt": (b"", "1 of 3 files is no image: 'a/two\\nlines.txt'"),
+    "a/two\nlines.txt": (b"", "1 of 3 files is not recognized as an image: 'a/two\\nlines.txt'"),
     "a/image_not_found (2).PNG": (stored(colors(9)), "1 of 3 files is no image: a/image_not_found (2).PNG"),
     "a/Picture is not available.jpg": (stored(colors(9)), "1 of 3 files is no image: a/Picture is not available.jpg"),
     "a/image_of_a_not_so_rare_bird.png": (stored(colors(9)), None),
@@ -373,8 +417,8 @@ def test_each_reason_has_one_note_with_at_most_three_names(tmp_path: Path):
     for number in range(5):
         (tmp_path / "a" / f"{number}.txt").touch()
     (tmp_path / "a" / "vast.png").write_bytes(png_of_size(100_000, 100_000))
-    no_image = "5 of 8 files are no image: a/0.txt, a/1.txt, a/2.txt and 2 more"
-    assert read(tmp_path).notes == (no_image, f"1 of 8 files {VAST}")
+    texts = "5 of 8 files are not recognized as an image: a/0.txt, a/1.txt, a/2.txt and 2 more"
+    assert read(tmp_path).notes == (texts, f"1 of 8 files {VAST}")
 
 
 def test_an_image_of_absurd_size_is_not_even_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -409,7 +453,17 @@ def test_a_bar_shows_only_while_reading_takes_long_and_is_wiped_away(tmp_path: P
         ("a/ b/", f"has no readable image; ... {ARRANGE}"),
         ("a/1.jpg b/", f"has no readable image; ... {ARRANGE}"),
         ("a/1 b/1", "has a single image of each class; give two or more"),
-        ("train/a/2 train/b/2 val/b/2 val/c/2", "has class a, c in only one of train/ and val/; give it images in"),
+        ("train2017/2 val2017/2 labels/1.txt", f"holds no class folders in train2017/; ... {ARRANGE}"),
+        (
+            "color/a/1 color/b/1 gray/a/1 gray/b/1",
+            "has folders of the same names, such as a, b, in color/, gray/; give",
+        ),
+        (
+            "bus/day/1 bus/dusk/1 train/day/1 train/dusk/1",
+            "of the same names, such as day, dusk, in bus/, train/; give",
+        ),
+        ("a/1 b/1 copy/a/1 copy/b/1", "has folders of the same names, such as a, b, in ./, copy/; give one of these"),
+        ("train/A/1 train/b/1 test/a/1 test/b/1", "has the folders A, a, which differ only in letter case or in inv"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused_with_the_reason(tmp_path: Path, written: str, says: str):
@@ -422,8 +476,40 @@ def test_folders_that_differ_only_in_letter_case_are_refused(tmp_path: Path, nam
     fill(tmp_path, *names)
     if os.path.samefile(tmp_path / names[0], tmp_path / names[1]):
         pytest.skip("this system cannot tell them apart either")
-    with refused("has the folders ", ", which differ only in letter case; rename or join them"):
+    with refused(
+        "has the folders ", ", which differ only in letter case or in invisible characters; rename or join them"
+    ):
         read(tmp_path)
+
+
+def test_composed_and_decomposed_letters_and_spaces_around_a_name_are_one_class_and_may_be_given_either_way(tmp_path):
+    decomposed = "cafe\u0301"
+    fill(tmp_path / "train", "café", "cat ", "dog", "ice\u00a0cream")
+    fill(tmp_path / "test", decomposed, "cat", "dog ", "ice cream")
+    dataset = read(tmp_path)
+    assert (dataset.classes, dataset.notes) == (("café", "cat", "dog", "ice cream"), ())
+    assert np.bincount(dataset.test.labels).tolist() == [2] * 4
+    for name in ("café", decomposed):
+        assert split_tasks(dataset, [name, "cat"], ["dog", "ice cream"], 0.5)[0].classes == ("café", "cat")
+
+
+def test_names_that_are_not_utf8_or_hold_invisible_letters_are_refused(tmp_path: Path):
+    fill(tmp_path / "hidden", "cat", "cat\u200b")
+    with refused("has the folders cat, 'cat\\u200b', which differ only in letter case or in invisible characters"):
+        read(tmp_path / "hidden")
+    broken = os.fsdecode(b"caf\xe9")
+    try:
+        fill(tmp_path / "photos", "a")
+        shutil.copy(tmp_path / "photos" / "a" / "0.png", tmp_path / "photos" / "a" / f"{broken}.png")
+        assert len(read(tmp_path / "photos").train) == 2 and files.folder_sha256(tmp_path / "photos")
+        fill(tmp_path / "photos", broken)
+        shutil.copytree(tmp_path / "hidden", tmp_path / broken)
+    except (OSError, UnicodeError):
+        pytest.skip("this system allows no such names")
+    with refused("dataset: 'photos' has 'caf\\udce9' among its folders, which is not valid UTF-8; rename it"):
+        read(tmp_path / "photos")
+    with refused("dataset: ", "caf\\udce9' is not valid UTF-8; rename the file or folder"):
+        read(tmp_path / broken)
 
 
 @pytest.mark.parametrize(
@@ -619,11 +705,17 @@ def test_arrays_of_another_layout_are_refused(npz, says: str, changed: dict[str,
         read(npz(**changed))
 
 
-def test_a_label_in_only_one_of_training_and_test_is_refused(npz):
-    labels = arrays()["y_train"].copy()
-    labels[labels == 9] = 2**31 - 1  # the largest label that is accepted
-    with refused("'mine.npz' cannot be used: label 9, 2147483647 is in only one of y_train and y_test; give each"):
-        read(npz(y_test=labels))
+@pytest.mark.parametrize(("name", "kind"), [("y_train", "test"), ("y_test", "training")])
+def test_a_label_in_only_one_of_training_and_test_is_refused_only_where_it_is_chosen(npz, name: str, kind: str):
+    mine = arrays(images=40)
+    mine[name] = mine[name].copy()
+    mine[name][-1] = 2**31 - 1  # the largest label that is accepted
+    dataset = read(npz(**mine))
+    assert dataset.classes == (3, 5, 7, 9, 2**31 - 1)
+    assert dataset.notes == (f"{LACKING}: 2147483647",)
+    split_tasks(dataset, [3, 5], [7, 9])
+    with refused(f"dataset: mine.npz has no {kind} image of class 2147483647; give each class some, or choose other"):
+        split_tasks(dataset, [3, 5], [7, 2**31 - 1])
 
 
 @pytest.mark.parametrize(
@@ -764,14 +856,38 @@ def test_a_class_with_a_single_row_has_no_test_image(csv):
         (("wasp", "bee", "NA", "été"), ("NA", "bee", "wasp", "été")),
         (("1.0", "2.0"), (1, 2)),
         (("01", " 2"), (1, 2)),
+        (("café", "cafe\u0301", "cat", "cat "), ("café", "cat")),
     ],
 )
 def test_labels_are_names_or_whole_numbers_however_these_are_written(csv, labels: tuple, classes: tuple):
     assert read(csv(table(labels=labels))).classes == classes
 
 
-def test_a_byte_order_mark_is_no_part_of_the_header(csv):
-    assert read(csv(b"\xef\xbb\xbf" + table().to_csv(index=False).encode())).classes == (3, 5, 7, 9)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff" + table().to_csv(index=False),
+        table().to_csv(),  # with pandas' index
+        table().reset_index(names="id").to_csv(),
+        table().to_csv(index=False, sep=";"),
+        table().to_csv(index=False, sep="\t"),
+        table().rename(columns={"label": " Label"}).to_csv(index=False),
+        table().to_csv(index=False).replace("\n", ",\n"),
+        "label" + "," * 64 + "\n" + table().to_csv(index=False, header=False),
+    ],
+    ids=[
+        "byte-order mark",
+        "index",
+        "two indices",
+        "semicolons",
+        "tabs",
+        "Label",
+        "commas at the end",
+        "pixels without names",
+    ],
+)
+def test_a_table_may_be_written_in_many_ways(csv, text: str):
+    assert same(read(csv(text)), read(csv(table())))
 
 
 def test_tables_of_other_sizes_can_be_resized(csv):
@@ -797,6 +913,11 @@ REFUSED = {  # a table, and what is said of it, "..." for parts left out
     "no pixels": (of_columns(0), "has 0 columns of pixels; give n*n, n from 8 to 64"),
     "one pixel less": (of_columns(783), "has 783 columns of pixels; give n*n, n from 8 to 64"),
     "too many pixels": (of_columns(65 * 65), "has 4225 columns of pixels; give n*n, n from 8 to 64"),
+    "letter case": (
+        table(labels=("Cat", "cat")),
+        "has the labels Cat, cat, which differ only in letter case or in inv",
+    ),
+    "another encoding": (table(labels=("café",)).to_csv(index=False).encode("cp1252"), f"{NO_TABLE} ... in UTF-8"),
     "an empty pixel": (with_pixel(""), NO_TABLE),
     "a word": (with_pixel("x"), f"{NO_TABLE} ... x"),
     "a negative pixel": (with_pixel(-1), "a column of pixels holds -1.0; accepted are whole numbers"),

@@ -215,9 +215,9 @@ def test_what_is_no_budget_is_refused(tasks: tuple[Task, Task], budget: object):
         (["2", "3"], "digits has no class 2, 3"),
         ("23", "'23' is not a list of classes"),
         (None, "None is not a list of classes"),
-        ([2.0, 3.5], "[2.0, 3.5] mixes numbers and names, or holds neither"),
-        ([2, "3"], "[2, '3'] mixes numbers and names, or holds neither"),
-        ([False, True], "[False, True] mixes numbers and names, or holds neither"),
+        ([2.0, 3.5], "[2.0, 3.5] is neither a list of whole numbers nor a list of names"),
+        ([2, "3"], "[2, '3'] is neither a list of whole numbers nor a list of names"),
+        ([False, True], "[False, True] is neither a list of whole numbers nor a list of names"),
     ],
 )
 def test_classes_that_cannot_be_chosen_are_refused(digits: Dataset, parameter: str, classes: object, why: str):
