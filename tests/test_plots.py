@@ -3,14 +3,18 @@
 import math
 import warnings
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import matplotlib.pyplot
 import numpy as np
 import pandas as pd
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.font_manager import fontManager
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
@@ -19,7 +23,8 @@ from helpers import cnn, plots
 from helpers.backend import keras
 from helpers.folders import REPOSITORY
 from helpers.images import Dataset, Split
-from helpers.plots.figures import STYLES, TRAINING, VALIDATION, Figure
+from helpers.plots import answers
+from helpers.plots.figures import STYLES, TRAINING, VALIDATION, Figure, fallback_fonts
 from helpers.statistics import Finding, finding
 from helpers.tasks import Task, split_tasks
 from helpers.transfer import STRATEGIES
@@ -169,6 +174,40 @@ def test_a_notebook_gets_alternative_text_with_a_picture_and_tables_that_no_sett
     assert (finished.returncode, finished.stderr) == (0, "")
     assert finished.stdout.startswith("{'alt': 'Seconds per epoch: frozen: 2.0.'} <Figure size ")
     assert finished.stdout.endswith("b'\\x89PNG'\n")
+
+
+def test_a_name_is_drawn_as_it_is_with_dollar_signs():
+    counted = pd.DataFrame([("sum", r"it is not $5_$ or \alpha", 3)], columns=["exercise", "reply", "learners"])
+    figure = answers.misconceptions(counted)
+    plots.png(figure)
+    assert r"sum: it is not $5_$ or \alpha" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
+
+
+def test_letters_that_matplotlibs_font_lacks_are_taken_from_an_installed_font(tmp_path: Path, monkeypatch):
+    font, glyph = FontBuilder(1000, isTTF=True), TTGlyphPen(None)
+    glyph.moveTo((0, 0))
+    glyph.lineTo((500, 900))
+    glyph.lineTo((900, 0))
+    glyph.closePath()
+    font.setupGlyphOrder([".notdef", "cat"])
+    font.setupCharacterMap({ord("猫"): "cat"})
+    font.setupGlyf({".notdef": glyph.glyph(), "cat": glyph.glyph()})
+    font.setupHorizontalMetrics({".notdef": (1000, 0), "cat": (1000, 0)})
+    font.setupHorizontalHeader(ascent=900, descent=-100)
+    font.setupNameTable({"familyName": "Cats", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(tmp_path / "cats.ttf")
+    figure = plots.photo(np.zeros((8, 8, 3), np.uint8), "猫 cat")
+    monkeypatch.setattr(fontManager, "ttflist", [*fontManager.ttflist])
+    fallback_fonts.cache_clear()
+    with pytest.warns(UserWarning, match="missing from font"):
+        plots.png(figure)
+    fontManager.addfont(tmp_path / "cats.ttf")
+    fallback_fonts.cache_clear()
+    with warnings.catch_warnings(action="error"):
+        plots.png(figure)
+    fallback_fonts.cache_clear()
 
 
 # Lesson 01

@@ -15,7 +15,7 @@ def misconceptions(counted: pd.DataFrame) -> Figure:
     rows = counted.groupby("exercise").head(MOST_REPLIES)
     figure = new_figure(height=1 + 0.5 * len(rows))
     axis = figure.subplots()
-    labels = [textwrap.fill(text, 60).replace("$", r"\$") for text in rows["exercise"] + ": " + rows["reply"]]
+    labels = [textwrap.fill(text, 60) for text in rows["exercise"] + ": " + rows["reply"]]
     colors = rows["reply"].map({"right": "#009E73", "no answer": "#999999"}).fillna(VALIDATION)
     axis.bar_label(axis.barh(range(len(rows)), rows["learners"], color=colors), padding=3)
     axis.set_yticks(range(len(rows)), labels)

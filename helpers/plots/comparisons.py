@@ -168,7 +168,7 @@ def _by_value(axis: Axes, rows: pd.DataFrame, column: str) -> str:
         _accuracies(axis, places, over_seeds, strategy, joined=numbers)
         means.extend(over_seeds["accuracy"])
     shown = range(0, len(values), 1 + len(values) // 20)
-    axis.set_xticks(shown, [values[place][:20].replace("$", r"\$") for place in shown])
+    axis.set_xticks(shown, [values[place][:20] for place in shown])
     axis.set_xlim(-0.5, len(values) - 0.5)
     return f"from {min(means):.1%} to {max(means):.1%}"
 

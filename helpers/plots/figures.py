@@ -4,6 +4,8 @@ IPython puts a figure's alternative text into the output's metadata, and nbconve
 """
 
 import textwrap
+from contextlib import suppress
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -12,6 +14,8 @@ import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
+from matplotlib.font_manager import findfont, fontManager, get_font
+from matplotlib.text import Text
 
 from helpers.images import Classes
 from helpers.transfer import STRATEGIES
@@ -34,15 +38,36 @@ class Figure(matplotlib.figure.Figure):  # a notebook without pictures shows thi
     alternative_text = ""
 
 
-as_designed = matplotlib.style.context("default")  # a decorator: ignore the user's matplotlibrc
+# A decorator: ignore the user's matplotlibrc, and take dollar signs as they are, in names of classes for example.
+as_designed = matplotlib.style.context(["default", {"text.parse_math": False}])
 
 
 @as_designed
 def png(figure: Figure) -> tuple[bytes, dict[str, str]]:
     """Render a figure as a PNG image, and return it with the metadata that IPython shows with it."""
     buffer = BytesIO()
+    texts = figure.findobj(Text)
+    if fallback := fallback_fonts(frozenset("".join(text.get_text() for text in texts))):
+        for text in texts:
+            text.set_fontfamily(["sans-serif", *fallback])
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white", metadata={"Software": None})
     return buffer.getvalue(), {"alt": figure.alternative_text}
+
+
+@cache
+def fallback_fonts(letters: frozenset[str]) -> list[str]:
+    """Return installed fonts for letters that Matplotlib's own font lacks, such as those of Chinese class names."""
+    missing = {ord(letter) for letter in letters if letter.isprintable()} - {
+        *get_font(findfont("DejaVu Sans")).get_charmap()
+    }
+    fonts = []
+    for font in fontManager.ttflist if missing else []:
+        with suppress(OSError, RuntimeError):  # damaged, or removed since Matplotlib listed it
+            letters_of = missing & {*get_font(font.fname).get_charmap()}
+            if letters_of and "Last Resort" not in font.name:  # whose letters are boxes
+                fonts.append(font.name)
+                missing -= letters_of
+    return fonts
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
