@@ -1,6 +1,5 @@
 """A user's machine: other programs' settings, what it lacks, how full and slow it is; and what users write and keep."""
 
-import importlib
 import json
 import os
 import re
@@ -11,12 +10,9 @@ import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
-from unittest.mock import MagicMock
 
 import distributed
-import IPython
 import numpy as np
-import pandas as pd
 import pytest
 from click.testing import CliRunner
 from nbclient import NotebookClient
@@ -32,34 +28,6 @@ from helpers.runner.notebooks import KernelSettings, Notebook
 fcntl, pwd = (pytest.importorskip(name) for name in ("fcntl", "pwd"))  # not on Windows
 
 # Settings of other programs
-
-
-OPTIONS = {"display.max_rows": 2, "display.precision": 1, "display.float_format": "{:.0f}".format}
-OPTIONS |= {"display.max_columns": 1, "display.html.border": 3, "mode.sim_interactive": True}
-
-
-def test_tables_and_arrays_look_the_same_whatever_a_startup_file_or_an_earlier_cell_has_set():
-    table = pd.DataFrame(np.arange(60).reshape(20, 3) / 7, columns=["first", "second", "third"])
-
-    def shown() -> list[str]:
-        return [repr(table), table._repr_html_(), repr(table.to_numpy())]
-
-    with pd.option_context("display.width", 80), np.printoptions():
-        importlib.reload(plots)
-        clean = shown()
-        for option, value in OPTIONS.items():
-            pd.set_option(option, value)
-        np.set_printoptions(precision=1, threshold=2, suppress=True, linewidth=30, sign="+", formatter={"all": hex})
-        importlib.reload(plots)
-        assert shown() == clean
-        assert not pd.get_option("mode.sim_interactive")
-
-
-def test_the_last_value_of_a_cell_is_shown_whatever_ipython_is_told(monkeypatch):
-    shell = MagicMock(ast_node_interactivity="none")
-    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
-    importlib.reload(plots)
-    assert shell.ast_node_interactivity == "last_expr"
 
 
 def test_a_setting_that_tqdm_cannot_read_is_left_out_and_others_stay(python):

@@ -180,11 +180,8 @@ def table(sweep: Sweep, known: list[dict[str, Any]]) -> "pd.DataFrame":
     import pandas as pd
 
     status = {record["name"]: record["status"] for record in known}
-    rows = [
-        {**{key: as_text(value) for key, value in values.items()}, "status": status.get(name, "")}
-        for name, values in sweep.runs.items()
-    ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(list(sweep.runs.values())).map(as_text)
+    return table.assign(status=[status.get(name, "") for name in sweep.runs])
 
 
 def varied(sweep: Sweep, known: list[dict[str, Any]]) -> list[str]:
