@@ -386,6 +386,7 @@ def test_a_sweep_runs_what_is_missing_and_one_that_fails_is_reported_among_the_o
     resume = f"To resume: transfer-tutorial sweep --resume {Path('out').absolute()} --workers 2"
     assert done.output.splitlines()[-1] == resume
     assert all(path.read_bytes() == content for path, content in finished.items())
+    assert sweep.missing(planned, sweep.records(planned)) == list(planned.runs)[-1:], "the one that failed"
     rows = results("out")
     assert len(rows) == 2 * 2
     assert list(rows.columns) == [

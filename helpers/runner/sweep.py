@@ -212,7 +212,7 @@ def outlook(sweep: Sweep, known: list[dict[str, Any]]) -> str:
 
 def failure(sweep: Sweep) -> str | None:
     """Say which runs of the grid failed, None if none did."""
-    failed = [each for each in records(sweep) if each["status"] == "failed" and each["name"] in sweep.runs]
+    failed = [record for record in records(sweep) if record["status"] == "failed" and record["name"] in sweep.runs]
     if not failed:
         return None
     return f"{len(failed)} of {len(sweep.runs)} runs failed, {failed[0]['name']}: {failed[0]['error']}"
