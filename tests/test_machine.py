@@ -25,7 +25,7 @@ from helpers.provenance import provenance
 from helpers.runner import batch, cli, notebooks, pages, parameters, process, worker
 from helpers.runner.notebooks import KernelSettings, Notebook
 
-fcntl, pwd = (pytest.importorskip(name) for name in ("fcntl", "pwd"))  # not on Windows
+pwd = pytest.importorskip("pwd")  # not on Windows
 
 # Settings of other programs
 
@@ -220,6 +220,12 @@ def test_a_user_without_a_home_gets_one_for_caches(course, monkeypatch):
     assert Path.home().is_dir()
 
 
+def test_variables_that_name_files_become_absolute_as_kernels_work_elsewhere(course, monkeypatch):
+    monkeypatch.setenv("MNIST_NPZ", "mnist.npz")
+    assert run("--only", "09").exit_code == 2
+    assert os.environ["MNIST_NPZ"] == str(Path("mnist.npz").absolute())
+
+
 def test_a_working_directory_that_is_gone_is_one_sentence(tmp_path: Path, monkeypatch):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
@@ -327,18 +333,6 @@ def test_a_terminal_that_goes_away_stops_a_run_but_not_under_nohup():
         assert signal.getsignal(signal.SIGHUP) == heard
     finally:
         signal.signal(signal.SIGHUP, before)
-
-
-def test_a_file_is_flushed_by_a_handle_that_may_write(tmp_path: Path, monkeypatch):
-    flushed = []
-
-    def fsync(handle: int) -> None:  # Windows refuses one that is open for reading only
-        flushed.append(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    store.write_text(tmp_path / "text", "text")
-    store.load_or_make(tmp_path, "weights.bin", {}, lambda path: {"bytes": path.write_bytes(b"weights")})
-    assert flushed == [True] * 3
 
 
 def test_few_files_that_may_be_open_are_raised_where_they_can_be_else_refused(tmp_path: Path, python):

@@ -13,7 +13,6 @@ from shutil import copytree
 from urllib.parse import unquote
 
 import nbformat
-import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -21,7 +20,6 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from tiny_course import LISTEN, wait_until, write_notebook
 
-from helpers.datasets import load_dataset
 from helpers.folders import PACKAGE, REPOSITORY
 from helpers.runner import cluster, report, sweep
 from helpers.runner.cli import main
@@ -77,7 +75,7 @@ def pretend_to_run(planned: sweep.Sweep, *names: str, **outcome: object) -> None
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen]]:
-    """Start a sweep as a process of its own; one that is left when the test ends is stopped."""
+    """Start a sweep as a process of its own, which ends with the test."""
     started = []
 
     def starter(*arguments: object) -> subprocess.Popen:
@@ -94,7 +92,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen]]:
 
 
 def statuses(folder: str | Path) -> dict[str, str]:
-    """What became of each run, by the part of its name that says its parameters."""
+    """Return the status of each run, by the part of its name that says its parameters."""
     records = [json.loads(path.read_text()) for path in sorted(Path(folder, "runs").glob("*.json"))]
     return {record["name"].rpartition("-")[0]: record["status"] for record in records}
 
@@ -105,7 +103,7 @@ def results(folder: str | Path) -> pd.DataFrame:
 
 @contextmanager
 def dask_cluster(folder: Path, workers: int = 1, **environment: str) -> Iterator[tuple[str, list[subprocess.Popen]]]:
-    """Start a scheduler and workers as one does by hand; yield the address and the processes, scheduler first."""
+    """Start a scheduler and workers as users do; yield the address and the processes, the scheduler first."""
     folder.mkdir(exist_ok=True)
     told = folder / "scheduler.json"
     environ = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "3", **environment}
@@ -116,8 +114,7 @@ def dask_cluster(folder: Path, workers: int = 1, **environment: str) -> Iterator
         subprocess.Popen([*dask, "scheduler", *local, "--port", "0", "--scheduler-file", str(told)], **options)
     ]
     try:
-        # Dask does not write it at one stroke
-        wait_until(lambda: told.is_file() and told.read_text().endswith("}"), 60)
+        wait_until(lambda: told.is_file() and told.read_text().endswith("}"), 60)  # Dask does not write it at once
         address = json.loads(told.read_text())["address"]
         one = ["--nworkers", "1", "--nthreads", "1", "--no-nanny", "--local-directory", str(folder)]
         for _ in range(workers):
@@ -162,9 +159,9 @@ def test_a_run_is_named_by_parameters_data_and_code_and_not_by_outputs(own):
     nbformat.write(notebook, own)
     assert names() == first
     Path("a.txt").write_text("one")
-    with_data = names(data="./a.txt")
+    with_data = names(data="a.txt")
     Path("a.txt").write_text("two")
-    assert set(names(data="./a.txt")).isdisjoint(with_data)
+    assert set(names(data="a.txt")).isdisjoint(with_data)
     write_notebook(own, PARAMETERS, CODE + "\nprint('more')")
     assert set(names()).isdisjoint(first)
 
@@ -183,34 +180,28 @@ def test_a_dry_run_prints_the_table_and_leaves_nothing(own):
     [
         ("OWN --grid epoch=1", "epoch: no parameter of my notebook has this name; known are data, labels_per_class,"),
         ("OWN --grid seed=0,one", "seed: 'one' is not a whole number like the default, 0"),
-        ("OWN --grid seed=0 -p learning_rate x", "learning_rate: 'x' is not a number like the default, 1.0"),
         ("OWN --grid labels_per_class=[10", "labels_per_class: '[[10]' cannot be read as YAML"),
         ("OWN --grid seed", "--grid: 'seed' is not of the form NAME=V1,V2,..."),
         ("OWN --grid seed=", "seed: --grid gives it no value"),
         ("OWN --grid learning_rate=1,1.0", "learning_rate: --grid gives 1.0 twice"),
-        ("OWN --grid seed=1 --grid seed=2", "seed: --grid is given twice for it"),
         ("OWN --grid seed=1 -p seed 2", "seed: given twice, by --grid and by -p"),
-        ("OWN --workers 1", "--grid: there is nothing to sweep over"),
         ("OWN --grid run_dir=a,b", "run_dir: is not for a sweep"),
         (f"OWN --grid seed={','.join(map(str, range(10_001)))}", "makes 10,001 runs, more than 10,000; add --yes"),
         ("OWN --grid seed=1 --workers 1 --scheduler tcp://127.0.0.1:1", "--workers: is for this machine"),
         ("OWN --grid seed=1 --scheduler tcp://127.0.0.1:1", "--scheduler: 'tcp://127.0.0.1:1' cannot be reached"),
-        ("OWN --grid seed=1 --scheduler nonsense://a", "--scheduler: 'nonsense://a' cannot be reached"),
         ("OWN --grid seed=1 --scheduler tls://127.0.0.1:1", "tls:// needs certificates in Dask's configuration"),
         ("OWN --grid seed=1 --out other", "exists and is not the folder of a sweep"),
         ("OWN --grid seed=1 --out text.txt/below", "--out: 'text.txt/below' is below a file, 'text.txt'"),
         ("09 --grid seed=0", "or the number alone, such as 05, or the path of a notebook, which ends in .ipynb"),
-        ("~nobody1/x.ipynb --grid seed=0", "notebook: there is no file '~nobody1/x.ipynb'"),
         ("text.ipynb --grid seed=0", "notebook: 'text.ipynb' is not a notebook"),
         ("05 --dataset digits --grid recipe=fast,slow", "recipe: 'slow' is not known"),
-        ("05 --dataset digits --grid seeds=[0],[0,0]", "seeds: [0, 0] holds an entry twice"),
         ("05 --dataset digits --grid dataset=mnist_5k", "dataset: given twice, by --grid and by --dataset or -p"),
-        ("05 --grid dataset=digits,missing.npz", "dataset: there is no file"),
         (
             "OWN --grid photos=images,digits --scheduler tcp://127.0.0.1:1",
             "photos: 'images' is a folder, which the machines of a",
         ),
         ("OWN", "--grid: there is nothing to sweep over"),
+        ("OWN --grid seed=1 --workers 0", "Error: Invalid value for '--workers': 0 is not in the range"),
         ("--out other", "sweep: needs a LESSON and --out DIR, or --resume DIR alone; see sweep --help"),
     ],
 )
@@ -224,16 +215,10 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(own, monkeypatch, comman
     refused = run(*[own if word == "OWN" else word for word in command.split()], *folder)
     assert refused.exit_code == 2
     assert says in refused.output
-    said = [line for line in refused.output.splitlines() if not line.startswith(("my notebook: ", "Estimate: "))]
+    beforehand = ("my notebook: ", "Estimate: ", "Usage: ", "Try ")
+    said = [line for line in refused.output.splitlines() if line and not line.startswith(beforehand)]
     assert said == [refused.output.splitlines()[-1]]
     assert sorted(own.parent.rglob("*")) == before
-
-
-@pytest.mark.parametrize(("option", "value"), [("--workers", "0"), ("--retries", "-1")])
-def test_a_number_out_of_range_is_refused_with_the_range(own, option: str, value: str):
-    refused = run(own, "--grid", "seed=1", option, value, "--out", "out")
-    assert refused.exit_code == 2
-    assert f"Error: Invalid value for '{option}': {value} is not in the range" in refused.output
 
 
 @pytest.mark.parametrize(
@@ -252,7 +237,7 @@ def test_without_dask_it_says_what_to_install(own, monkeypatch, wheel, wanted):
 
 def test_a_sweep_is_resumed_from_anywhere_by_its_folder_alone(own, tmp_path, monkeypatch):
     Path("data.txt").write_text("came along")
-    planned = plan(own.name, "seed=0,1", "learning_rate=1,0.5", data="./data.txt", weights=".inf")
+    planned = plan(own.name, "seed=0,1", "learning_rate=1,0.5", data="data.txt", weights=".inf")
     pretend_to_run(planned, next(iter(planned.runs)))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -282,12 +267,21 @@ def test_a_sweep_that_cannot_be_resumed_is_refused(own, content: str, arguments:
     assert says in refused.output
 
 
+def write_images(folder: Path) -> Path:
+    """Write four images of each of four classes, each of another grey."""
+    for place in range(16):
+        (folder / "abcd"[place % 4]).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 10 * place).save(folder / "abcd"[place % 4] / f"{place}.png")
+    return folder
+
+
 def test_a_folder_with_runs_of_another_notebook_or_on_other_data_is_refused(own, tmp_path):
     images = write_images(tmp_path / "images")
     write_notebook(own, "dataset: str = 'digits'\nseed: int = 0", "open('beside.csv')")
     Path("beside.csv").write_text("1")
     command = ["--grid", "seed=0", "-p", "dataset", "images/", "--out", "out"]
     planned = plan(own, "seed=0", dataset="images/")
+    assert [values["dataset"] for values in planned.runs.values()] == [str(images)], "a folder is read where it is"
     pretend_to_run(planned, *planned.runs)
     Path("results-own.csv").write_text("total\n0\n")  # of a run by hand
     assert "1 runs, 1 of them done" in run(own, *command, "--dry-run").output
@@ -329,24 +323,28 @@ def test_a_record_of_other_code_or_without_what_it_must_have_counts_as_missing(o
     assert [record["name"] for record in sweep.records(planned)] == [kept]
 
 
-def test_an_edited_line_that_computes_discards_runs_and_any_other_edit_keeps_them(own, tmp_path, python):
+EDITS = {
+    "computes nothing": [
+        ("training", '"""Training, counted', '"""Counted'),
+        ("plots/figures", "WIDTH = ", "WIDTH = 1 + "),
+    ],
+    "computes": [("training", "WARM_UP = 0.1", "WARM_UP = 0.2")],
+}
+
+
+@pytest.mark.parametrize(("edit", "kept"), [("computes nothing", 2), ("computes", 0)])
+def test_an_edit_discards_runs_only_where_it_computes_their_results(own, tmp_path, python, edit: str, kept: int):
     planned = sweep.plan("05", ["seeds=[0],[1]"], "digits", [], Path("out"))
     pretend_to_run(planned, *planned.runs)
-    for name in ("helpers", "notebooks"):
-        copytree(PACKAGE if name == "helpers" else REPOSITORY / name, tmp_path / "edited" / name)
-
-    def done_after(module: str, old: str, new: str) -> str:
+    copytree(PACKAGE, tmp_path / "edited" / "helpers")
+    copytree(REPOSITORY / "notebooks", tmp_path / "edited" / "notebooks")
+    for module, old, new in EDITS[edit]:
         source = tmp_path / "edited" / "helpers" / f"{module}.py"
         assert source.read_text().count(old) == 1
         source.write_text(source.read_text().replace(old, new))
-        code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from helpers.runner.cli import main; main()"
-        return python(code, tmp_path / "edited", "sweep", "--resume", Path("out").absolute(), "--dry-run").stdout
-
-    edits = [("training", '"""Training, counted', '"""Counted'), ("plots/figures", "WIDTH = ", "WIDTH = 1 + ")]
-    for edit in edits:
-        shown = done_after(*edit)
-    assert "05_transfer_comparison: 2 runs, 2 of them done" in shown
-    assert "2 runs, 0 of them done" in done_after("training", "WARM_UP = 0.1", "WARM_UP = 0.2")
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from helpers.runner.cli import main; main()"
+    done = python(code, tmp_path / "edited", "sweep", "--resume", Path("out").absolute(), "--dry-run")
+    assert f"05_transfer_comparison: 2 runs, {kept} of them done" in done.stdout, done.stderr
 
 
 def test_the_parameters_of_a_run_may_be_expressions_and_its_rows_anything(own):
@@ -373,21 +371,22 @@ def test_a_sweep_runs_what_is_missing_and_one_that_fails_is_reported_among_the_o
     Path("data.txt").write_text("came along")
     Path("log").mkdir()
     log = str(Path("log").absolute())
-    planned = plan(own, "learning_rate=0.1,0.2,7", data="./data.txt", log=log)
+    planned = plan(own, "learning_rate=0.1,0.2,7", data="data.txt", log=log)
     pretend_to_run(planned, next(iter(planned.runs)))
     finished = {path: path.read_bytes() for path in Path("out/runs").iterdir()}
-    arguments = ["-p", "data", "./data.txt", "-p", "log", log, "--workers", 2, "--out", "out"]
+    arguments = ["-p", "data", "data.txt", "-p", "log", log, "--workers", 2, "--out", "out"]
     done = run(own, "--grid", "learning_rate=0.1,0.2,7", *arguments)
     assert done.exit_code == 1
     assert "my notebook: 3 runs, 1 of them done" in done.output
     assert "Estimate: 0.0 minutes, 1.0 s a run, divided by the runs at a time" in done.output
     assert "2 to run, 2 at a time; Dask's dashboard: http://127.0.0.1:" in done.output
     (message,) = [line for line in done.output.splitlines() if line.startswith("Error")]
-    assert message.startswith("Error: 1 of 3 runs failed, learning_rate=7.0,data=._data.txt,")
+    assert message.startswith("Error: 1 of 3 runs failed, learning_rate=7.0,data=data.txt,")
     assert message.endswith(": ValueError: <b>7.0</b> diverged")
     resume = f"To resume: transfer-tutorial sweep --resume {Path('out').absolute()} --workers 2"
     assert done.output.splitlines()[-1] == resume
     assert all(path.read_bytes() == content for path, content in finished.items())
+    assert sweep.missing(planned, sweep.records(planned)) == list(planned.runs)[-1:], "the one that failed"
     rows = results("out")
     assert len(rows) == 2 * 2
     assert list(rows.columns) == [
@@ -399,24 +398,19 @@ def test_a_sweep_runs_what_is_missing_and_one_that_fails_is_reported_among_the_o
     page = Path("out/sweep.html").read_text()
     assert "ValueError: &lt;b&gt;7.0&lt;/b&gt; diverged" in page
     assert "<b>" not in page and "My &lt;i&gt;own&lt;/i&gt;" in page
-    assert re.findall("<td>(scratch|frozen)</td><td>50.00</td>", page) == ["scratch", "frozen"] * 2
     linked = dict(re.findall('<a href="(runs/[^"]+)">(.+?)</a>', page))
     assert sorted(linked.values()) == [f"learning_rate={rate}" for rate in (0.1, 0.2, 7.0)]
-    for path, name in linked.items():  # a page that can be read, with a link to the notebook
+    for path, name in linked.items():
         run_page = Path("out", unquote(path)).read_text()
         assert f"<strong>{name}</strong>" in run_page and ".ipynb" in run_page
         assert "adam [10, 'all'] came along" in run_page or "0.1" in name
 
-    more = run(own, "--grid", "learning_rate=0.1,0.2,7", "--grid", "seed=0,1", *arguments, "--dry-run")
-    assert [line.split()[-1] for line in more.output.splitlines()[3:]] == ["done", "1"] * 2 + ["failed", "1"]
-
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("processes", [2, 4])  # while workers start, and while their kernels do
-def test_ctrl_c_in_a_terminal_which_all_processes_get_shows_no_traceback(own, start, processes):
+def test_ctrl_c_while_workers_start_shows_no_traceback(own, start):
     sweeping = start(own, "--grid", "seed=0,1,2", "-p", "seconds", "1", "--workers", 2, "--out", "out")
-    wait_until(lambda: len(psutil.Process(sweeping.pid).children(recursive=True)) >= processes, 60)
-    os.killpg(sweeping.pid, signal.SIGINT)
+    wait_until(lambda: len(psutil.Process(sweeping.pid).children(recursive=True)) >= 2, 60)
+    os.killpg(sweeping.pid, signal.SIGINT)  # as a terminal does
     _, errors = sweeping.communicate(timeout=60)
     assert sweeping.returncode == 128 + signal.SIGINT
     assert "Interrupted." in errors and "Traceback" not in errors
@@ -448,7 +442,7 @@ def test_a_run_that_takes_too_much_time_or_memory_fails_alone(own, monkeypatch):
 
 
 def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
-    """The worker processes of a sweep: children that have a kernel as their child."""
+    """Return the worker processes of a sweep: children with a kernel as their child."""
     return [child for child in psutil.Process(process.pid).children() if child.children()]
 
 
@@ -469,57 +463,35 @@ def test_a_worker_that_is_killed_costs_no_run(own, start):
 
 @pytest.mark.sweep
 def test_a_sweep_that_is_stopped_keeps_what_is_finished_and_leaves_no_process(own, start):
-    seeds = ",".join(map(str, range(10)))
+    seeds = ",".join(map(str, range(6)))
     command = [own, "--grid", f"seed={seeds}", "-p", "seconds", "1", "--workers", 2, "--out", "out"]
     kept: dict[Path, bytes] = {}
-    for number in (signal.SIGKILL, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGKILL, signal.SIGINT):
         finished = len(statuses("out"))
         sweeping = start(*command)
         wait_until(lambda finished=finished: len(statuses("out")) > finished, 60)
         wait_until(lambda sweeping=sweeping: workers_of(sweeping), 60)
         family = psutil.Process(sweeping.pid).children(recursive=True)
-        sweeping.send_signal(number)
+        if number == signal.SIGKILL:
+            sweeping.kill()
+        else:
+            os.killpg(sweeping.pid, number)  # as a terminal does
         _, errors = sweeping.communicate(timeout=60)
-        if number != signal.SIGKILL:
-            assert sweeping.returncode == 128 + number
-            resume = f"To resume: transfer-tutorial sweep --resume {Path('out').absolute()} --workers 2\n"
-            assert errors.endswith(resume) and "Traceback" not in errors
         psutil.wait_procs(family, timeout=15)
         assert not [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
         assert all(path.read_bytes() == content for path, content in kept.items())
         kept = {path: path.read_bytes() for path in Path("out/runs").glob("[!.]*")}
+    assert sweeping.returncode == 128 + signal.SIGINT
+    resume = f"To resume: transfer-tutorial sweep --resume {Path('out').absolute()} --workers 2\n"
+    assert errors.endswith(resume) and "Traceback" not in errors
     finished = len(statuses("out"))
-    assert 3 <= finished < 10
+    assert 2 <= finished < 6
+    assert len(results("out")) == finished * 2
     done = run(*command)
     assert done.exit_code == 0, done.output
-    assert f"my notebook: 10 runs, {finished} of them done" in done.output
-    assert "Estimate: " in done.output
+    assert f"my notebook: 6 runs, {finished} of them done" in done.output
     assert all(path.read_bytes() == content for path, content in kept.items())
-    assert len(results("out")) == 10 * 2
-
-
-@pytest.mark.sweep
-def test_a_folder_is_read_where_it_is_and_files_beside_a_notebook_come_along(own, tmp_path):
-    images = write_images(tmp_path / "images")
-    for name, number in {"sub/d.csv": "3", "sub/more/é.csv": "4"}.items():
-        write_text(Path(name), number)
-    code = "from pathlib import Path\nfrom helpers.datasets import load_dataset\n"
-    code += "total = int(Path('d.csv').read_text()) + int(Path('more/é.csv').read_text())\n"
-    code += "brightness = load_dataset(dataset, 8).train.images.mean()\n"
-    code += "Path('results-own.csv').write_text(f'total,brightness\\n{total},{brightness}\\n')"
-    notebook = write_notebook(Path("sub/other.ipynb"), "dataset: str = 'digits'\nseed: int = 0", code)
-    done = run(notebook, "--grid", "seed=0", "-p", "dataset", "images/", "--workers", "1", "--out", "out")
-    assert done.exit_code == 0, done.output
-    (row,) = results("out").itertuples()
-    assert (row.total, float(row.brightness)) == ("7", load_dataset(images, 8).train.images.mean())
-
-
-def write_images(folder: Path) -> Path:
-    """Write four images of each of four classes, each of another grey."""
-    for place in range(16):
-        (folder / "abcd"[place % 4]).mkdir(parents=True, exist_ok=True)
-        Image.new("L", (8, 8), 10 * place).save(folder / "abcd"[place % 4] / f"{place}.png")
-    return folder
+    assert len(results("out")) == 6 * 2
 
 
 @pytest.mark.sweep
@@ -535,20 +507,20 @@ def test_lesson_05_sweeps_over_seeds_on_the_digits(swept_lesson):
 
 
 @pytest.mark.sweep
-def test_a_cluster_started_by_hand_needs_only_the_package(own, tmp_path):
-    np.savez(tmp_path / "data.npz", x=np.arange(4))
-    code = "import os, numpy as np\nfrom helpers.folders import run_folder, save_results\nimport pandas as pd\n"
-    code += "rows = pd.DataFrame([{'seed': seed, 'total': np.load(data)['x'].sum(), 'process': os.getppid()}])\n"
-    code += "save_results(run_folder(), 'own', rows)"
+def test_a_cluster_started_by_hand_needs_only_the_package_and_gets_the_files_that_a_notebook_names(own, tmp_path):
+    write_text(tmp_path / "data.txt", "6")
+    write_text(tmp_path / "sub" / "more" / "é.csv", "4")
+    code = "import os\nimport pandas as pd\nfrom helpers.folders import run_folder, save_results\n"
+    code += "row = {'seed': seed, 'read': open(data).read(), 'beside': open('more/é.csv').read()}\n"
+    code += "save_results(run_folder(), 'own', pd.DataFrame([{**row, 'process': os.getppid()}]))"
     with dask_cluster(tmp_path / "elsewhere", workers=2) as (address, (_, *workers)):
-        arguments = ["--grid", "seed=0,1,2,3", "-p", "data", "data.npz", "--scheduler", address, "--out", "out"]
-        done = run(write_notebook(tmp_path / "other.ipynb", PARAMETERS, code), *arguments)
+        arguments = ["--grid", "seed=0,1,2,3", "-p", "data", "data.txt", "--scheduler", address, "--out", "out"]
+        done = run(write_notebook(tmp_path / "sub" / "other.ipynb", PARAMETERS, code), *arguments)
     assert done.exit_code == 0, done.output
     assert "4 to run, 2 at a time" in done.output
     rows = results("out")
-    assert set(rows["total"]) == {"6"}
+    assert (set(rows["data"]), set(rows["read"]), set(rows["beside"])) == ({"data.txt"}, {"6"}, {"4"})
     assert set(rows["process"]) == {str(worker.pid) for worker in workers}
-    assert set(rows["data"]) == {"data.npz"}
     assert {path.name for path in (tmp_path / "elsewhere").iterdir()} <= {"scheduler.json", "dask-scratch-space"}
 
 

@@ -69,41 +69,33 @@ def with_values(source: str, values: Mapping[str, Any]) -> str:
 
 
 def write_misconceptions(course: Path, lesson: str) -> tuple["pd.DataFrame", Path]:
-    """Draw the counted replies to a lesson's exercises into the course folder; return the counts and the figure's path.
-
-    Raises ValueError if no notebook of the lesson was graded.
-    """
+    """Draw the counted replies to a lesson into the course folder; return the counts and the path of the figure."""
     from helpers.plots import answers, png
 
-    counted, picture = misconceptions(replies(course, lesson)), course / f"misconceptions-{lesson}.png"
+    counted, picture = misconceptions(course, lesson), course / f"misconceptions-{lesson}.png"
     picture.write_bytes(png(answers.misconceptions(counted))[0])
     return counted, picture
 
 
-def replies(course: Path, lesson: str) -> "pd.DataFrame":
-    """Return the checks' replies in the graded notebooks of a lesson: a row per learner and exercise.
-
-    Raises ValueError if there are none.
+def misconceptions(course: Path, lesson: str) -> "pd.DataFrame":
+    """Count the checks' replies in the graded notebooks of a lesson, by exercise, the most common first; replies that
+    differ only in numbers count as one. Raises ValueError if no notebook was graded.
     """
     import pandas as pd
 
     rows = [
-        (path.parts[-3], cell.metadata.nbgrader.grade_id, _reply(cell.outputs))
+        (cell.metadata.nbgrader.grade_id, _reply(cell.outputs))
         for path in sorted(course.glob(f"autograded/*/{lesson}/{lesson}.ipynb"))
         for cell in nbformat.read(path, as_version=4).cells
         if cell.metadata.get("nbgrader", {}).get("grade")
     ]
     if not rows:
         raise ValueError(f"DIR: {str(course)!r} has no graded notebooks of {lesson}; run nbgrader autograde first")
-    return pd.DataFrame(rows, columns=["learner", "exercise", "reply"])
-
-
-def misconceptions(said: "pd.DataFrame") -> "pd.DataFrame":
-    """Count the replies to each exercise, the most common first; replies that differ only in numbers count as one."""
+    said = pd.DataFrame(rows, columns=["exercise", "reply"])
     alike = said["reply"].str.replace(r"\d+([.,]\d+)*", "…", regex=True)
     differing = said.groupby(["exercise", alike])["reply"].transform("nunique") > 1
-    rows = said.assign(reply=said["reply"].mask(differing, alike)).groupby(["exercise", "reply"])
-    counted = rows.size().rename("learners").reset_index()
+    said["reply"] = said["reply"].mask(differing, alike)
+    counted = said.groupby(["exercise", "reply"]).size().rename("learners").reset_index()
     return counted.sort_values(["exercise", "learners"], ascending=[True, False], kind="stable")
 
 

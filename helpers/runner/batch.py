@@ -35,18 +35,6 @@ class Run:
     record: dict[str, Any]
     notes: list[str]
 
-    def save(self) -> None:
-        """Write `run.json`."""
-        write_text(self.folder / "run.json", json.dumps(self.record, indent=1))
-
-    def notebook(self, entry: dict[str, Any]) -> Path:
-        """Return the path of a lesson's executed notebook."""
-        return self.folder / "lessons" / f"{entry['name']}.ipynb"
-
-    def results(self, entry: dict[str, Any]) -> Path:
-        """Return the path of a lesson's result rows."""
-        return self.folder / "artefacts" / f"results-{entry['number']}.csv"
-
 
 def new(
     dataset: str | None,
@@ -173,10 +161,10 @@ def execute(run: Run, received: list[int], timeout: int | None = None) -> str | 
     for position, entry in enumerate(lessons, start=1):
         if entry["status"] == "done":
             continue
-        lesson, output, start = notebooks.lesson(entry["name"]), run.notebook(entry), time.perf_counter()
+        lesson, output, start = notebooks.lesson(entry["name"]), _notebook(run, entry), time.perf_counter()
         output.parent.mkdir(exist_ok=True)
         entry["status"] = "running"
-        run.save()
+        _save(run)
         known = notebooks.defaults(lesson.path)
         passed = {name: value for name, value in values.items() if name in known}
         try:
@@ -199,7 +187,7 @@ def write_results(run: Run) -> "pd.DataFrame":
 
     Rows that a lesson takes from an earlier one, as lesson 06 does from 05, are listed only under the earlier one.
     """
-    paths = [run.results(entry) for entry in run.record["lessons"] if entry["status"] == "done"]
+    paths = [_results(run, entry) for entry in run.record["lessons"] if entry["status"] == "done"]
     rows = folders.read_results(path for path in paths if path.is_file())
     rows = rows[~rows.duplicated([name for name in rows if name != "lesson"])]  # equal to the last digit of the seconds
     write_text(run.folder / "results.csv", rows.to_csv(index=False))
@@ -211,17 +199,29 @@ def recorded(run: Run) -> Iterator[None]:
     """Keep in `run.json` how far a run has come, however the block ends."""
     try:
         run.record["status"] = "running"
-        run.save()
+        _save(run)
         yield
-        run.save()
+        _save(run)
     except BaseException as error:  # a signal; otherwise a full disk, a page that cannot be written
         run.record["status"] = status = "interrupted" if isinstance(error, SystemExit) else "failed"
         for entry in run.record["lessons"]:
             if entry["status"] == "running":
                 entry["status"] = status
         with suppress(OSError):
-            run.save()
+            _save(run)
         raise
+
+
+def _save(run: Run) -> None:
+    write_text(run.folder / "run.json", json.dumps(run.record, indent=1))
+
+
+def _notebook(run: Run, entry: dict[str, Any]) -> Path:
+    return run.folder / "lessons" / f"{entry['name']}.ipynb"
+
+
+def _results(run: Run, entry: dict[str, Any]) -> Path:
+    return run.folder / "artefacts" / f"results-{entry['number']}.csv"
 
 
 def _entry(lesson: Notebook, values: dict[str, Any]) -> dict[str, Any]:
@@ -234,13 +234,13 @@ def _entry(lesson: Notebook, values: dict[str, Any]) -> dict[str, Any]:
 
 def _intact(run: Run, entry: dict[str, Any]) -> bool:
     """Tell whether a lesson's notebook can be read, and whether its result rows, if any, are unchanged."""
-    readable = bool(notebooks.code_cells(run.notebook(entry)))
+    readable = bool(notebooks.code_cells(_notebook(run, entry)))
     return readable and entry.get("results") == _results_checksum(run, entry)
 
 
 def _results_checksum(run: Run, entry: dict[str, Any]) -> str | None:
     """Return the SHA-256 of a lesson's result rows, None if there are none."""
-    path = run.results(entry)
+    path = _results(run, entry)
     return sha256(path) if path.is_file() else None
 
 

@@ -16,14 +16,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-SHOWN = (
-    "text/html",
-    "text/markdown",
-    "image/svg+xml",
-    "image/png",
-    "image/jpeg",
-    "text/plain",
-)  # types that need no script
+SHOWN = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain")  # without a script
 
 
 def render(template: str, **values: Any) -> str:

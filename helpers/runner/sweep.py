@@ -180,11 +180,8 @@ def table(sweep: Sweep, known: list[dict[str, Any]]) -> "pd.DataFrame":
     import pandas as pd
 
     status = {record["name"]: record["status"] for record in known}
-    rows = [
-        {**{key: as_text(value) for key, value in values.items()}, "status": status.get(name, "")}
-        for name, values in sweep.runs.items()
-    ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(list(sweep.runs.values())).map(as_text)
+    return table.assign(status=[status.get(name, "") for name in sweep.runs])
 
 
 def varied(sweep: Sweep, known: list[dict[str, Any]]) -> list[str]:
@@ -215,7 +212,7 @@ def outlook(sweep: Sweep, known: list[dict[str, Any]]) -> str:
 
 def failure(sweep: Sweep) -> str | None:
     """Say which runs of the grid failed, None if none did."""
-    failed = [each for each in records(sweep) if each["status"] == "failed" and each["name"] in sweep.runs]
+    failed = [record for record in records(sweep) if record["status"] == "failed" and record["name"] in sweep.runs]
     if not failed:
         return None
     return f"{len(failed)} of {len(sweep.runs)} runs failed, {failed[0]['name']}: {failed[0]['error']}"
