@@ -24,7 +24,8 @@ def run_folder(run_dir: str = "runs/lessons") -> Path:
     """
     if not isinstance(run_dir, str) or not run_dir:
         raise ValueError(f'run_dir: {run_dir!r} is not a folder; give a path such as "runs/lessons"')
-    folder = Path(os.environ.get("TRANSFER_TUTORIAL_HOME") or (Path.cwd() if INSTALLED else REPOSITORY)) / run_dir
+    home = os.environ.get("TRANSFER_TUTORIAL_HOME") or (Path.cwd() if INSTALLED else REPOSITORY)
+    folder = Path(home).expanduser() / Path(run_dir).expanduser()
     check_folder("run_dir", run_dir, folder)
     return folder
 

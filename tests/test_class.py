@@ -1,6 +1,7 @@
 """A class: lessons handed out with nbgrader, answers of all kinds handed in, points, and the checks' replies."""
 
 import copy
+import json
 import os
 import re
 import subprocess
@@ -277,7 +278,10 @@ def class_of_many(handout) -> tuple[Path, dict[str, dict[str, float | None]], st
     """Hand-ins of all kinds, graded: the course folder, the points, and what nbgrader said."""
     course = handout.parents[2]
     hand_in(handout, "right")
-    hand_in(handout, "wrong", **{"exercise-1": SHARED, "exercise-2": "my_baseline = 3, 0.5"})
+    wrong = hand_in(handout, "wrong", **{"exercise-1": SHARED, "exercise-2": "my_baseline = 3, 0.5"})
+    saved = json.loads(wrong.read_text(encoding="utf-8"))
+    saved["metadata"]["widgets"] = {"application/vnd.jupyter.widget-state+json": {"a1": {"model_name": "HBoxModel"}}}
+    wrong.write_text(json.dumps(saved), encoding="utf-8")  # with the remains of a progress bar, as Colab keeps them
     hand_in(handout, "unanswered", **dict.fromkeys(RIGHT, ""))
     hand_in(handout, "check deleted", without_a_check, **{"exercise-1": SHARED})
     hand_in(handout, "damaged").write_text('{"cells": [{')

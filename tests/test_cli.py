@@ -33,6 +33,7 @@ from helpers.runner.batch import _make_folder
 
 IMPORTED = """
 import sys
+from click.testing import CliRunner
 from helpers.runner.cli import main
 assert "--resume" in CliRunner().invoke(main, ["run", "--help"]).output
 print(sorted({"tensorflow", "pandas", "numpy", "papermill", "nbconvert"} & set(sys.modules)))
@@ -166,6 +167,12 @@ def test_a_lesson_whose_files_were_damaged_runs_again_and_that_is_said(course, n
     note = "Note: notebook or results of lesson 03_pretraining are damaged; the lesson runs again"
     assert planned.output.splitlines()[0] == note
     assert planned.output.splitlines()[-1].split() == ["03_pretraining", "not", "run"]
+
+
+def test_a_home_is_meant_where_a_shell_leaves_its_sign_as_it_is(course, no_kernels, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert run("--only", "01", "--out=~/mine").exit_code == 0
+    assert (tmp_path / "home" / "mine" / "run.json").is_file() and not Path("~").exists()
 
 
 def test_files_are_named_absolutely_and_resume_wants_the_same_data(course, no_kernels, tmp_path, monkeypatch):

@@ -16,6 +16,10 @@ def test_the_run_folder_is_below_the_home_else_the_repository_and_naming_it_does
     assert folders.run_folder("runs/mine") == home / "runs" / "mine"
     assert folders.run_folder() == home / "runs" / "lessons"
     assert not folders.run_folder("runs/never").exists()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TRANSFER_TUTORIAL_HOME", "~/course")
+    assert folders.run_folder() == tmp_path / "course" / "runs" / "lessons"
+    assert folders.run_folder("~/mine") == tmp_path / "mine"
     monkeypatch.setenv("TRANSFER_TUTORIAL_HOME", "")
     below_the_repository = Path(__file__).resolve().parents[1] / "runs" / "lessons"
     assert folders.run_folder() == below_the_repository

@@ -194,6 +194,12 @@ def test_buttons_without_ipywidgets_say_what_to_install(monkeypatch: pytest.Monk
         plots.browse(plots.sample_images, label=[0, 1])
 
 
+def test_letters_that_a_terminal_cannot_show_are_written_in_another_way(python):
+    code = "from helpers.runner import process; process.prepare(); print('cat \\u732b')"
+    done = python(code, PYTHONIOENCODING="cp1252", PYTHONUTF8="0")
+    assert (done.returncode, done.stdout) == (0, "cat \\u732b\n"), done.stderr
+
+
 @pytest.mark.notebook
 def test_a_run_whose_streams_are_closed_is_done(course):
     reader, writer = os.pipe()
@@ -276,11 +282,19 @@ def test_a_value_that_would_reach_the_notebook_as_another_is_refused(text: str):
 def test_parameters_may_have_any_annotation_and_text_and_stand_among_ipythons_own_commands(tmp_path: Path):
     commands = "%%time\nfiles: list[str] = !ls\nsize = %env HOME\n%matplotlib inline\n"
     first = f"{commands}seed = other = 3\nx, y = 1, 2\nlast: str\ndepth: int | None = 3\ncomputed = 10**-3\n"
-    first += 'path: str = "a/date=1"  # a = b\nboth: list[int | str] = [1, "a"]'
+    first += 'path: str = "a/date=1"  # a = b\nboth: list[int | str] = [1, "a"]\nfew = range(3)'
     own = notebooks.find(str(write_notebook(tmp_path / "own.ipynb", first)))
     defaults = notebooks.defaults(own.path)
     assert (defaults.pop("path"), defaults.pop("both"), defaults.pop("depth")) == ("a/date=1", [1, "a"], 3)
-    assert defaults == {"files": None, "size": None, "seed": 3, "other": 3, "last": None, "computed": None}
+    assert defaults == {
+        "files": None,
+        "size": None,
+        "seed": 3,
+        "other": 3,
+        "last": None,
+        "computed": None,
+        "few": [0, 1, 2],
+    }
     for value in (0.5, "text"):  # a default that has to be computed says nothing of a type
         parameters.check([own], {"computed": value})
 

@@ -19,7 +19,7 @@ from helpers.runner import process
 if TYPE_CHECKING:
     from helpers.runner.sweep import Sweep
 
-FOLDER = click.Path(path_type=Path)
+FOLDER = process.folder
 HOW = ("scheduler", "workers", "retries", "timeout")  # options of a sweep that say how to run it; the others say what
 PARAMETERS = """\b
 NAME is a variable in a lesson's first code cell, which is tagged `parameters`.

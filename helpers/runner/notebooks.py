@@ -253,10 +253,17 @@ def _assigned(path: Path, tag: str) -> dict[str, Any]:
             if isinstance(node, ast.Assign | ast.AnnAssign):
                 value = None
                 with suppress(ValueError, TypeError, MemoryError, RecursionError):
-                    value = ast.literal_eval(node.value) if node.value else None
+                    value = _literal(node.value) if node.value else None
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 assigned |= {target.id: value for target in targets if isinstance(target, ast.Name)}
     return assigned
+
+
+def _literal(node: ast.expr) -> Any:
+    """Evaluate a literal, or a range of literals, which papermill and JSON could not pass on, as a list."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "range":
+        return list(range(*map(ast.literal_eval, node.args)))
+    return ast.literal_eval(node)
 
 
 def _parsed(cell: Mapping[str, Any]) -> ast.Module:

@@ -6,6 +6,7 @@ This is the runner's only module that knows networks, recipes and plans. Nothing
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
@@ -38,7 +39,8 @@ def read(name: str, text: str) -> Any:
         except ValueError:
             value = None if classes else yaml.load(text, _loader())
         if classes and not _all_whole(value):
-            value = yaml.load(text, yaml.BaseLoader)  # makes texts only
+            composed = unicodedata.normalize("NFC", text)  # as names of classes are kept
+            value = yaml.load(composed, yaml.BaseLoader)  # makes texts only
         if _travels(value):
             return value
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # such as !!int x, a list as a key
