@@ -25,11 +25,9 @@ def verdict(row: pd.Series) -> tuple[str, str]:
             return "no detectable difference to scratch", f"{points}; that is not yet equality"
         case Finding.WORSE:
             return "hurts", f"{ratio}, {points}"
-        case Finding.BETTER if row["error_ratio"] > 0.6:
-            return "helps", f"{ratio}, {points}"
         case Finding.BETTER:
             halves = "halves the errors" if row["error_ratio"] >= 0.4 else "more than halves the errors"
-            return halves, f"{ratio}, {points}"
+            return halves if row["error_ratio"] <= 0.6 else "helps", f"{ratio}, {points}"
     return str(row["finding"]), _why_nothing_can_be_told(row)
 
 

@@ -57,10 +57,8 @@ def png(figure: Figure) -> tuple[bytes, dict[str, str]]:
 @cache
 def fallback_fonts(letters: frozenset[str]) -> list[str]:
     """Return installed fonts for letters that Matplotlib's own font lacks, such as those of Chinese class names."""
-    missing = {ord(letter) for letter in letters if letter.isprintable()} - {
-        *get_font(findfont("DejaVu Sans")).get_charmap()
-    }
-    fonts = []
+    own, fonts = get_font(findfont("DejaVu Sans")).get_charmap(), []
+    missing = {ord(letter) for letter in letters if letter.isprintable()} - own.keys()
     for font in fontManager.ttflist if missing else []:
         with suppress(OSError, RuntimeError):  # damaged, or removed since Matplotlib listed it
             letters_of = missing & {*get_font(font.fname).get_charmap()}
