@@ -9,13 +9,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from conftest import IN_CI
+from test_report import Tags
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = sorted(ROOT.glob("docs/*.md"))
@@ -55,26 +55,23 @@ def site(tmp_path_factory, kept: Path) -> Path:
     return build(tmp_path_factory.mktemp("site"), kept)
 
 
-class Elements(HTMLParser):
-    """The elements of a page, in order: `tags`, pairs of a tag and its attributes."""
+@functools.cache
+def tags(page: Path) -> list[tuple[str, dict[str, str | None]]]:
+    """Return all tags of a page with their attributes, in order."""
+    return Tags(page.read_text(encoding="utf-8")).tags
 
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.feed(path.read_text(encoding="utf-8"))
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+def links(page: Path) -> list[str]:
+    return [attributes.get("href") or "" for tag, attributes in tags(page) if tag == "a"]
 
 
 def loaded(page: Path) -> Iterator[str]:
     """Yield the addresses that a page loads by itself: scripts, styles, pictures."""
-    for tag, attributes in Elements(page).tags:
-        if tag == "link" and attributes.get("rel") not in ("stylesheet", "icon", "preload"):
-            continue
-        address = attributes.get("src") or attributes.get("href")
-        if address and tag in ("script", "img", "source", "iframe", "link"):
-            yield address
+    for tag, attributes in tags(page):
+        if tag in ("script", "img", "source", "iframe") and attributes.get("src"):
+            yield attributes["src"]
+        elif tag == "link" and attributes.get("rel") in ("stylesheet", "icon", "preload"):
+            yield attributes["href"]
 
 
 def test_nothing_is_loaded_from_elsewhere_and_every_page_is_light(site):
@@ -92,7 +89,7 @@ def test_nothing_is_loaded_from_elsewhere_and_every_page_is_light(site):
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
 def test_every_figure_has_its_alternative_text(path, site):
     page = site / path.relative_to(ROOT).with_suffix(".html")
-    shown = [attributes.get("alt", "") for tag, attributes in Elements(page).tags if tag == "img"]
+    shown = [attributes.get("alt") or "" for tag, attributes in tags(page) if tag == "img"]
     pattern = r'"alt": "(.*)"' if path in [*LESSONS, *COMPUTED] else r"!\[(.*?)\]"
     written = re.findall(pattern, path.read_text(encoding="utf-8"))
     assert shown == [json.loads(f'"{text}"') for text in written]
@@ -100,15 +97,14 @@ def test_every_figure_has_its_alternative_text(path, site):
 
 
 def test_links_within_the_site_lead_to_a_page_and_a_place_on_it(site):
-    tags = {(site / page).resolve(): Elements(site / page).tags for page in PAGES}
-    places = {page: {attributes.get("id") for _, attributes in tags[page]} for page in tags}
-    for page in tags:
-        for tag, attributes in tags[page]:
-            target = urlsplit(attributes.get("href", ""))
-            if tag == "a" and not target.scheme and not target.netloc:
-                file = (page.parent / unquote(target.path)).resolve() if target.path else page
-                assert file.is_file(), attributes["href"]
-                assert not target.fragment or unquote(target.fragment) in places[file], attributes["href"]
+    pages = [(site / page).resolve() for page in PAGES]
+    places = {page: {attributes.get("id") for _, attributes in tags(page)} for page in pages}
+    for page in pages:
+        for link in map(urlsplit, links(page)):
+            if not link.scheme and not link.netloc:
+                target = (page.parent / unquote(link.path)).resolve() if link.path else page
+                assert target.is_file(), link
+                assert not link.fragment or unquote(link.fragment) in places[target], link
 
 
 @pytest.mark.parametrize("path", [*WRITTEN, ROOT / "README.md"], ids=lambda path: path.stem)
@@ -124,8 +120,7 @@ def test_links_between_files_lead_to_a_file_and_to_a_heading_as_github_names_it(
 
 def launches(page: Path) -> list[str]:
     """Return the addresses of a page's buttons for Binder and Colab."""
-    links = [attributes.get("href", "") for tag, attributes in Elements(page).tags if tag == "a"]
-    return [link for link in links if urlsplit(link).netloc in ("mybinder.org", "colab.research.google.com")]
+    return [link for link in links(page) if urlsplit(link).netloc in ("mybinder.org", "colab.research.google.com")]
 
 
 def test_without_an_address_there_are_no_buttons_but_each_lesson_can_be_downloaded(site):
@@ -133,8 +128,7 @@ def test_without_an_address_there_are_no_buttons_but_each_lesson_can_be_download
         page = site / "notebooks" / f"{lesson.stem}.html"
         assert not launches(page)
         assert (site / "_sources" / "notebooks" / lesson.name).read_bytes() == lesson.read_bytes()
-        links = [attributes.get("href") for tag, attributes in Elements(page).tags if tag == "a"]
-        assert f"../_sources/notebooks/{lesson.name}" in links
+        assert f"../_sources/notebooks/{lesson.name}" in links(page)
     assert not list(site.glob("colab"))
 
 
@@ -180,19 +174,16 @@ def test_the_search_finds_the_learning_rate(browser, address):
 
 
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+IGNORE_COLORS = {"rules": {"color-contrast": {"enabled": False}}}
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(
+@pytest.mark.parametrize(  # only contrast depends on the color scheme, and it does not depend on the width
     ("scheme", "width", "rules"),
     [
         ("light", 1280, {"runOnly": LEVELS}),
-        ("dark", 1280, {"runOnly": ["color-contrast"]}),  # nothing else depends on the color scheme
-        (
-            "dark",
-            400,
-            {"runOnly": LEVELS, "rules": {"color-contrast": {"enabled": False}}},
-        ),  # and this not on the width
+        ("dark", 1280, {"runOnly": ["color-contrast"]}),
+        ("dark", 400, {"runOnly": LEVELS, **IGNORE_COLORS}),
     ],
 )
 def test_no_page_has_barriers_is_too_wide_or_asks_another_host(scheme, width, rules, browser, address):
