@@ -1,4 +1,4 @@
-"""How tests expect bad input to be refused: in one line that names the parameter, the value and what is allowed."""
+"""How bad input is refused: in one line that names the parameter, the value and what is allowed."""
 
 import re
 from collections.abc import Callable
@@ -13,5 +13,5 @@ def refused(*parts: str, error: type[Exception] = ValueError):
 
 
 def covers(*rows: str) -> Callable[[Callable], Callable]:
-    """Say of which rows in `test_faults` a test is a case; that module reads it in the source."""
+    """Leave a test as it is; for modules that still name the rows of a former list."""
     return lambda test: test

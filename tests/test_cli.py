@@ -33,6 +33,7 @@ from helpers.runner.batch import _make_folder
 
 IMPORTED = """
 import sys
+from click.testing import CliRunner
 from helpers.runner.cli import main
 assert "--resume" in CliRunner().invoke(main, ["run", "--help"]).output
 print(sorted({"tensorflow", "pandas", "numpy", "papermill", "nbconvert"} & set(sys.modules)))
