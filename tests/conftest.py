@@ -35,7 +35,7 @@ PHOTOS_AT_HAND = all(
 )
 IN_CI = bool(os.environ.get("CI"))  # where a missing browser is a failure
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-NO_PHOTOS = f"lesson 06's files are not available: set TRANSFER_TUTORIAL_DATA to a folder with {WEIGHTS} and {PHOTOS}.zip"
+NO_PHOTOS = f"lesson 06's files are missing: set TRANSFER_TUTORIAL_DATA to a folder with {WEIGHTS} and {PHOTOS}.zip"
 
 hypothesis.settings.register_profile("course", deadline=None, derandomize=True, database=None, max_examples=60)
 hypothesis.settings.load_profile("course")
