@@ -1,4 +1,4 @@
-"""What the tests share. No test downloads anything, and none touches the repository's own run folder."""
+"""Fixtures and markers. No test downloads anything, and none touches the repository's own run folder."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CACHED = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets" / "mnist.npz"
-NO_MNIST = "MNIST is not at hand: set MNIST_NPZ to a mnist.npz"
+NO_MNIST = "MNIST is not available: set MNIST_NPZ to a mnist.npz"
 WEIGHTS, PHOTOS = "mobilenet_2_5_224_tf_no_top.h5", "hymenoptera_data"
 DATA = Path(os.environ.get("TRANSFER_TUTORIAL_DATA") or os.devnull).expanduser().absolute()
 MNIST_AT_HAND = bool(os.environ.get("MNIST_NPZ")) or CACHED.is_file() or (DATA / "mnist.npz").is_file()
@@ -33,9 +33,9 @@ PHOTOS_AT_HAND = all(
     any(path.exists() for path in (DATA / name, DATA / f"{name}.zip", CACHED.parents[1] / kind / name))
     for kind, name in (("models", WEIGHTS), ("datasets", PHOTOS))
 )
-IN_CI = bool(os.environ.get("CI"))  # there, a browser that is missing is a failure
+IN_CI = bool(os.environ.get("CI"))  # where a missing browser is a failure
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-NO_PHOTOS = f"lesson 06's files are not at hand: set TRANSFER_TUTORIAL_DATA to a folder with {WEIGHTS} and {PHOTOS}.zip"
+NO_PHOTOS = f"lesson 06's files are missing: set TRANSFER_TUTORIAL_DATA to a folder with {WEIGHTS} and {PHOTOS}.zip"
 
 hypothesis.settings.register_profile("course", deadline=None, derandomize=True, database=None, max_examples=60)
 hypothesis.settings.load_profile("course")
@@ -81,7 +81,7 @@ def home() -> Path:
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
-    """Name an empty run folder that no other test knows; it need not exist yet."""
+    """Name a run folder for one test, which does not exist yet."""
     return tmp_path / "runs"
 
 
@@ -99,13 +99,13 @@ def tasks(digits: Dataset) -> tuple[Task, Task]:
 
 @pytest.fixture(scope="session")
 def mnist() -> Dataset:
-    """Load the real MNIST; where it is not at hand, the tests that use this are skipped."""
+    """Load the real MNIST; without it, the tests that use this are skipped."""
     return datasets.load_dataset("mnist")
 
 
 @pytest.fixture
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Close the network and give Keras an empty cache; return the cache's folder."""
+    """Go offline, with an empty cache for Keras; return the cache's folder."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         for spelling in (name, name.lower()):
             monkeypatch.setenv(spelling, "http://127.0.0.1:9")  # the discard port, where nothing listens
@@ -117,7 +117,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put three tiny lessons in place of the real ones, and an empty working directory; return their folder."""
+    """Replace the lessons by three tiny ones, and work in an empty folder; return the lessons' folder."""
     write_course(tmp_path / "notebooks")
     monkeypatch.setattr(notebooks, "LESSONS", tmp_path / "notebooks")
     (tmp_path / "work").mkdir()
@@ -137,7 +137,7 @@ def swept_lesson(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")  # while Playwright runs, no test of the same process can start an event loop
 def browser() -> Iterator["Browser"]:
-    """Start a headless Chromium that asks nobody for anything by itself."""
+    """Start a headless Chromium that connects to no host on its own."""
     missing = pytest.fail if IN_CI else pytest.skip
     if CHROMIUM is None:
         missing("no Chromium: neither chromium nor google-chrome is on the PATH")
@@ -153,10 +153,10 @@ def browser() -> Iterator["Browser"]:
 
 
 def cloned(folder: Path) -> Path:
-    """Copy what a clone would hold into a new folder, symlinks as symlinks."""
+    """Copy the files of a clone into a new folder, symbolic links as links."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, capture_output=True)
     if listed.returncode:
-        pytest.skip("this is not a git repository, so what a clone holds is not known")
+        pytest.skip("this is not a git repository, so the files of a clone are unknown")
     for name in filter(None, listed.stdout.decode().split("\0")):
         if (REPOSITORY / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ def clone(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def npz(tmp_path: Path) -> Callable[..., Path]:
-    """Write a valid .npz file with some arrays replaced, or left out where None is given; return its path."""
+    """Write a valid .npz file with some arrays replaced, or left out if they are None; return its path."""
 
     def write(**changed: np.ndarray | None) -> Path:
         save_npz(tmp_path / "mine.npz", **{**arrays(), **changed})

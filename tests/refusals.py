@@ -1,4 +1,4 @@
-"""How tests expect bad input to be refused: in one line that names the parameter, the value and what is allowed."""
+"""How bad input is refused: in one line that names the parameter, the value and what is allowed."""
 
 import re
 
