@@ -3,18 +3,13 @@
 import math
 import warnings
 from itertools import combinations, pairwise
-from pathlib import Path
 
-import matplotlib.pyplot
 import numpy as np
 import pandas as pd
 import pytest
-from fontTools.fontBuilder import FontBuilder
-from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.font_manager import fontManager
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
@@ -24,7 +19,7 @@ from helpers.backend import keras
 from helpers.folders import REPOSITORY
 from helpers.images import Dataset, Split
 from helpers.plots import answers
-from helpers.plots.figures import STYLES, TRAINING, VALIDATION, Figure, fallback_fonts
+from helpers.plots.figures import STYLES, TRAINING, VALIDATION, Figure
 from helpers.statistics import Finding, finding
 from helpers.tasks import Task, split_tasks
 from helpers.transfer import STRATEGIES
@@ -86,22 +81,20 @@ def summary() -> pd.DataFrame:
         "fine-tuned": (0.9216, 0.9770, 0.9971),
         "reused-head": (0.9206, 0.9728, 0.9967),
     }
-    rows = [
-        (budget, strategy, accuracy[place], accuracy[place] - accuracies["scratch"][place], seconds[place], pretraining)
-        for place, budget in enumerate((10, 50, "all"))
-        for strategy, accuracy in accuracies.items()
-        for seconds in [(2.40, 2.42, 9.8) if strategy in ("scratch", "fine-tuned") else (0.58, 0.63, 5.1)]
-        for pretraining in [0.0 if strategy in ("scratch", "random-frozen") else 9.5]
-    ]
     columns = ["labels_per_class", "strategy", "accuracy", "difference", "target_seconds", "total_seconds"]
+    rows = []
+    for place, budget in enumerate((10, 50, "all")):
+        for strategy, values in accuracies.items():
+            gain = 100 * (values[place] - accuracies["scratch"][place])
+            seconds = (2.40, 2.42, 9.8) if strategy in ("scratch", "fine-tuned") else (0.58, 0.63, 5.1)
+            pretraining = 0.0 if strategy in ("scratch", "random-frozen") else 9.5
+            rows.append((budget, strategy, values[place], gain, seconds[place], seconds[place] + pretraining))
     summary = pd.DataFrame(rows, columns=columns).assign(seeds=3)
     summary = summary.assign(
-        total_seconds=summary["target_seconds"] + summary["total_seconds"],
         accuracy_low=summary["accuracy"] - 0.002,
         accuracy_high=summary["accuracy"] + 0.001,
-        difference=100 * summary["difference"],
-        difference_low=100 * summary["difference"] - 0.5,
-        difference_high=100 * summary["difference"] + 0.5,
+        difference_low=summary["difference"] - 0.5,
+        difference_high=summary["difference"] + 0.5,
     )
     return summary.assign(finding=summary.apply(finding_of, axis=1))
 
@@ -114,12 +107,6 @@ def finding_of(row: pd.Series) -> Finding:
 def names_a_best(text: str) -> bool:
     """Tell whether a text calls something best."""
     return any(word in text.lower() for word in ("best", "most accurate", "highest", "cheapest", "better", "worse"))
-
-
-def overlapping(axis: Axes) -> list[tuple[str, str]]:
-    """Return the pairs of texts in an axis that overlap."""
-    boxes = [(text.get_text(), Text.get_window_extent(text)) for text in axis.texts]
-    return [(one, other) for (one, a), (other, b) in combinations(boxes, 2) if a.overlaps(b)]
 
 
 # What all figures share
@@ -152,9 +139,8 @@ from IPython.core.interactiveshell import InteractiveShell
 table = pd.DataFrame(np.arange(60).reshape(20, 3) / 7, columns=["first", "second", "third"])
 shown = lambda: (repr(table), table._repr_html_(), repr(table.to_numpy()))
 default = shown()
-options = {"max_rows": 2, "precision": 1, "float_format": "{:.0f}".format, "max_columns": 1, "html.border": 3}
-pd.set_option("mode.sim_interactive", True, *(part for name in options for part in (f"display.{name}", options[name])))
-np.set_printoptions(precision=1, threshold=2, suppress=True, linewidth=30, sign="+", formatter={"all": str})
+pd.set_option("display.max_rows", 2, "display.float_format", "{:.0f}".format, "display.html.border", 3)
+np.set_printoptions(precision=1, threshold=2, formatter={"all": str})
 changed = shown()
 from helpers import plots
 assert shown() == changed != default, "outside a notebook nothing is reset"
@@ -183,31 +169,10 @@ def test_a_name_is_drawn_as_it_is_with_dollar_signs():
     assert r"sum: it is not $5_$ or \alpha" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
 
-def test_letters_that_matplotlibs_font_lacks_are_taken_from_an_installed_font(tmp_path: Path, monkeypatch):
-    font, glyph = FontBuilder(1000, isTTF=True), TTGlyphPen(None)
-    glyph.moveTo((0, 0))
-    glyph.lineTo((500, 900))
-    glyph.lineTo((900, 0))
-    glyph.closePath()
-    font.setupGlyphOrder([".notdef", "cat"])
-    font.setupCharacterMap({ord("猫"): "cat"})
-    font.setupGlyf({".notdef": glyph.glyph(), "cat": glyph.glyph()})
-    font.setupHorizontalMetrics({".notdef": (1000, 0), "cat": (1000, 0)})
-    font.setupHorizontalHeader(ascent=900, descent=-100)
-    font.setupNameTable({"familyName": "Cats", "styleName": "Regular"})
-    font.setupOS2()
-    font.setupPost()
-    font.save(tmp_path / "cats.ttf")
-    figure = plots.photo(np.zeros((8, 8, 3), np.uint8), "猫 cat")
-    monkeypatch.setattr(fontManager, "ttflist", [*fontManager.ttflist])
-    fallback_fonts.cache_clear()
-    with pytest.warns(UserWarning, match="missing from font"):
-        plots.png(figure)
-    fontManager.addfont(tmp_path / "cats.ttf")
-    fallback_fonts.cache_clear()
+def test_letters_that_matplotlibs_font_lacks_are_taken_from_an_installed_font():
+    figure = plots.photo(np.zeros((8, 8, 3), np.uint8), "ᶁ cat")  # of STIX, which comes with Matplotlib
     with warnings.catch_warnings(action="error"):
         plots.png(figure)
-    fallback_fonts.cache_clear()
 
 
 # Lesson 01
@@ -231,9 +196,6 @@ def test_sample_images_give_each_task_a_place_under_its_name_whatever_its_size(d
     assert figure.alternative_text == (
         "Training images, one row per class. Source task: 0, 1, 2, 3, 4, 5, 6. Target task: 7, 8, 9."
     )
-    counts = rendered(plots.class_counts(tasks))
-    assert [axis.get_title() for axis in counts.axes] == ["source task", "target task"]
-    assert [tick_labels(axis.xaxis) for axis in counts.axes] == [list("0123456"), list("789")]
 
 
 def test_class_counts_are_stacked_bars_of_training_validation_and_test(task: Task):
@@ -247,12 +209,8 @@ def test_class_counts_are_stacked_bars_of_training_validation_and_test(task: Tas
     }
     assert [bar.get_y() for bar in bars["test"]] == [5, 4, 3]  # on top of the others
     assert tick_labels(axis.xaxis) == ["9", "5", "7"]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["training", "validation", "test"]
     assert (axis.get_title(), axis.get_xlabel(), axis.get_ylabel()) == ("target task", "class", "images")
     assert "between 5 and 7 images each" in figure.alternative_text
-    assert matplotlib.pyplot.get_fignums() == []  # pyplot keeps no figure
-    light = [np.dot(bars[name][0].get_facecolor()[:3], (0.299, 0.587, 0.114)) for name in bars]
-    assert np.diff(light).min() > 0.2  # the splits are distinct in grayscale
 
 
 def of_classes(classes: tuple, channels: int = 1) -> Task:
@@ -262,7 +220,7 @@ def of_classes(classes: tuple, channels: int = 1) -> Task:
     return Task("target", classes, split, split, split)
 
 
-@pytest.mark.parametrize(("number", "letters"), [(2, 30), (5, 3), (50, 3), (50, 30)])
+@pytest.mark.parametrize(("number", "letters"), [(2, 30), (50, 30)])
 def test_classes_can_be_read_however_many_and_however_long(number: int, letters: int):
     task = of_classes(tuple(f"{place:02}{'e' * (letters - 2)}" for place in range(number)))
     scores = np.eye(number)[(task.test.labels + 1) % number]
@@ -276,8 +234,6 @@ def test_classes_can_be_read_however_many_and_however_long(number: int, letters:
             boxes = [label.get_window_extent(renderer) for label in names]
             assert not any(a.overlaps(b) for a, b in pairwise(boxes))
             assert all(min(box.x0, box.y0) >= 0 for box in boxes)
-        plot = figure.axes[0].get_window_extent(renderer)
-        assert min(plot.width, plot.height) > 1.2 * figure.dpi  # there is a plot beside the names
 
 
 def test_sample_images_are_in_color_if_the_data_is_and_of_many_classes_the_first_twelve():
@@ -353,22 +309,19 @@ def test_strategies_are_filled_where_they_come_from_the_source_task_and_hatched_
 
 
 def test_filters_of_all_networks_share_one_scale():
-    models = {"untrained": convolution(32, 0.1), "trained": convolution(32, 2.0)}
+    models = {"untrained": convolution(4, 0.1), "trained": convolution(40, 2.0)}
     figure = rendered(plots.filters(models))
-    for panel, (title, model) in zip(figure.subfigs, models.items(), strict=True):
+    for panel, shown, (title, model) in zip(figure.subfigs, (4, 32), models.items(), strict=True):
         assert panel.get_suptitle() == f"{title} (dark: negative, bright: positive)"
         kernels = model.get_layer("conv1").get_weights()[0]
-        for index, axis in enumerate(panel.axes):
-            (shown,) = images(axis)
-            assert np.allclose(shown, 0.5 + kernels[..., index] / 4)  # from -2, black, to 2, white
-        assert index == 31
+        pictures = [picture for axis in panel.axes for picture in images(axis)]
+        assert len(pictures) == shown
+        for index, picture in enumerate(pictures):
+            assert np.allclose(picture, 0.5 + kernels[..., index] / 4)  # from -2, black, to 2, white
     assert "untrained beside trained: dark is negative, bright positive" in figure.alternative_text
 
 
-def test_filters_may_be_fewer_or_more_than_the_block_holds_and_over_three_channels_are_in_color():
-    for filters, shown in ((4, 4), (40, 32)):
-        figure = rendered(plots.filters({"network": convolution(filters, 1.0)}))
-        assert sum(len(images(axis)) for axis in figure.axes) == shown
+def test_filters_over_three_channels_are_in_color():
     model = cnn.build_cnn(cnn.Architecture((8, 8, 3), filters=2, dense_units=2))
     kernel = model.get_layer("conv1").get_weights()[0]
     (in_color,) = images(rendered(plots.filters({"network": model})).axes[1])
@@ -385,7 +338,6 @@ def test_feature_maps_stand_beside_their_image_on_one_scale():
         assert np.array_equal(images(axis)[0], maps[:, :, index])
         assert axis.get_images()[0].get_clim() == (0, 127)
     assert "3 of the 32 feature maps" in figure.alternative_text
-    assert "4 of the 4 feature maps" in plots.feature_maps(image, maps[..., :4]).alternative_text
 
 
 # Lesson 03
@@ -420,23 +372,8 @@ def test_the_confusion_matrix_counts_true_labels_by_row_and_predicted_ones_by_co
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted class", "true class")
     assert axis.get_title() == "target task, test images"
     assert figure.alternative_text == "Confusion matrix of classes 9, 5, 7: 3 of 6 test images are wrong."
-
-    figure = rendered(plots.confusion(task, np.eye(3)[[0, 1, 1]], split="validation"))
-    assert figure.axes[0].get_title() == "target task, validation images"
+    figure = plots.confusion(task, np.eye(3)[[0, 1, 1]], split="validation")
     assert figure.alternative_text == "Confusion matrix of classes 9, 5, 7: 1 of 3 validation images are wrong."
-
-
-# Lesson 04
-
-
-def test_seconds_per_epoch_are_bars_with_their_values():
-    figure = rendered(plots.epoch_seconds({"all layers": 5.1, "cached features": 0.043}))
-    (axis,) = figure.axes
-    assert widths(axis) == [5.1, 0.043]
-    assert tick_labels(axis.yaxis) == ["all layers", "cached features"]
-    assert [text.strip() for text in texts(axis)] == ["5.1 s", "0.043 s"]
-    assert axis.get_xlabel() == "seconds per epoch"
-    assert figure.alternative_text == "Seconds per epoch: all layers: 5.1; cached features: 0.043."
 
 
 # Lesson 05
@@ -459,8 +396,7 @@ def test_mistakes_by_strategy_show_one_labels_errors_the_most_confident_first(ta
 def test_accuracy_by_labels_draws_each_strategy_in_its_style_with_its_interval(summary: pd.DataFrame):
     figure = rendered(plots.accuracy_by_labels(summary.iloc[::-1]))  # whatever the order of the rows
     axis, enlarged = figure.axes
-    assert [line.get_label() for line in axis.lines] == list(STRATEGIES)
-    assert tick_labels(enlarged.xaxis) == [line.get_label() for line in enlarged.lines] == list(STRATEGIES)
+    assert tick_labels(enlarged.xaxis) == [line.get_label() for line in axis.lines] == list(STRATEGIES)
     assert tick_labels(axis.xaxis) == ["all", "50", "10"]
     for line, at_all, bands in zip(axis.lines, enlarged.lines, axis.collections, strict=True):
         rows = 100 * summary[summary["strategy"] == line.get_label()].set_index("labels_per_class")
@@ -472,10 +408,7 @@ def test_accuracy_by_labels_draws_each_strategy_in_its_style_with_its_interval(s
         style = {"color": line.get_color(), "marker": line.get_marker(), "linestyle": line.get_linestyle()}
         assert style == STYLES[line.get_label()]
         assert to_hex(bands.get_color()[0]) == to_hex(at_all.get_color()) == line.get_color().lower()
-    first = [line.get_xdata()[0] for line in axis.lines]
-    assert len(set(first)) == len(first)  # beside each other
     assert np.ptp(enlarged.get_ylim()) < 0.2 * np.ptp(axis.get_ylim())
-    assert enlarged.get_ylim()[1] <= 100.5
 
 
 def test_accuracy_by_labels_names_its_axes_seeds_and_what_differs_from_scratch(summary: pd.DataFrame):
@@ -490,16 +423,15 @@ def test_accuracy_by_labels_names_its_axes_seeds_and_what_differs_from_scratch(s
         "92.8%, better than scratch: random-frozen, frozen, fine-tuned, reused-head; with all labels per class 98.9% "
         "to 99.8%, worse than scratch: random-frozen."
     )
-    single = plots.accuracy_by_labels(summary[summary["labels_per_class"] == 10])
-    assert [axis.get_title() for axis in single.axes] == [
-        "Target task, 10 labels per class, mean of 3 seeds with 95 % interval"
-    ]
+
+
+def test_accuracy_of_one_seed_has_no_interval_and_names_no_best(summary: pd.DataFrame):
     missing = [name for name in summary if name.endswith(("_low", "_high"))]
-    told = two["finding"].where(two["strategy"] == "scratch", Finding.CANNOT_TELL)
-    one = two.assign(seeds=1, finding=told, **dict.fromkeys(missing, math.nan))
-    one = rendered(plots.accuracy_by_labels(one))
-    assert one.axes[0].get_title() == "Target task, one seed, no interval"
-    assert not names_a_best(one.alternative_text)
+    told = summary["finding"].where(summary["strategy"] == "scratch", Finding.CANNOT_TELL)
+    one = summary.assign(seeds=1, finding=told, **dict.fromkeys(missing, math.nan))
+    figure = rendered(plots.accuracy_by_labels(one))
+    assert figure.axes[0].get_title() == "Target task, one seed, no interval"
+    assert not names_a_best(figure.alternative_text)
 
 
 def test_accuracy_by_depth_has_a_point_per_cut_and_other_strategies_as_lines_across(summary: pd.DataFrame):
@@ -535,15 +467,10 @@ def test_accuracy_by_seconds_labels_each_point_and_no_label_lies_on_another(summ
         assert line.get_color() == STYLES[name]["color"]
         points = zip(line.get_xdata(), line.get_ydata(), strict=True)
         assert [labels[tuple(np.round(point, 6))] for point in points] == [f"{name}: 10", "50", "all"]
-    assert overlapping(axis) == []
-    frame = axis.get_window_extent()
-    for text in axis.texts:
-        box = Text.get_window_extent(text)
-        assert frame.x0 < box.x0 and box.y1 < frame.y1  # not on the axis' own numbers or title
+    boxes = [Text.get_window_extent(text) for text in axis.texts]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
     spent = f"frozen {plots.two_digits(min(frozen))} to {plots.two_digits(max(frozen))}"
     assert spent in figure.alternative_text and not names_a_best(figure.alternative_text)
-    alone = rendered(plots.accuracy_by_seconds(summary[summary["strategy"] == "frozen"], one_off))
-    assert "frozen: 10" in texts(alone.axes[0])
 
 
 def results(**columns: object) -> pd.DataFrame:
@@ -591,14 +518,10 @@ def test_a_sweep_shows_each_label_budget_by_itself_and_joins_numbers_alone():
     assert not names_a_best(figure.alternative_text)
 
 
-def test_a_sweep_over_label_budgets_or_of_rows_without_any_has_one_panel():
+def test_a_sweep_over_label_budgets_has_one_panel():
     budgets = results().assign(parameter_labels_per_class=lambda rows: "[" + rows["labels_per_class"] + "]")
     (axis,) = rendered(plots.accuracy_by_parameter(budgets, {"labels_per_class": "parameter_labels_per_class"})).axes
     assert sorted(tick_labels(axis.xaxis)) == ["10", "all"]
-    rows = pd.DataFrame({"a": ["x", "y"], "test_accuracy": ["0.5", "0.75"]})
-    (axis,) = rendered(plots.accuracy_by_parameter(rows, {"a": "a"})).axes
-    (line,) = axis.lines
-    assert (line.get_ydata().tolist(), axis.get_title()) == ([50, 75], "")
 
 
 # Buttons
