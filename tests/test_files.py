@@ -21,11 +21,10 @@ from tiny_course import arrays
 from helpers import files
 from helpers.files import read
 from helpers.images import Dataset
-from helpers.layouts import FORMATS
+from helpers.layouts import ARRANGE, FORMATS
 from helpers.tasks import split_tasks
 
 RED, WHITE, GRAY = (255, 0, 0), (255, 255, 255), (90, 90, 90)
-ARRANGE = "give one folder of images per class, or train/ and test/ (or val/) with such folders"
 
 
 def colors(seed: int, size: int = 32) -> Image.Image:
@@ -148,8 +147,7 @@ def test_a_fifth_of_each_class_is_held_out(tmp_path: Path):
     dataset = read(fill(tmp_path, "ant", "bee", images=10))
     assert np.bincount(dataset.train.labels).tolist() == [8, 8]
     assert np.bincount(dataset.test.labels).tolist() == [2, 2]
-    assert {dataset.train.images.dtype, dataset.test.images.dtype} == {np.dtype("uint8")}
-    assert {dataset.train.labels.dtype, dataset.test.labels.dtype} == {np.dtype("int32")}
+    assert (dataset.train.images.dtype, dataset.train.labels.dtype) == (np.uint8, np.int32)
     assert len({image.tobytes() for image in (*dataset.train.images, *dataset.test.images)}) == 20
 
 
@@ -165,13 +163,10 @@ def test_images_and_labels_belong_together_and_are_in_the_order_of_their_paths(t
 
 def test_hidden_files_and_those_of_operating_systems_are_ignored(tmp_path: Path):
     visible = read(fill(tmp_path, "a", "b"))
-    for name in (".hidden", "__MACOSX", "a/.hidden", "a/__MACOSX"):
-        fill(tmp_path / name, "c")
+    fill(tmp_path, ".hidden", "__MACOSX", "a/.hidden", "a/__MACOSX")
     for name in (".DS_Store", "Thumbs.db", "a/._0.png", "b/desktop.ini", "b/thumbs.DB"):
         (tmp_path / name).write_bytes(b"no image")
-    dataset = read(tmp_path)
-    assert same(dataset, visible)
-    assert (dataset.classes, dataset.notes) == (("a", "b"), ())
+    assert same(read(tmp_path), visible) and read(tmp_path).notes == ()
 
 
 def test_links_are_followed_but_never_in_circles(tmp_path: Path):
@@ -305,16 +300,15 @@ def test_images_without_color_get_one_channel_however_they_are_stored(tmp_path: 
     assert read(tmp_path).train.images.shape == (3, 32, 32, 1)
 
 
-@pytest.mark.parametrize("where", ["train", "val"])
-def test_one_pixel_of_color_gives_all_images_three_channels(tmp_path: Path, where: str):
+def test_one_pixel_of_color_gives_all_images_three_channels(tmp_path: Path):
     for name in ("train", "val"):
-        save(Image.new("L", (32, 32), 90), tmp_path / name / "a" / "1.png")
+        save(plain(90, "L"), tmp_path / name / "a" / "1.png")
     image = plain(GRAY)
     image.putpixel((31, 31), (90, 90, 91))
-    save(image, tmp_path / where / "a" / "2.png")
+    save(image, tmp_path / "val" / "a" / "2.png")
     dataset = read(tmp_path)
     assert dataset.train.images.shape[3] == dataset.test.images.shape[3] == 3
-    assert (dataset.train.images[0] == 90).all()
+    assert (dataset.train.images == 90).all()
 
 
 # A folder: what is skipped
@@ -474,15 +468,12 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str):
 def test_the_working_directory_may_be_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(fill(tmp_path / "photos", "a"))
     assert read(Path(".")).classes == ("a",)
-    monkeypatch.chdir(tmp_path / "photos" / "a")
-    with refused("dataset: 'a' holds no class folders"):
-        read(Path("."))
 
 
 # An .npz file
 
 
-@pytest.mark.parametrize("channels", [0, 1, 3])
+@pytest.mark.parametrize("channels", [0, 3])
 def test_kerass_layout_is_read_as_it_is(npz, channels: int):
     mine = arrays(channels=channels)
     dataset = read(npz(**mine))
@@ -512,12 +503,12 @@ def test_of_oblong_images_the_central_square_is_read(npz):
 
 @pytest.mark.parametrize(("size", "channels"), [(4, 0), (100, 3)])
 def test_arrays_are_resized_to_image_size(npz, size: int, channels: int):
-    mine = arrays(size=size, channels=channels)
-    mine["x_train"][1], mine["x_train"][2] = 0, 200
-    dataset = read(npz(x_train=mine["x_train"], x_test=mine["x_test"]), 16)
+    images = arrays(size=size, channels=channels)["x_train"]
+    images[1], images[2] = 0, 200
+    dataset = read(npz(x_train=images, x_test=images), 16)
     assert dataset.train.images.shape == dataset.test.images.shape == (8, 16, 16, channels or 1)
     assert [np.unique(dataset.train.images[place]).tolist() for place in (1, 2)] == [[0], [200]]
-    assert abs(dataset.test.images.mean() - mine["x_test"].mean()) < 5
+    assert abs(dataset.test.images.mean() - images.mean()) < 5
 
 
 def test_training_and_test_images_of_different_sizes_need_an_image_size(npz):
@@ -553,15 +544,13 @@ def test_training_and_test_images_share_one_scale(npz):
 
 
 @pytest.mark.parametrize(
-    ("kind", "value"),
-    [("float64", -1), ("float64", 1.002), ("float64", np.nan), ("float16", np.inf), ("int64", 256)],
+    ("kind", "value"), [("float64", -1), ("float64", 1.002), ("float64", np.nan), ("float16", np.inf), ("int64", 256)]
 )
-@pytest.mark.parametrize("name", ["x_train", "x_test"])
 @pytest.mark.filterwarnings("error")
-def test_values_that_are_no_brightness_are_refused(npz, kind: str, value: float, name: str):
+def test_values_that_are_no_brightness_are_refused(npz, kind: str, value: float):
     images = {key: arrays()[key].astype(kind) for key in ("x_train", "x_test")}
-    images[name][-1, -1, -1] = value
-    with refused(f"'mine.npz' cannot be used: {name} holds {images[name][-1, -1, -1]}; accepted are whole numbers"):
+    images["x_test"][-1, -1, -1] = value
+    with refused(f"'mine.npz' cannot be used: x_test holds {images['x_test'][-1, -1, -1]}; accepted are whole numbers"):
         read(npz(**images))
 
 
@@ -680,13 +669,9 @@ def test_kaggles_layout_is_read_and_a_fifth_of_each_class_held_out(csv):
     assert dataset.classes == (3, 5, 7, 9) and {type(label) for label in dataset.classes} == {int}
     assert np.bincount(dataset.train.labels).tolist() == [8] * 4
     assert np.bincount(dataset.test.labels).tolist() == [2] * 4
-    assert dataset.train.images.shape == (32, 8, 8, 1)
-    assert (dataset.train.images.dtype, dataset.test.labels.dtype) == (np.uint8, np.int32)
-    classes = {
-        image.tobytes(): dataset.classes[label]
-        for split in (dataset.train, dataset.test)
-        for image, label in zip(split.images, split.labels, strict=True)
-    }
+    assert (dataset.train.images.shape, dataset.train.images.dtype) == ((32, 8, 8, 1), np.uint8)
+    images, labels = ([*getattr(dataset.train, part), *getattr(dataset.test, part)] for part in ("images", "labels"))
+    classes = {image.tobytes(): dataset.classes[label] for image, label in zip(images, labels, strict=True)}
     rows = frame.drop(columns="label").to_numpy(np.uint8)
     assert classes == {row.tobytes(): label for row, label in zip(rows, frame["label"], strict=True)}
 
@@ -704,21 +689,6 @@ def test_neither_the_order_of_the_rows_nor_where_the_label_is_matters(csv):
     shuffled["label"] = shuffled.pop("label")
     assert list(shuffled)[-1] == "label"
     assert same(read(csv(shuffled)), read(csv(frame)))
-
-
-def test_the_test_set_of_a_table_is_the_same_at_any_size(csv):
-    frame = table(labels=(1,))
-    for number in range(40):
-        frame.iloc[number, 1:] = number
-    path = csv(frame)
-    small, large = (read(path, size).test.images[:, 0, 0, 0].tolist() for size in (0, 16))
-    assert small == large and len(small) == 8
-
-
-def test_a_class_with_a_single_row_has_no_test_image(csv):
-    frame = table(5, labels=(1,))
-    frame.loc[4, "label"] = 2
-    assert read(csv(frame)).test.labels.tolist() == [0]
 
 
 @pytest.mark.parametrize(
