@@ -676,13 +676,6 @@ def test_kaggles_layout_is_read_and_a_fifth_of_each_class_held_out(csv):
     assert classes == {row.tobytes(): label for row, label in zip(rows, frame["label"], strict=True)}
 
 
-def test_rows_run_from_the_top_left_corner_to_the_right(csv):
-    frame = table(2, labels=(1,))
-    frame.loc[:, "pixel0":] = 0
-    frame["pixel1"] = 1  # stays 1, as no row says on which scale it might be
-    assert read(csv(frame)).train.images[0, 0, :3, 0].tolist() == [0, 1, 0]
-
-
 def test_neither_the_order_of_the_rows_nor_where_the_label_is_matters(csv):
     frame = table()
     shuffled = frame.sample(frac=1, random_state=0)

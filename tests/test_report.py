@@ -8,6 +8,7 @@ import nbformat
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from small import result_rows
 
 from helpers import statistics
 from helpers.runner import batch, report
@@ -156,17 +157,11 @@ def test_the_index_opens_with_the_verdict_then_the_figure_and_the_table_of_the_c
 
 def summary_of(errors: dict[int | str, list[int]]) -> pd.DataFrame:
     """Return a summary of made-up errors of `frozen` by label budget, beside a baseline of 30, 32, 34 of 1,000."""
-    rows = [
-        {"labels_per_class": budget, "strategy": name, "seed": seed, "test_errors": count}
-        for budget, counts in errors.items()
-        for name, both in (("frozen", counts), ("scratch", [30, 32, 34][: len(counts)]))
-        for seed, count in enumerate(both)
-    ]
-    table = pd.DataFrame(rows).assign(task="target", extract_seconds=0.0)
-    table["test_accuracy"] = 1 - table["test_errors"] / 1000
-    scratch = table["strategy"] == "scratch"
-    table["train_seconds"], table["pretrain_seconds"] = 2.0 + 2.0 * scratch, 3.0 * ~scratch
-    return statistics.summarize(table)
+    tables = []
+    for budget, counts in errors.items():
+        tables.append(result_rows("frozen", counts, budget, train_seconds=2.0, pretrain_seconds=3.0))
+        tables.append(result_rows("scratch", [30, 32, 34][: len(counts)], budget, train_seconds=4.0))
+    return statistics.summarize(pd.concat(tables))
 
 
 def test_the_answers_say_what_was_asked_and_the_headline_groups_label_budgets():

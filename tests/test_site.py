@@ -9,13 +9,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from conftest import IN_CI
+from test_report import Tags
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = sorted(ROOT.glob("docs/*.md"))
@@ -55,21 +55,13 @@ def site(tmp_path_factory, kept: Path) -> Path:
     return build(tmp_path_factory.mktemp("site"), kept)
 
 
-class Elements(HTMLParser):
-    """The elements of a page, in order: `tags`, pairs of a tag and its attributes."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+def tags_of(page: Path) -> list[tuple[str, dict[str, str | None]]]:
+    return Tags(page.read_text(encoding="utf-8")).tags
 
 
 def loaded(page: Path) -> Iterator[str]:
     """Yield the addresses that a page loads by itself: scripts, styles, pictures."""
-    for tag, attributes in Elements(page).tags:
+    for tag, attributes in tags_of(page):
         if tag == "link" and attributes.get("rel") not in ("stylesheet", "icon", "preload"):
             continue
         address = attributes.get("src") or attributes.get("href")
@@ -92,7 +84,7 @@ def test_nothing_is_loaded_from_elsewhere_and_every_page_is_light(site):
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
 def test_every_figure_has_its_alternative_text(path, site):
     page = site / path.relative_to(ROOT).with_suffix(".html")
-    shown = [attributes.get("alt", "") for tag, attributes in Elements(page).tags if tag == "img"]
+    shown = [attributes.get("alt", "") for tag, attributes in tags_of(page) if tag == "img"]
     pattern = r'"alt": "(.*)"' if path in [*LESSONS, *COMPUTED] else r"!\[(.*?)\]"
     written = re.findall(pattern, path.read_text(encoding="utf-8"))
     assert shown == [json.loads(f'"{text}"') for text in written]
@@ -100,7 +92,7 @@ def test_every_figure_has_its_alternative_text(path, site):
 
 
 def test_links_within_the_site_lead_to_a_page_and_a_place_on_it(site):
-    tags = {(site / page).resolve(): Elements(site / page).tags for page in PAGES}
+    tags = {(site / page).resolve(): tags_of(site / page) for page in PAGES}
     places = {page: {attributes.get("id") for _, attributes in tags[page]} for page in tags}
     for page in tags:
         for tag, attributes in tags[page]:
@@ -124,7 +116,7 @@ def test_links_between_files_lead_to_a_file_and_to_a_heading_as_github_names_it(
 
 def launches(page: Path) -> list[str]:
     """Return the addresses of a page's buttons for Binder and Colab."""
-    links = [attributes.get("href", "") for tag, attributes in Elements(page).tags if tag == "a"]
+    links = [attributes.get("href", "") for tag, attributes in tags_of(page) if tag == "a"]
     return [link for link in links if urlsplit(link).netloc in ("mybinder.org", "colab.research.google.com")]
 
 
@@ -133,7 +125,7 @@ def test_without_an_address_there_are_no_buttons_but_each_lesson_can_be_download
         page = site / "notebooks" / f"{lesson.stem}.html"
         assert not launches(page)
         assert (site / "_sources" / "notebooks" / lesson.name).read_bytes() == lesson.read_bytes()
-        links = [attributes.get("href") for tag, attributes in Elements(page).tags if tag == "a"]
+        links = [attributes.get("href") for tag, attributes in tags_of(page) if tag == "a"]
         assert f"../_sources/notebooks/{lesson.name}" in links
     assert not list(site.glob("colab"))
 

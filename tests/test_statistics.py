@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from small import result_rows as rows
 
 from helpers import statistics
 from helpers.images import Split
@@ -29,15 +30,6 @@ def test_an_interval_is_that_of_students_t_and_one_value_has_none(values: list[f
 
 
 # Summaries, on a table made by hand: 1,000 test images, three seeds
-
-
-def rows(strategy: str, errors: list[int], budget: int | str = 10, task: str = "target", **seconds: list[float]):
-    table = pd.DataFrame({"seed": range(len(errors)), "test_errors": errors})
-    table = table.assign(task=task, strategy=strategy, labels_per_class=budget)
-    table["test_accuracy"] = 1 - table["test_errors"] / 1000
-    for name in ("train_seconds", "pretrain_seconds", "extract_seconds"):
-        table[name] = seconds.get(name, [0.0] * len(errors))
-    return table
 
 
 def summarized(*tables: pd.DataFrame) -> pd.DataFrame:
@@ -153,9 +145,8 @@ def claim(errors: list[int], *strategies: str) -> statistics.Claim:
     """Check the claim where scratch makes 20 errors of 1,000 and takes 30 s; transfer 3 s, 2 for extraction, 20 for
     pretraining.
     """
-    seeds = len(errors)
-    seconds = {"train_seconds": [3.0] * seeds, "extract_seconds": [2.0] * seeds, "pretrain_seconds": [20.0] * seeds}
-    scratch = rows("scratch", [20] * seeds, "all", train_seconds=[30.0] * seeds)
+    seconds = {"train_seconds": 3.0, "extract_seconds": 2.0, "pretrain_seconds": 20.0}
+    scratch = rows("scratch", [20] * len(errors), "all", train_seconds=30.0)
     transfers = [rows(strategy, errors, "all", **seconds) for strategy in strategies or ("frozen",)]
     return statistics.published_claim(statistics.summarize(pd.concat([scratch, *transfers])))
 

@@ -150,16 +150,6 @@ def test_the_seed_decides_what_dropout_drops(trainer: Trainer, images: Split):
     assert np.array_equal(first, losses(trainer, alike, seed=5))
 
 
-@pytest.mark.parametrize("name", training.OPTIMIZERS)
-def test_every_optimizer_starts_from_zeros(name: str):
-    model = cnn.build_cnn(SMALL)
-    optimizer = getattr(keras.optimizers, training.OPTIMIZERS[name])(0.5)
-    optimizer.build(model.trainable_variables)
-    others = [variable for variable in optimizer.variables if variable is not optimizer.learning_rate]
-    assert others
-    assert not any(variable.numpy().any() for variable in others)
-
-
 # Looks at the validation split
 
 
@@ -225,15 +215,6 @@ def test_accuracy_is_the_share_of_images_whose_most_probable_class_is_the_right_
     accuracy, probabilities = training.evaluate(model, test)
     assert accuracy == np.sum(test.labels == 2) / len(test)
     assert probabilities[:, 2] == pytest.approx(math.exp(5) / (math.exp(5) + 4))
-
-
-def test_large_images_are_predicted_in_batches_of_as_many_pixels():
-    model, sizes = cnn.build_cnn(cnn.Architecture((64, 64, 3), filters=1, dense_units=1)), []
-    model.make_predict_function()
-    inner = model.predict_function
-    model.predict_function = lambda batches: sizes.append(len(batches[0][0])) or inner(batches)
-    assert len(training.predict(model, np.zeros((100, 64, 64, 3), np.uint8))) == 100
-    assert sizes == [49, 49, 2]  # 49 * 64 * 64 are just below 256 * 28 * 28
 
 
 # Recipes

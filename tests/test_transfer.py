@@ -13,8 +13,8 @@ from small import ADAM, SMALL
 from helpers import cnn, experiment, store, training, transfer
 from helpers.backend import keras
 from helpers.cnn import Architecture
-from helpers.images import Dataset, Split
-from helpers.tasks import Task, split_tasks, subsample
+from helpers.images import Split
+from helpers.tasks import Task, subsample
 from helpers.training import Recipe, Training
 from helpers.transfer import STRATEGIES, Networks, Repetition, SourceNetwork
 
@@ -211,21 +211,18 @@ def test_a_network_pretrained_unwatched_is_the_same_and_trained_again_where_its_
 
 
 def test_a_pretrained_network_is_found_only_for_the_same_task_architecture_recipe_and_seed(
-    tasks: tuple[Task, Task], digits: Dataset, source: SourceNetwork, source_folder: Path
+    tasks: tuple[Task, Task], source: SourceNetwork, source_folder: Path
 ):
     def found(task: Task = tasks[0], architecture: Architecture = SMALL, recipe: Recipe = ADAM, seed: int = 0) -> bool:
         origin = experiment.pretraining_provenance(task, Networks(architecture, recipe), seed)
         return store.find(source_folder, "pretrained.weights.h5", origin) is not None
 
     assert found()
-    assert not found(task=tasks[1])
-    assert not found(task=split_tasks(digits, [9, 8, 7, 6, 5], [0, 1])[0])
-    assert not found(task=split_tasks(digits, [5, 6, 7, 8, 9], [0, 1], validation_fraction=0.2)[0])
+    assert not found(task=tasks[1]) and not found(seed=1)
     for field, value in (("filters", 5), ("dense_units", 8), ("classes", 6), ("kernel_size", 2)):
         assert not found(architecture=replace(SMALL, **{field: value}))
     for field, value in (("learning_rate", 1e-2), ("min_updates", 21), ("schedule", "cosine"), ("optimizer", "sgd")):
         assert not found(recipe=replace(ADAM, **{field: value}))
-    assert not found(seed=1)
 
 
 def test_a_damaged_pretrained_network_is_reported_and_trained_again(
