@@ -1,6 +1,5 @@
 """Backbones: whose weights are taken, what comes out where they are cut, a fair head; and the photos they are for."""
 
-import io
 import json
 import subprocess
 import sys
@@ -65,83 +64,58 @@ def test_weights_saved_by_keras_are_loaded(random, tmp_path):
 
 def test_random_weights_are_drawn_by_the_seed(random):
     same, other = backbones.mobilenet(32, seed=0), backbones.mobilenet(32, seed=1)
-    kernels = [layer.name for layer in random.layers if hasattr(layer, "kernel")]
-    assert len(kernels) == 27
-    for name in kernels:
-        drawn = [model.get_layer(name).get_weights()[0] for model in (random, same, other)]
+    for layer in (layer for layer in random.layers if hasattr(layer, "kernel")):
+        drawn = [model.get_layer(layer.name).get_weights()[0] for model in (random, same, other)]
         np.testing.assert_array_equal(drawn[0], drawn[1])
         assert (drawn[0] != drawn[2]).mean() > 0.9
 
 
-@pytest.mark.parametrize("width", [0.3, True, "wide"])
+@pytest.mark.parametrize("width", [0.3, "wide"])
 def test_a_width_without_published_weights_is_refused(width):
     with refused("backbone_width", repr(width), "0.25, 0.5, 0.75, 1.0"):
         backbones.weights_file(width, "random")
 
 
-def write_other_network(path: Path, _) -> None:
-    with h5py.File(path, "w") as file:
-        file["dense/kernel"] = np.zeros((4, 2))
+@pytest.mark.parametrize("content", ["another network", "half", "text"])
+def test_a_file_that_holds_no_weights_of_mobilenet_is_refused(random, tmp_path, content):
+    file = tmp_path / "mine.weights.h5"
+    random.save_weights(file)
+    if content == "another network":
+        with h5py.File(file, "w") as other:
+            other["dense/kernel"] = np.zeros((4, 2))
+    else:
+        file.write_bytes(file.read_bytes()[:100_000] if content == "half" else b"weights")
+    with refused("backbone_weights", "mine.weights.h5", "width 0.25", ".h5"):
+        backbones.weights_file(0.25, str(file))
 
 
-def write_truncated(path: Path, model) -> None:
-    model.save_weights(path.with_name("whole.weights.h5"))
-    path.write_bytes(path.with_name("whole.weights.h5").read_bytes()[:100_000])
-
-
-def write_model_with_code(path: Path, _) -> None:
-    with h5py.File(path, "w") as file:
-        file.attrs["model_config"] = json.dumps({"class_name": "Lambda", "config": {"function": "exec('executed')"}})
-
-
-@pytest.mark.parametrize(
-    ("name", "write"),
-    [
-        ("other.h5", write_other_network),
-        ("cut.h5", write_truncated),
-        ("text.h5", lambda path, _: path.write_text("weights")),
-        ("code.h5", write_model_with_code),
-    ],
-)
-def test_a_file_that_holds_no_weights_of_mobilenet_is_refused_unread(random, tmp_path, monkeypatch, name, write):
-    monkeypatch.chdir(tmp_path)
-    write(tmp_path / name, random)
-    with refused("backbone_weights", name, "width 0.25", ".h5"):
-        backbones.weights_file(0.25, str(tmp_path / name))
-    assert not (tmp_path / "executed").exists()
-
-
-@pytest.mark.parametrize("given", ["missing.h5", ".", "image_net"])
+@pytest.mark.parametrize("given", ["missing.h5", "."])
 def test_a_file_that_is_not_there_is_refused(given):
     with refused("backbone_weights", given, '"imagenet"', '"random"'):
         backbones.weights_file(0.25, given)
 
 
 def test_without_a_network_and_a_file_it_says_what_to_set(offline):
-    with refused(
-        "backbone_weights", "mobilenet_7_5_224_tf_no_top.h5", "TRANSFER_TUTORIAL_DATA", error=datasets.DownloadError
-    ):
+    says = "backbone_weights", "mobilenet_7_5_224_tf_no_top.h5", "TRANSFER_TUTORIAL_DATA"
+    with refused(*says, error=datasets.DownloadError):
         backbones.weights_file(0.75)
 
 
 def test_the_users_data_folder_comes_first(offline, random, tmp_path, monkeypatch):
     monkeypatch.setenv("TRANSFER_TUTORIAL_DATA", str(tmp_path))
     random.save_weights(tmp_path / "mine.weights.h5")
-    (tmp_path / "mine.weights.h5").rename(tmp_path / "mobilenet_2_5_224_tf_no_top.h5")
-    assert backbones.weights_file() == tmp_path / "mobilenet_2_5_224_tf_no_top.h5"
-    facts = backbones.weights_facts(0.25, "imagenet")
-    assert facts == {"file": "mobilenet_2_5_224_tf_no_top.h5", "sha256": sha256(backbones.weights_file())}
+    mine = (tmp_path / "mine.weights.h5").rename(tmp_path / "mobilenet_2_5_224_tf_no_top.h5")
+    assert backbones.weights_file() == mine
+    assert backbones.weights_facts(0.25, "imagenet") == {"file": mine.name, "sha256": sha256(mine)}
 
 
 # Features
 
 
-@pytest.mark.parametrize(("block", "features"), [(3, (2, 2, 32)), (6, (2, 2, 128)), (13, (1, 1, 256))])
-def test_grey_images_of_any_size_become_features(random, block, features):
-    images = np.random.default_rng(0).integers(0, 256, (3, 14, 14, 1), np.uint8)
-    backbone = backbones.mobilenet(64)
-    found = predict(backbones.extractor(backbone, (14, 14, 1), block), images)
-    assert found.shape == (3, *features)
+def test_gray_images_of_any_size_become_features():
+    images, backbone = np.zeros((3, 14, 14, 1), np.uint8), backbones.mobilenet(64)
+    for block, features in ((3, (2, 2, 32)), (6, (2, 2, 128)), (13, (1, 1, 256))):
+        assert predict(backbones.extractor(backbone, (14, 14, 1), block), images).shape == (3, *features)
 
 
 def test_the_extractor_feeds_the_range_that_keras_feeds(random):
@@ -190,7 +164,7 @@ def test_a_folder_of_photos_is_a_task(folder):
         assert abs(np.asarray(Image.open(file)).mean() - image.mean()) < 10
 
 
-@pytest.mark.parametrize("size", [31, 225, 64.0])
+@pytest.mark.parametrize("size", [31, 225])
 def test_a_size_that_the_network_cannot_take_is_refused(folder, size):
     with refused("photo_size", repr(size), "from 32 to 224"):
         datasets.load_photos(str(folder), size)
@@ -206,27 +180,20 @@ def test_photos_need_two_classes_with_images_in_both_sets(folder, tmp_path):
         whole_task("photos", datasets.load_photos(str(folder), 32))
 
 
-def test_an_archive_is_checked_by_content_and_never_leaves_its_folder(offline, tmp_path, monkeypatch):
-    data = tmp_path / "data"
-    data.mkdir()
-    monkeypatch.setenv("TRANSFER_TUTORIAL_DATA", str(data))
-    picture = io.BytesIO()
-    Image.new("RGB", (40, 40)).save(picture, "png")
-    with zipfile.ZipFile(data / "hymenoptera_data.zip", "w") as archive:
-        for name in ("hymenoptera_data/train/ants/1.png", "../../outside.png", "/absolute/outside.png"):
-            archive.writestr(name, picture.getvalue())
+def test_an_archive_is_checked_by_content_before_anything_is_unpacked(offline, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRANSFER_TUTORIAL_DATA", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    with zipfile.ZipFile(tmp_path / "data" / "hymenoptera_data.zip", "w") as archive:
+        archive.writestr("hymenoptera_data/train/ants/1.png", "")
+        archive.writestr("../outside.png", "")
     with refused("TRANSFER_TUTORIAL_DATA", "'hymenoptera_data.zip'", "published"):
         datasets.load_photos("ants_bees")
-    assert not [path for path in tmp_path.rglob("*.png")]
-    (data / "hymenoptera_data.zip").write_bytes(b"no archive")
-    with refused("TRANSFER_TUTORIAL_DATA", "'hymenoptera_data.zip'", "published"):
-        datasets.load_photos("ants_bees")
+    assert not list(tmp_path.rglob("*.png"))
 
 
 def test_without_a_network_and_photos_it_says_what_to_set(offline):
-    with refused(
-        "photos", '"ants_bees"', "TRANSFER_TUTORIAL_DATA", "hymenoptera_data.zip", error=datasets.DownloadError
-    ):
+    says = "photos", '"ants_bees"', "TRANSFER_TUTORIAL_DATA", "hymenoptera_data.zip"
+    with refused(*says, error=datasets.DownloadError):
         datasets.load_photos()
 
 
@@ -237,9 +204,7 @@ def test_the_ants_and_bees_are_the_published_ones():
     assert photos.notes == ("1 of 398 files is no image: train/ants/imageNotFound.gif",)
 
 
-@pytest.mark.parametrize(
-    ("budgets", "taken"), [([5, 10, "all"], [5, 10, "all"]), ([10, 11, 500, "all"], [10, "all"]), ([99], ["all"])]
-)
+@pytest.mark.parametrize(("budgets", "taken"), [([10, 11, 500, "all"], [10, "all"]), ([99], ["all"])])
 def test_a_budget_larger_than_a_class_is_all(budgets, taken):
     split = Split(np.empty((21, 8, 8, 1), np.uint8), np.repeat(np.arange(2, dtype=np.int32), [10, 11]))
     assert budgets_for(split, budgets) == taken
@@ -280,14 +245,13 @@ def test_lesson_06_saves_a_network_that_a_script_can_use(folder, tmp_path, monke
     values = {**small, "photos": str(folder), "photo_size": 32, "backbone_weights": "random", "run_dir": "run"}
     notebooks.execute(notebooks.find(str(tmp_path / "lesson.ipynb")), tmp_path / "executed.ipynb", values)
     probabilities = json.loads((tmp_path / "run" / "p.json").read_text())
-    (tmp_path / "run" / "p.json").unlink()
-    paths = {"saved": str(tmp_path / "run" / "photos.keras"), "photo": str(folder / "test" / "dark" / "0.png")}
     script = "\n".join(
         [
-            "from pathlib import Path",
-            *(f"{name} = Path({path!r})" for name, path in paths.items()),
+            "import sys; from pathlib import Path",
+            f"saved = Path({str(tmp_path / 'run' / 'photos.keras')!r})",
+            f"photo = Path({str(folder / 'test' / 'dark' / '0.png')!r})",
             *[line for line in lines.splitlines() if not line.startswith("photo = ")],
-            "import sys; assert 'helpers' not in sys.modules",
+            "assert 'helpers' not in sys.modules",
             "print(json.dumps([answer, probabilities.tolist()]))",
         ]
     )

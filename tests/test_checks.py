@@ -116,9 +116,7 @@ RIGHT = {  # check, facts, the right answer
     "freeze_head": (checks.freeze_head, (), freezing("dense1", "scores")),
     "paired": (checks.paired, (ONE, OTHER), DIFFERENCE),
     "by_seed": (checks.by_seed, (), lambda one, other: [one[seed] - other[seed] for seed in one]),
-    "word of a wide interval": (checks.word, (-0.35, 0.3, 0.2), "no detectable difference"),
-    "word within the margin": (checks.word, (0.05, 0.15, 0.2), "as good"),
-    "word above zero": (checks.word, (0.3, 0.9, 0.2), "better"),
+    "word": (checks.word, (-0.35, 0.3, 0.2), "no detectable difference"),
     "rescaled": (checks.rescaled, (), lambda pixels: pixels / 127.5 - 1),
     "freeze_normalization": (checks.freeze_normalization, (), freeze_normalization),
 }
@@ -262,17 +260,9 @@ WRONG = {  # answers, by what is said of them
         "returns 1 number.": lambda one, other: 2.33,
         "need not be 0, 1 and 2": lambda one, other: [one[seed] - other[seed] for seed in range(3)],
     },
-    "word of a wide interval": {
-        "beyond the margin": "as good",
-        "reaches zero or below": "better",
-        "reaches zero or above": "worse",
+    "word": {
         "'equal' is not one of the words": "equal",
     },
-    "word within the margin": {
-        "all of the interval lies within": "no detectable difference",
-        "lies within the margin": "better",
-    },
-    "word above zero": {"zero is not in the interval": "no detectable difference"},
     "rescaled": {
         "from 0 to 1": lambda pixels: pixels / 255,
         "below 0: convert them to floats": lambda pixels: (pixels - np.uint8(127)) / 127.5,
@@ -312,54 +302,33 @@ def test_an_answer_may_be_written_in_other_ways():
     assert checks.word(" No detectable difference ", -0.35, 0.3, 0.2).right
 
 
-def not_written(*arguments):
-    """Do what an exercise asks for."""
-
-
-def without_return(*arguments):
-    len(arguments)
-
-
 def test_half_an_answer_is_none_yet_and_neither_is_a_function_without_code():
+    def not_written(*arguments):
+        """Do what an exercise asks for."""
+
     assert checks.tasks(([...], [7, 8, 9]), CLASSES).right is None
     assert checks.baseline((..., 0.3), TRAINING, TEST).right is None
-    for check in (checks.cross_entropy, checks.freeze_head, checks.rescaled):
-        assert check(lambda *arguments: None).right is None
-        assert check(not_written).right is None
+    assert checks.cross_entropy(lambda *arguments: None).right is None
+    assert checks.freeze_head(not_written).right is None
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "rescaled", "three_parts", "convolved", "descended", "by_seed"])
-def test_a_function_that_forgets_to_return_is_told_so(name):
-    assert "your function returns nothing" in getattr(checks, name)(without_return).text
+@pytest.mark.parametrize("check", [checks.cross_entropy, checks.three_parts, checks.by_seed])
+def test_a_function_that_forgets_to_return_is_told_so(check):
+    def without_return(*arguments):
+        len(arguments)
+
+    assert "your function returns nothing" in check(without_return).text
 
 
-def test_a_reply_has_no_line_that_a_notebook_would_break():
-    reply = checks.paired(around(UNPAIRED), ONE, OTHER)
-    assert max(map(len, repr(reply).splitlines())) <= 88
-    assert repr(reply).split() == reply.text.split()
-
-
-def test_labels_may_be_of_any_kind_and_equally_frequent():
-    for one, other in ([-7, 10**9], ["a", "b"]):
-        assert checks.baseline((one, 0.5), np.array([one, one, other]), np.array([one, other])).right
+def test_labels_may_be_names_and_equally_frequent():
+    assert checks.baseline(("a", 0.5), np.array(["a", "a", "b"]), np.array(["a", "b"])).right
     reply = checks.tasks(([0, 1], ["ant", "bee", "cup"]), ["ant", "bee", "cup", "dog", "egg"])
     assert "the dataset has no class 0" in reply.text
     balanced = np.repeat(CLASSES, 5)
     assert all(checks.baseline((label, 0.1), balanced, balanced).right for label in CLASSES)
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist_5k"])
-def test_no_guess_passes_for_the_baseline_of_a_dataset(name):
-    everything = load_dataset(name)
-    training, test = everything.train.labels, everything.test.labels
-    counts = np.bincount(training)
-    right = [checks.baseline((label, np.mean(test == label)), training, test).right for label in CLASSES]
-    assert right == list(counts == counts.max())
-
-
-@pytest.mark.parametrize(
-    ("low", "high"), [(-0.35, 0.3), (-0.1, 0.15), (0.05, 0.15), (-0.15, -0.05), (0.1, 2), (-2, -0.1)]
-)
+@pytest.mark.parametrize(("low", "high"), [(-0.35, 0.3), (-0.1, 0.15), (0.05, 0.15), (0.1, 2), (-2, -0.1)])
 def test_one_word_fits_an_interval_and_what_is_said_of_the_others_is_true(low, high):
     true = {
         "all of the interval lies within the margin": low >= -0.2 and high <= 0.2,
@@ -375,13 +344,12 @@ def test_one_word_fits_an_interval_and_what_is_said_of_the_others_is_true(low, h
         assert reply.right or [holds for said, holds in true.items() if said in reply.text] == [True], reply.text
 
 
-@pytest.mark.parametrize(("size", "channels"), [(5, 1), (28, 1), (64, 3)])
-def test_the_counts_of_a_convolution_are_keras_own(size, channels):
+def test_the_counts_of_a_convolution_are_keras_own():
     layer = keras.layers.Conv2D(64, 5)
-    layer.build((None, size, size, channels))
-    assert checks.parameters(layer.count_params(), 64, 5, channels).right
-    positions = math.prod(layer.compute_output_shape((1, size, size, channels))[1:3])
-    assert checks.multiply_adds(positions * 1600 * channels, size, 64, 5, channels).right
+    layer.build((None, 28, 28, 3))
+    assert checks.parameters(layer.count_params(), 64, 5, 3).right
+    positions = math.prod(layer.compute_output_shape((1, 28, 28, 3))[1:3])
+    assert checks.multiply_adds(positions * 1600 * 3, 28, 64, 5, 3).right
 
 
 # The exercises in the lessons
@@ -433,9 +401,3 @@ def test_an_exercise_in_each_lesson_has_a_planted_bug_that_is_no_answer_yet(less
     for exercise in planted:
         reply = reply_to(exercise.values[0], lesson_names)
         assert reply.right is None and "the bug that was planted is still there" in reply.text
-
-
-def test_no_table_of_lesson_04_shows_the_answer_to_what_stays_trainable():
-    (lesson,) = [lesson for lesson in lessons() if lesson.name.startswith("04")]
-    shown = str([cell.get("outputs") for cell in nbformat.read(lesson.path, as_version=4).cells]).replace(",", "")
-    assert "599845" in shown and "590917" not in shown

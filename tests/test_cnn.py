@@ -1,6 +1,7 @@
 """The network: its parameters and multiply-adds, where it is cut, and how its weights are drawn."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,10 +26,6 @@ def weights(model: keras.Model) -> dict[str, np.ndarray]:
     return {f"{layer.name}/{weight.name}": weight.numpy() for layer in model.layers for weight in layer.weights}
 
 
-def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
-    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
-
-
 # What it costs
 
 
@@ -49,19 +46,16 @@ def test_the_convolutions_do_5503104_of_6093568_multiply_adds(published: keras.M
 
 
 def test_the_table_of_costs_has_one_row_per_layer_from_input_to_output(published: keras.Model):
-    assert [published.get_layer(name).rate for name in ("dropout1", "dropout2")] == [0.25, 0.2]
     costs = cnn.layer_costs(published)
-    assert costs.columns.tolist() == ["layer", "output", "parameters", "multiply_adds"]
     extractor = ["rescale", "conv1", "relu1", "conv2", "relu2", "pool"]
     head = ["dropout1", "flatten", "dense1", "relu3", "dropout2", "scores"]
     assert costs["layer"].tolist() == extractor + head
-    assert costs.set_index("layer")["output"][["conv1", "conv2", "pool", "flatten", "scores"]].tolist() == [
-        (26, 26, 32),
-        (24, 24, 32),
-        (12, 12, 32),
-        (4608,),
-        (5,),
-    ]
+    shapes = {"conv1": (26, 26, 32), "conv2": (24, 24, 32), "pool": (12, 12, 32), "flatten": (4608,), "scores": (5,)}
+    assert costs.set_index("layer")["output"][list(shapes)].to_dict() == shapes
+
+
+def test_a_quarter_and_a_fifth_are_dropped(published: keras.Model):
+    assert [published.get_layer(name).rate for name in ("dropout1", "dropout2")] == [0.25, 0.2]
 
 
 def test_the_sizes_asked_for_are_the_sizes_built():
@@ -81,10 +75,8 @@ def test_the_sizes_asked_for_are_the_sizes_built():
 def test_uint8_images_go_in_are_scaled_to_0_to_1_and_probabilities_come_out(digits: Dataset):
     model = cnn.build_cnn(SMALL)
     probabilities = model.predict_on_batch(digits.test.images[:50])
-    assert model.inputs[0].dtype == "uint8"
     assert np.allclose(model.get_layer("rescale")(np.array([[0, 51, 255]], np.uint8)), [[0, 0.2, 1]])
     assert probabilities.shape == (50, 5)
-    assert probabilities.min() >= 0
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-6)
 
 
@@ -101,10 +93,8 @@ def test_the_extractor_and_then_the_head_give_exactly_the_whole_networks_output(
 
 def test_the_extractor_ends_at_the_pool_and_the_head_starts_with_dropout(published: keras.Model):
     extractor, head = cnn.cut(published)
-    assert extractor.layers[-1].name == "pool"
-    assert head.layers[0].name == "dropout1"
-    assert extractor.output_shape[1:] == head.input_shape[1:] == (12, 12, 32)
-    assert (extractor.count_params(), head.count_params()) == (320 + 9_248, 590_597)
+    assert (extractor.layers[-1].name, head.layers[0].name) == ("pool", "dropout1")
+    assert extractor.output_shape == head.input_shape
 
 
 # How its weights are drawn
@@ -112,7 +102,7 @@ def test_the_extractor_ends_at_the_pool_and_the_head_starts_with_dropout(publish
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others_in_each_layer():
     one, again, other = (weights(cnn.build_cnn(SMALL, seed)) for seed in (3, 3, 4))
-    assert same(one, again)
+    assert all(np.array_equal(one[name], again[name]) for name in one)
     assert all((one[f"{name}/kernel"] != other[f"{name}/kernel"]).all() for name in LEARNT)
 
 
@@ -138,22 +128,19 @@ def test_the_head_alone_starts_from_the_same_weights_as_inside_the_whole_network
     _, head = cnn.cut(cnn.build_cnn(SMALL, seed=1))
     cnn.initialize(head, seed=2)
     whole = weights(cnn.build_cnn(SMALL, seed=2))
-    assert same(weights(head), {name: whole[name] for name in whole if name.startswith(("dense1", "scores"))})
+    assert all(np.array_equal(weight, whole[name]) for name, weight in weights(head).items())
 
 
 def test_a_layers_draw_does_not_depend_on_how_many_classes_there_are():
-    five, three = (
-        weights(cnn.build_cnn(Architecture((8, 8, 1), classes, filters=4, dense_units=16))) for classes in (5, 3)
-    )
-    for name in ("conv1/kernel", "conv2/kernel", "dense1/kernel"):
-        assert np.array_equal(five[name], three[name])
+    five, three = (weights(cnn.build_cnn(replace(SMALL, classes=classes))) for classes in (5, 3))
+    assert all(np.array_equal(five[f"{name}/kernel"], three[f"{name}/kernel"]) for name in ("conv1", "conv2", "dense1"))
 
 
 # Bad input
 
 
 @pytest.mark.parametrize("parameter", ["filters", "kernel_size", "pool_size", "dense_units"])
-@pytest.mark.parametrize("value", [0, 3.0, True])
+@pytest.mark.parametrize("value", [0, 3.0])
 def test_a_size_below_1_or_not_whole_is_refused(parameter: str, value: object):
     with refused(f"{parameter}: {value!r} ", "whole number of at least 1"):
         Architecture(**{parameter: value})
@@ -167,31 +154,23 @@ def test_a_kernel_and_a_pool_that_leave_nothing_of_the_image_are_refused(kernel_
 
 # TensorFlow's start-up
 
-IMPORT_AND_TRAIN = """
+IMPORT_TRAIN_AND_RETRACE = """
 from helpers.backend import keras
 from helpers import cnn, training
 import numpy as np
+import os
+import tensorflow as tf
+
 model = cnn.build_cnn(cnn.Architecture((8, 8, 1), filters=2, dense_units=2))
 model.compile(loss="sparse_categorical_crossentropy")
 model.train_on_batch(np.zeros((2, 8, 8, 1), np.uint8), np.zeros(2))
-"""
-
-
-RETRACE = """
-from helpers.backend import keras
-import tensorflow as tf
-
-@tf.function
-def add(x, y):
-    return x + y
-
+add = tf.function(lambda x, y: x + y)
 for y in range(8):
     add(tf.zeros(2), y)
+print(os.environ["TF_CPP_MIN_LOG_LEVEL"])
 """
 
 
 def test_importing_keras_training_and_retracing_write_nothing_and_a_process_started_then_inherits_that(python):
-    finished = python(
-        IMPORT_AND_TRAIN + RETRACE + "import os; print(os.environ['TF_CPP_MIN_LOG_LEVEL'])", TF_CPP_MIN_LOG_LEVEL=None
-    )
+    finished = python(IMPORT_TRAIN_AND_RETRACE, TF_CPP_MIN_LOG_LEVEL=None)
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "3\n", "")

@@ -118,28 +118,23 @@ def test_what_was_trained_before_is_not_trained_again(digits: Dataset, run_folde
 def test_the_same_again_gives_the_same_errors_whatever_else_is_compared(
     compared: Comparison, digits: Dataset, run_folder: Path
 ):
-    again = experiment.compare(
-        digits, replace(PLAN, seeds=[1], labels_per_class=[5]), SMALL, ADAM, run_folder, progress=False
-    )
-    before = compared.results[(compared.results["seed"] == 1) & (compared.results["labels_per_class"] != "all")]
-    pretraining = compared.results[(compared.results["seed"] == 1) & (compared.results["task"] == "source")]
-    expected = pd.concat([pretraining, before])
-    assert again.results["strategy"].tolist() == expected["strategy"].tolist()
-    assert again.results["test_errors"].tolist() == expected["test_errors"].tolist()
+    plan = replace(PLAN, seeds=[1], labels_per_class=[5])
+    again = experiment.compare(digits, plan, SMALL, ADAM, run_folder, progress=False)
     for key, probabilities in again.probabilities.items():
         assert np.array_equal(probabilities, compared.probabilities[key])
+    of = ["task", "strategy", "labels_per_class", "seed", "test_errors"]
+    assert len(again.results.merge(compared.results, on=of)) == len(again.results)
 
 
 def test_class_sets_of_other_sizes_leave_the_reused_head_out_with_a_reason(digits: Dataset, run_folder: Path):
     plan = Plan([0, 1, 2, 3, 4, 5, 6], [7, 8, 9], ["frozen", "reused-head"], labels_per_class=["all"], seeds=[0])
     longer = replace(ADAM, min_updates=200)
-    found = experiment.compare(digits, plan, SMALL, longer, run_folder, progress=False)
-    pretraining, frozen = (row for _, row in found.results.iterrows())
-    assert (pretraining["strategy"], pretraining["classes"]) == ("scratch", "0 1 2 3 4 5 6")
-    assert (frozen["strategy"], frozen["classes"]) == ("frozen", "7 8 9")
-    assert "7 outputs and the target task 3 classes" in found.left_out["reused-head"]
-    assert found.probabilities["frozen", "all", 0].shape == (len(found.target.test), 3)
-    assert frozen["test_accuracy"] > 0.6  # by chance 0.33
+    result = experiment.compare(digits, plan, SMALL, longer, run_folder, progress=False)
+    rows = result.results.set_index("strategy")
+    assert rows["classes"].to_dict() == {"scratch": "0 1 2 3 4 5 6", "frozen": "7 8 9"}
+    assert "7 outputs and the target task 3 classes" in result.left_out["reused-head"]
+    assert result.probabilities["frozen", "all", 0].shape == (len(result.target.test), 3)
+    assert rows.loc["frozen", "test_accuracy"] > 0.6  # by chance 0.33
 
 
 # Bad plans
@@ -148,12 +143,9 @@ def test_class_sets_of_other_sizes_leave_the_reused_head_out_with_a_reason(digit
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"labels_per_class": [5, 5]}, "labels_per_class: [5, 5] ... twice"),
         ({"labels_per_class": []}, "labels_per_class: [] ... at least one entry"),
         ({"labels_per_class": [5, 1000]}, "labels_per_class: 1000 ... class 0 ... at most"),
-        ({"labels_per_class": [0]}, 'labels_per_class: 0 ... at least 1, or "all"'),
         ({"seeds": [1, 1]}, "seeds: [1, 1] ... twice"),
-        ({"seeds": 3}, "seeds: 3 ... list"),
         ({"seeds": [-1]}, "seeds: -1 ... whole number from 0 to 4294967295"),
         ({"strategies": ["scratch", "froze"]}, "strategies: 'froze' ... scratch, frozen"),
         ({"source_classes": [5, 6, 0]}, "source_classes and target_classes ... 0 "),

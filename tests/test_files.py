@@ -6,7 +6,6 @@ import re
 import shutil
 import struct
 import warnings
-import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,16 +17,14 @@ import pytest
 from PIL import Image, PngImagePlugin
 from refusals import refused
 from tiny_course import arrays
-from tqdm import tqdm
 
 from helpers import files
 from helpers.files import read
 from helpers.images import Dataset
-from helpers.layouts import FORMATS
+from helpers.layouts import ARRANGE, FORMATS
 from helpers.tasks import split_tasks
 
 RED, WHITE, GRAY = (255, 0, 0), (255, 255, 255), (90, 90, 90)
-ARRANGE = "give one folder of images per class, or train/ and test/ (or val/) with such folders"
 
 
 def colors(seed: int, size: int = 32) -> Image.Image:
@@ -101,63 +98,39 @@ def same(one: Dataset, other: Dataset) -> bool:
     return one.fingerprint == other.fingerprint
 
 
-def closed(path: Path, *_: object) -> None:
-    raise PermissionError(13, "Permission denied", str(path))
-
-
 # A folder: its layout
 
 A_FIFTH = "train/ is the training set, a fifth of it is held out as the test set"
 NESTED = "in a folder inside a class folder, and read as that class"
 LACKING = "classes without training or without test images, which cannot be chosen"
 LAYOUTS = {  # what a folder holds: classes, training images, test images, notes
-    "a/10 b/10 c/10": (("a", "b", "c"), 24, 6, []),
-    "a/2 b/3": (("a", "b"), 3, 2, []),
-    "a/13": (("a",), 10, 3, []),
-    "train/a/5 train/b/5": (("a", "b"), 8, 2, []),
-    "train/a/1 test/a/1": (("a",), 1, 1, []),
+    "a/13 b/2": (("a", "b"), 11, 4, []),
     "Train/no/3 VAL/no/2": (("no",), 3, 2, []),
     "train/a/2 test/a/2 val/a/2 masks/a/2": (
-        ("a",),
-        2,
-        2,
-        ["not used: masks/, val/ (train/ is the training set, test/ is the test set)"],
+        *(("a",), 2, 2, ["not used: masks/, val/ (train/ is the training set, test/ is the test set)"]),
     ),
     "train/a/5 test/1.png": (("a",), 4, 1, [f"not used: test/ ({A_FIFTH})"]),
+    "train/a/5 train/b/5 test/images/2": (("a", "b"), 8, 2, [f"not used: test/ ({A_FIFTH})"]),
     "bus/2 car/2 train/2": (("bus", "car", "train"), 3, 3, []),
-    "seg_train/a/2 seg_train/b/2 seg_test/a/1 seg_test/b/1": (("a", "b"), 4, 2, []),
-    "Training/a/2 Training/b/2 Testing/a/1 Testing/b/1": (("a", "b"), 4, 2, []),
     "trainset/a/2 trainset/b/2 segTest/a/1 segTest/b/1": (("a", "b"), 4, 2, []),
     "train_more/a/9 train/a/2 train/b/2 test/a/1 validation/a/1 validation/b/1": (
         *(("a", "b"), 4, 2),
         ["not used: test/, train_more/ (train/ is the training set, validation/ is the test set)"],
     ),
-    "train_1/train_1/a/2 train_1/train_1/b/2 test_1/test_1/a/1 test_1/test_1/b/1 pred_1/2": (
-        *(("a", "b"), 4, 2, ["not used: pred_1/ (train_1/ is the training set, test_1/ is the test set)"]),
+    "seg_train/seg_train/a/2 seg_train/seg_train/b/2 seg_test/seg_test/a/1 seg_test/seg_test/b/1 seg_pred/2": (
+        *(("a", "b"), 4, 2, ["not used: seg_pred/ (seg_train/ is the training set, seg_test/ is the test set)"]),
     ),
-    "train/a/2 train/b/2 val/a/1 val/b/1 test/unknown/2": (
-        *(("a", "b"), 4, 2, ["not used: test/ (train/ is the training set, val/ is the test set)"]),
-    ),
-    "train/a/5 train/b/5 test/images/2": (("a", "b"), 8, 2, [f"not used: test/ ({A_FIFTH})"]),
     "train/a/2 train/b/2 test/a/1": (("a", "b"), 4, 1, [f"{LACKING}: b"]),
-    "a/2 b/2 c/1": (("a", "b", "c"), 3, 2, [f"{LACKING}: c"]),
     "a/2 b/2 labels/1.txt": (
         *(("a", "b", "labels"), 2, 2),
         ["1 of 5 files is not recognized as an image: labels/1.txt", f"{LACKING}: labels"],
     ),
     "images/a/2 images/b/2 labels/a/1.txt labels/b/1.txt": (("a", "b"), 2, 2, ["not used: labels/ (no image in it)"]),
     "a/all/1 b/all/1 b/2": (
-        ("a", "b"),
-        3,
-        1,
-        [f"2 of 4 files are {NESTED}: a/all/0.png, b/all/0.png", f"{LACKING}: a"],
+        *(("a", "b"), 3, 1, [f"2 of 4 files are {NESTED}: a/all/0.png, b/all/0.png", f"{LACKING}: a"]),
     ),
-    "a/2 a/2024/b/2": (("a",), 3, 1, [f"2 of 4 files are {NESTED}: a/2024/b/0.png, a/2024/b/1.png"]),
     "outer/inner/a/2 outer/inner/b/2 outer/inner/license.txt": (
         *(("a", "b"), 2, 2, ["1 of 5 files is outside the class folders: outer/inner/license.txt"]),
-    ),
-    "train/a/2 val/a/2 train/loose.png README.txt": (
-        *(("a",), 2, 2, ["2 of 6 files are outside the class folders: README.txt, train/loose.png"]),
     ),
     "9/2 0/2 10/2": ((0, 9, 10), 3, 3, []),
     "no/2 01/2 1e3/2 2/2 None/2 été/2": (("01", "1e3", "2", "None", "no", "été"), 6, 6, []),
@@ -174,8 +147,7 @@ def test_a_fifth_of_each_class_is_held_out(tmp_path: Path):
     dataset = read(fill(tmp_path, "ant", "bee", images=10))
     assert np.bincount(dataset.train.labels).tolist() == [8, 8]
     assert np.bincount(dataset.test.labels).tolist() == [2, 2]
-    assert {dataset.train.images.dtype, dataset.test.images.dtype} == {np.dtype("uint8")}
-    assert {dataset.train.labels.dtype, dataset.test.labels.dtype} == {np.dtype("int32")}
+    assert (dataset.train.images.dtype, dataset.train.labels.dtype) == (np.uint8, np.int32)
     assert len({image.tobytes() for image in (*dataset.train.images, *dataset.test.images)}) == 20
 
 
@@ -191,30 +163,21 @@ def test_images_and_labels_belong_together_and_are_in_the_order_of_their_paths(t
 
 def test_hidden_files_and_those_of_operating_systems_are_ignored(tmp_path: Path):
     visible = read(fill(tmp_path, "a", "b"))
-    for name in (".hidden", "__MACOSX", "a/.hidden", "a/__MACOSX"):
-        fill(tmp_path / name, "c")
+    fill(tmp_path, ".hidden", "__MACOSX", "a/.hidden", "a/__MACOSX")
     for name in (".DS_Store", "Thumbs.db", "a/._0.png", "b/desktop.ini", "b/thumbs.DB"):
         (tmp_path / name).write_bytes(b"no image")
-    dataset = read(tmp_path)
-    assert same(dataset, visible)
-    assert (dataset.classes, dataset.notes) == (("a", "b"), ())
+    assert same(read(tmp_path), visible) and read(tmp_path).notes == ()
 
 
 def test_links_are_followed_but_never_in_circles(tmp_path: Path):
     source = fill(tmp_path / "source", "a", "b", images=3)
-    for name in ("a", "b"):
-        link(tmp_path / "folders" / name, source / name)
-    link(tmp_path / "files" / "a" / "0.png", source / "a" / "0.png")
-    link(tmp_path / "files" / "a" / "1.png", source / "a" / "1.png")
-    assert same(read(tmp_path / "folders"), read(source))
-    assert len(read(tmp_path / "files").train) == 1
     before = read(source)
+    for name in ("a", "b"):
+        link(tmp_path / "linked" / name, source / name)
+    assert same(read(tmp_path / "linked"), before)
     for path, target in (("a/itself", "a"), ("b/root", "."), ("again", "."), ("b/above", "..")):
         link(source / path, source / target)
     assert same(read(source), before)
-    link(source / "a" / "other", source / "b")
-    link(source / "b" / "other", source / "a")
-    assert len(read(source).train) + len(read(source).test) == 12
 
 
 def test_dangling_links_and_pipes_are_no_images(tmp_path: Path):
@@ -226,30 +189,25 @@ def test_dangling_links_and_pipes_are_no_images(tmp_path: Path):
     assert "files are no image: a/gone.png" in read(tmp_path).notes[0]
 
 
-# A folder: the order in which files are written and listed does not matter
+# A folder: the order in which files are listed, their names and the size hold out no other images
 
 
-def test_copies_written_and_listed_in_another_order_give_equal_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    one, scandir = read(fill(tmp_path / "one", "a", "a/more", "b", images=6)), os.scandir
-    for path in sorted((tmp_path / "one").rglob("*.png"), reverse=True):
-        target = tmp_path / "two" / path.relative_to(tmp_path / "one")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
+def test_files_listed_in_another_order_give_equal_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    one, scandir = read(fill(tmp_path, "a", "a/more", "b", images=6)), os.scandir
 
     def from_behind(path: Path) -> nullcontext[list[os.DirEntry]]:
         with scandir(path) as entries:
             return nullcontext(sorted(entries, key=lambda entry: entry.name, reverse=True))
 
     monkeypatch.setattr(os, "scandir", from_behind)
-    assert same(read(tmp_path / "two"), one)
+    assert same(read(tmp_path), one)
 
 
 def test_which_images_are_held_out_depends_neither_on_their_names_nor_on_the_size(tmp_path: Path):
     fill(tmp_path / "one", "a", images=20)
+    (tmp_path / "two" / "a").mkdir(parents=True)
     for number in range(20):
-        target = tmp_path / "two" / "a" / f"{(number * 7) % 20}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(tmp_path / "one" / "a" / f"{number}.png", target)
+        shutil.copy(tmp_path / "one" / "a" / f"{number}.png", tmp_path / "two" / "a" / f"{(number * 7) % 20}.png")
     one, two = (sorted(image.tobytes() for image in read(tmp_path / name).test.images) for name in ("one", "two"))
     assert one == two and len(one) == 4
     small, large = read(tmp_path / "one", 8).test.images, read(tmp_path / "one", 64).test.images
@@ -272,28 +230,16 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size_and_looks_the_same(tm
     assert np.abs(read_alone(photo, tmp_path, "x.jpg", quality=95) - exact)[2:14, 2:14].max() <= 4
 
 
-@pytest.mark.parametrize(
-    ("orientation", "turn"),
-    [(3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90), (7, Image.Transpose.TRANSVERSE)],
-)
 @pytest.mark.parametrize("damaged", [False, True])
-def test_a_photo_is_turned_upright_even_if_other_exif_data_are_damaged(
-    tmp_path: Path, orientation: int, turn: Image.Transpose, damaged: bool
-):
+def test_a_photo_is_turned_upright_even_if_other_exif_data_are_damaged(tmp_path: Path, damaged: bool):
     upright, exif = colors(4), Image.Exif()
-    exif[0x0112], exif[0x010F] = orientation, "maker"
+    exif[0x0112], exif[0x010F] = 6, "maker"
     data = exif.tobytes()
     if damaged:  # by declaring that the maker is a fraction, which Pillow reads but cannot write
         data = data.replace(b"\x01\x0f\x00\x02", b"\x01\x0f\x00\x05") + bytes(48)
-    alone = read_alone(upright.transpose(turn), tmp_path, "x.jpg", quality=95, subsampling=0, exif=data)
+    photo = upright.transpose(Image.Transpose.ROTATE_90)
+    alone = read_alone(photo, tmp_path, "x.jpg", quality=95, subsampling=0, exif=data)
     assert np.abs(alone - np.asarray(upright, int)).mean() <= 4
-
-
-def framed(width: int, height: int) -> Image.Image:
-    """Make an image that is red in its central square and black outside it."""
-    image, side = Image.new("RGB", (width, height)), min(width, height)
-    image.paste(RED, ((width - side) // 2, (height - side) // 2, (width + side) // 2, (height + side) // 2))
-    return image
 
 
 def gradient(top: int, kind: type) -> Image.Image:
@@ -308,13 +254,14 @@ LEVELS = np.linspace(0, 255, 32 * 32).reshape(32, 32, 1)
 NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 DARK = Image.fromarray(np.full((32, 32), 255, np.uint16))
 BOARD = Image.fromarray((np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8))  # single black and white pixels
+FRAMED = Image.new("RGB", (96, 32))
+FRAMED.paste(RED, (32, 0, 64, 32))
 CUT_OUT = plain((*GRAY, 255), "RGBA", left=(0, 0, 0, 0))  # transparent and, below, black
-EARLY_END = b"Exif\0\0MM\0*\0\0\0\x08\0\x09" + b"\xff" * 30
 PALETTE = plain(200, "P", size=64)
 PALETTE.putpalette([*(0, 255, 0) * 200, *RED])
 LONG_TEXT = PngImagePlugin.PngInfo()
 LONG_TEXT.add_text("comment", "long " * 1_000_000, zip=True)
-SEVERAL = {"save_all": True, "append_images": [plain(GRAY)]}
+ANIMATED = {"save_all": True, "append_images": [plain(GRAY)], "duration": 100}
 READ = {  # an image, the name of its file, how it is saved; what is read, within how much
     "the content decides, not the extension": (plain(RED), "x.txt", {"format": "PNG"}, RED, 0),
     **{
@@ -322,24 +269,18 @@ READ = {  # an image, the name of its file, how it is saved; what is read, withi
         for kind in ("JPeG", "gif", "BMP", "webp", "TIFF", "ppm", "jp2", *["avif"] * ("AVIF" in FORMATS))
     },
     "megabytes of text in a PNG file": (plain(RED), "x.png", {"pnginfo": LONG_TEXT}, RED, 0),
-    "megabytes of color profile in a PNG file": (plain(RED), "x.png", {"icc_profile": bytes(3_000_000)}, RED, 0),
     "a color image of the right size is kept to the pixel": (Image.fromarray(NOISE), "x.png", {}, NOISE, 0),
-    "the central square of a wide image": (framed(96, 32), "x.png", {}, RED, 0),
-    "the central square of a high image": (framed(33, 97), "x.png", {}, RED, 0),
+    "the central square": (FRAMED, "x.png", {}, RED, 0),
     **{f"smaller images are means: {mode}": (BOARD.convert(mode), "x.png", {}, 127.5, 8) for mode in ("L", "1", "P")},
-    "EXIF data that end too early": (plain(RED), "x.jpg", {"exif": EARLY_END}, RED, 5),
-    "transparent is white: RGBA": (CUT_OUT, "x.png", {}, halves(WHITE, GRAY), 0),
-    "transparent is white: LA": (CUT_OUT.convert("LA"), "x.png", {}, halves(WHITE, GRAY), 0),
+    "transparent is white": (CUT_OUT, "x.png", {}, halves(WHITE, GRAY), 0),
     "a transparent edge is not darkened": (CUT_OUT.resize((640, 640), 0), "x.png", {}, 172, 87),
-    "half transparent is half white": (plain((0, 0, 0, 128), "RGBA"), "x.png", {}, 127, 1),
     "a transparent color": (plain(RED), "x.png", {"transparency": RED}, WHITE, 0),
-    "an animation shows its first frame": (plain(RED), "x.gif", {**SEVERAL, "duration": 100}, RED, 0),
-    "a photo of several pictures shows the first": (plain(RED), "x.jpg", {**SEVERAL, "format": "MPO"}, RED, 5),
+    "an animation shows its first frame": (plain(RED), "x.gif", ANIMATED, RED, 0),
     "a palette is resized by color, not by number": (PALETTE, "x.png", {}, RED, 0),
     "black and white become 0 and 255": (plain(1, "1", left=0), "x.png", {}, halves(0, 255), 0),
     "CMYK becomes RGB": (plain((0, 255, 255, 0), "CMYK"), "x.jpg", {}, RED, 5),
     "16 bits keep their brightness": (gradient(65535, np.uint16), "x.png", {}, LEVELS, 1),
-    **{f"a dark image of 16 bits stays dark in x.{kind}": (DARK, f"x.{kind}", {}, 1, 0) for kind in ("png", "pgm")},
+    "a dark image of 16 bits stays dark, and Pillow scales this kind itself": (DARK, "x.pgm", {}, 1, 0),
     **{f"32 bits, from 0 to {top}": (gradient(top, np.float32), "x.tif", {}, LEVELS, 1) for top in (1, 255, 65535)},
 }
 
@@ -359,16 +300,15 @@ def test_images_without_color_get_one_channel_however_they_are_stored(tmp_path: 
     assert read(tmp_path).train.images.shape == (3, 32, 32, 1)
 
 
-@pytest.mark.parametrize("where", ["train", "val"])
-def test_one_pixel_of_color_gives_all_images_three_channels(tmp_path: Path, where: str):
+def test_one_pixel_of_color_gives_all_images_three_channels(tmp_path: Path):
     for name in ("train", "val"):
-        save(Image.new("L", (32, 32), 90), tmp_path / name / "a" / "1.png")
+        save(plain(90, "L"), tmp_path / name / "a" / "1.png")
     image = plain(GRAY)
     image.putpixel((31, 31), (90, 90, 91))
-    save(image, tmp_path / where / "a" / "2.png")
+    save(image, tmp_path / "val" / "a" / "2.png")
     dataset = read(tmp_path)
     assert dataset.train.images.shape[3] == dataset.test.images.shape[3] == 3
-    assert (dataset.train.images[0] == 90).all()
+    assert (dataset.train.images == 90).all()
 
 
 # A folder: what is skipped
@@ -389,15 +329,12 @@ OFF_THE_SCALE = Image.fromarray(np.full((32, 32), -1, np.float32))
 VAST = "is too large (over 50 million pixels): a/vast.png"
 SKIPPED = {  # files beside two images of a class, and the notes on them
     "a/photo.jpg": (b"<html>404</html>", "1 of 3 files is not recognized as an image: a/photo.jpg"),
-    "a/IMG_1.HEIC": (b"\0\0\0\x18ftypheic" + bytes(99), "1 of 3 files is not recognized as an image: a/IMG_1.HEIC"),
     "a/b.eps": (stored(colors(1), "EPS"), "1 of 3 files is not recognized as an image: a/b.eps"),  # starts Ghostscript
     "a/half.png": (stored(NOISY)[:2000], "1 of 3 files is broken: a/half.png"),
-    "a/half.jpg": (stored(NOISY, "JPEG")[:2000], "1 of 3 files is broken: a/half.jpg"),
     "a/negative.tif": (stored(OFF_THE_SCALE, "TIFF"), "1 of 3 files is broken: a/negative.tif"),
     "a/vast.png": (png_of_size(5_000_001, 10), f"1 of 3 files {VAST}"),
     "a/two\nlines.txt": (b"", "1 of 3 files is not recognized as an image: 'a/two\\nlines.txt'"),
     "a/image_not_found (2).PNG": (stored(colors(9)), "1 of 3 files is no image: a/image_not_found (2).PNG"),
-    "a/Picture is not available.jpg": (stored(colors(9)), "1 of 3 files is no image: a/Picture is not available.jpg"),
     "a/image_of_a_not_so_rare_bird.png": (stored(colors(9)), None),
 }
 
@@ -416,28 +353,9 @@ def test_each_reason_has_one_note_with_at_most_three_names(tmp_path: Path):
     fill(tmp_path, "a")
     for number in range(5):
         (tmp_path / "a" / f"{number}.txt").touch()
-    (tmp_path / "a" / "vast.png").write_bytes(png_of_size(100_000, 100_000))
+    (tmp_path / "a" / "vast.png").write_bytes(png_of_size(100_000, 100_000))  # decoded, it would be called broken
     texts = "5 of 8 files are not recognized as an image: a/0.txt, a/1.txt, a/2.txt and 2 more"
     assert read(tmp_path).notes == (texts, f"1 of 8 files {VAST}")
-
-
-def test_an_image_of_absurd_size_is_not_even_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (fill(tmp_path, "a") / "a" / "vast.png").write_bytes(png_of_size(100_000, 100_000))
-    decoded, prepared = [], files._prepared
-    monkeypatch.setattr(files, "_prepared", lambda image, size: decoded.append(image.size) or prepared(image, size))
-    with warnings.catch_warnings(action="error"):
-        read(tmp_path)
-    assert decoded == [(32, 32), (32, 32)]
-
-
-def test_a_bar_shows_only_while_reading_takes_long_and_is_wiped_away(tmp_path: Path, monkeypatch, capsys):
-    fill(tmp_path, "a", images=60)
-    read(tmp_path)
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(files, "tqdm", lambda *given, delay, **chosen: tqdm(*given, **chosen, mininterval=0))
-    read(tmp_path)
-    error = capsys.readouterr().err
-    assert "60/60" in error and error.endswith(" \r")
 
 
 # A folder: what is refused
@@ -446,21 +364,15 @@ def test_a_bar_shows_only_while_reading_takes_long_and_is_wiped_away(tmp_path: P
 @pytest.mark.parametrize(
     ("written", "says"),
     [
-        ("", f"is empty; ... {ARRANGE}"),
         (".DS_Store", f"is empty; ... {ARRANGE}"),
         ("1.png", f"holds no class folders; ... {ARRANGE}"),
         ("train/1.png test/1.png", f"holds no class folders in train/; ... {ARRANGE}"),
-        ("a/ b/", f"has no readable image; ... {ARRANGE}"),
         ("a/1.jpg b/", f"has no readable image; ... {ARRANGE}"),
         ("a/1 b/1", "has a single image of each class; give two or more"),
         ("train2017/2 val2017/2 labels/1.txt", f"holds no class folders in train2017/; ... {ARRANGE}"),
         (
             "color/a/1 color/b/1 gray/a/1 gray/b/1",
             "has folders of the same names, such as a, b, in color/, gray/; give",
-        ),
-        (
-            "bus/day/1 bus/dusk/1 train/day/1 train/dusk/1",
-            "of the same names, such as day, dusk, in bus/, train/; give",
         ),
         ("a/1 b/1 copy/a/1 copy/b/1", "has folders of the same names, such as a, b, in ./, copy/; give one of these"),
         ("train/A/1 train/b/1 test/a/1 test/b/1", "has the folders A, a, which differ only in letter case or in inv"),
@@ -469,17 +381,6 @@ def test_a_bar_shows_only_while_reading_takes_long_and_is_wiped_away(tmp_path: P
 def test_a_folder_that_cannot_be_used_is_refused_with_the_reason(tmp_path: Path, written: str, says: str):
     with refused("MINE: 'photos' ", *says.split(" ... ")):
         read(arrange(tmp_path / "photos", written), parameter="MINE")
-
-
-@pytest.mark.parametrize("names", [("ants", "Ants"), ("train/ants", "train/Ants"), ("train/ants", "Train/ants")])
-def test_folders_that_differ_only_in_letter_case_are_refused(tmp_path: Path, names: tuple[str, str]):
-    fill(tmp_path, *names)
-    if os.path.samefile(tmp_path / names[0], tmp_path / names[1]):
-        pytest.skip("this system cannot tell them apart either")
-    with refused(
-        "has the folders ", ", which differ only in letter case or in invisible characters; rename or join them"
-    ):
-        read(tmp_path)
 
 
 def test_composed_and_decomposed_letters_and_spaces_around_a_name_are_one_class_and_may_be_given_either_way(tmp_path):
@@ -493,17 +394,20 @@ def test_composed_and_decomposed_letters_and_spaces_around_a_name_are_one_class_
         assert split_tasks(dataset, [name, "cat"], ["dog", "ice cream"], 0.5)[0].classes == ("café", "cat")
 
 
-def test_names_that_are_not_utf8_or_hold_invisible_letters_are_refused(tmp_path: Path):
-    fill(tmp_path / "hidden", "cat", "cat\u200b")
+def test_names_that_hold_invisible_letters_are_refused(tmp_path: Path):
+    fill(tmp_path, "cat", "cat\u200b")
     with refused("has the folders cat, 'cat\\u200b', which differ only in letter case or in invisible characters"):
-        read(tmp_path / "hidden")
+        read(tmp_path)
+
+
+def test_names_that_are_not_utf8_are_refused(tmp_path: Path):
     broken = os.fsdecode(b"caf\xe9")
     try:
         fill(tmp_path / "photos", "a")
         shutil.copy(tmp_path / "photos" / "a" / "0.png", tmp_path / "photos" / "a" / f"{broken}.png")
         assert len(read(tmp_path / "photos").train) == 2 and files.folder_sha256(tmp_path / "photos")
         fill(tmp_path / "photos", broken)
-        shutil.copytree(tmp_path / "hidden", tmp_path / broken)
+        (tmp_path / broken).mkdir()
     except (OSError, UnicodeError):
         pytest.skip("this system allows no such names")
     with refused("dataset: 'photos' has 'caf\\udce9' among its folders, which is not valid UTF-8; rename it"):
@@ -512,50 +416,43 @@ def test_names_that_are_not_utf8_or_hold_invisible_letters_are_refused(tmp_path:
         read(tmp_path / broken)
 
 
-@pytest.mark.parametrize(
-    ("written", "says"),
-    [
-        ("wasp/1.txt", "has no training image of class wasp; "),
-        ("wasp/1", "has no test image of class wasp; "),
-        ("train/wasp/2 test/wasp/1.txt", "has no test image of class wasp; "),
-    ],
-)
+@pytest.mark.parametrize(("written", "kind"), [("wasp/1.txt", "training"), ("wasp/1", "test")])
 def test_a_class_without_images_or_with_a_single_one_is_refused_only_where_it_is_chosen(
-    tmp_path: Path, written: str, says: str
+    tmp_path: Path, written: str, kind: str
 ):
-    parts = ("train", "test") if "train" in written else (".",)
-    for part in parts:
-        fill(tmp_path / part, *"abcd", images=10)
-        (tmp_path / part / "wasp").mkdir()
-    dataset = read(arrange(tmp_path, written))
+    dataset = read(arrange(fill(tmp_path, *"abcd", images=10), written))
     split_tasks(dataset, ["a", "b"], ["c", "d"])
-    with refused(f"dataset: {tmp_path.name} {says}"):
+    with refused(f"dataset: {tmp_path.name} has no {kind} image of class wasp; "):
         split_tasks(dataset, ["a", "b"], ["c", "wasp"])
 
 
-@pytest.mark.parametrize("denied", ["photos", "a", "0.png"])
+@pytest.mark.parametrize("denied", ["photos", "0.png", "mine.npz", "mine.csv"])
 def test_what_may_not_be_read_is_refused_not_skipped(tmp_path: Path, denied: str, monkeypatch: pytest.MonkeyPatch):
     fill(tmp_path / "photos", "a")
-    for module, name, real in ((os, "scandir", os.scandir), (files, "open", open)):
+    for name in ("mine.npz", "mine.csv"):
+        (tmp_path / name).touch()
+    for module, name, real in ((os, "scandir", os.scandir), (files, "open", open), (np, "load", np.load)):
 
-        def opened(path: Path, *mode: str, real: Callable = real):
-            return closed(path) if Path(path).name == denied else real(path, *mode)
+        def opened(path: Path, *mode: str, real: Callable = real, **options: object):
+            if Path(path).name == denied:
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *mode, **options)
 
         monkeypatch.setattr(module, name, opened, raising=False)
-    with refused("dataset: ", f"{denied}' cannot be read (Permission denied)"):
-        read(tmp_path / "photos")
+    with refused("dataset: ", f"{denied}' cannot be read"):
+        read(tmp_path / (denied if denied.startswith("mine") else "photos"))
 
 
 # Any path
 
 
-@pytest.mark.parametrize("size", [-1, 7, 65, 32.0, "32", None, False])
+@pytest.mark.parametrize("size", [7, 65, 32.0, "32", False])
 def test_an_image_size_that_is_not_allowed_is_refused_before_anything_is_read(tmp_path: Path, size: object):
     with refused(f"image_size: {size!r} is neither 0 nor a whole number from 8 to 64"):
         read(tmp_path / "absent", size)
 
 
-@pytest.mark.parametrize("name", ["absent", "absent.npz", "nul\0.npz"])
+@pytest.mark.parametrize("name", ["absent", "nul\0.npz"])
 def test_a_path_to_nothing_is_refused(tmp_path: Path, name: str):
     with refused(f"MINE: there is no file {str(tmp_path / name)!r}; give the path of an .npz file", ".csv", "folder"):
         read(tmp_path / name, parameter="MINE")
@@ -568,27 +465,15 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str):
         read(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["mine.npz", "mine.csv"])
-def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / name).touch()
-    monkeypatch.setattr(np, "load", lambda path, **_: closed(path))
-    monkeypatch.setattr(pd, "read_csv", lambda path, **_: closed(path))
-    with refused("dataset: ", f"{name}' cannot be read"):
-        read(tmp_path / name)
-
-
 def test_the_working_directory_may_be_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(fill(tmp_path / "photos", "a"))
     assert read(Path(".")).classes == ("a",)
-    monkeypatch.chdir(tmp_path / "photos" / "a")
-    with refused("dataset: 'a' holds no class folders"):
-        read(Path("."))
 
 
 # An .npz file
 
 
-@pytest.mark.parametrize("channels", [0, 1, 3])
+@pytest.mark.parametrize("channels", [0, 3])
 def test_kerass_layout_is_read_as_it_is(npz, channels: int):
     mine = arrays(channels=channels)
     dataset = read(npz(**mine))
@@ -608,31 +493,22 @@ def test_medmnists_layout_is_read_without_its_validation_set(tmp_path: Path):
     assert same(read(tmp_path / "medical.npz"), read(tmp_path / "plain.npz"))
 
 
-def test_members_may_lack_the_ending_npy_and_the_files_name_may_be_in_capitals(tmp_path: Path, npz):
-    with zipfile.ZipFile(npz()) as source, zipfile.ZipFile(tmp_path / "BARE.NPZ", "w") as target:
-        for name in source.namelist():
-            target.writestr(name.removesuffix(".npy"), source.read(name))
-    assert same(read(tmp_path / "BARE.NPZ"), read(npz()))
-
-
-@pytest.mark.parametrize(("height", "width"), [(8, 11), (64, 200), (12, 8)])
-def test_of_oblong_images_the_central_square_is_read(npz, height: int, width: int):
-    images = np.zeros((8, height, width), np.uint8)
-    side = min(height, width)
-    images[:, (height - side) // 2 :, (width - side) // 2 :][:, :side, :side] = 7
+def test_of_oblong_images_the_central_square_is_read(npz):
+    images = np.zeros((8, 8, 11), np.uint8)
+    images[:, :, 1:9] = 7
     dataset = read(npz(x_train=images, x_test=images))
-    assert dataset.train.images.shape == (8, side, side, 1)
+    assert dataset.train.images.shape == dataset.test.images.shape == (8, 8, 8, 1)
     assert (dataset.train.images == 7).all() and (dataset.test.images == 7).all()
 
 
-@pytest.mark.parametrize(("size", "channels"), [(4, 0), (40, 1), (100, 3)])
+@pytest.mark.parametrize(("size", "channels"), [(4, 0), (100, 3)])
 def test_arrays_are_resized_to_image_size(npz, size: int, channels: int):
-    mine = arrays(size=size, channels=channels)
-    mine["x_train"][1], mine["x_train"][2] = 0, 200
-    dataset = read(npz(x_train=mine["x_train"], x_test=mine["x_test"]), 16)
+    images = arrays(size=size, channels=channels)["x_train"]
+    images[1], images[2] = 0, 200
+    dataset = read(npz(x_train=images, x_test=images), 16)
     assert dataset.train.images.shape == dataset.test.images.shape == (8, 16, 16, channels or 1)
     assert [np.unique(dataset.train.images[place]).tolist() for place in (1, 2)] == [[0], [200]]
-    assert abs(dataset.test.images.mean() - mine["x_test"].mean()) < 5
+    assert abs(dataset.test.images.mean() - images.mean()) < 5
 
 
 def test_training_and_test_images_of_different_sizes_need_an_image_size(npz):
@@ -646,14 +522,11 @@ def test_training_and_test_images_of_different_sizes_need_an_image_size(npz):
 
 IMAGES = arrays()["x_train"]
 SCALES = {  # what is stored, and what it means from 0 to 255
-    "int8": (np.minimum(IMAGES, 127).astype("int8"), np.minimum(IMAGES, 127)),
-    **{kind: (IMAGES.astype(kind), IMAGES) for kind in ("int16", "uint64", "float32", ">i4")},
-    "fractions of 255, float32": (IMAGES.astype(np.float32) / np.float32(255), IMAGES),
-    "fractions of 255, float64": (IMAGES / 255, IMAGES),
+    **{kind: (IMAGES.astype(kind), IMAGES) for kind in ("uint64", "float32", ">i4")},
+    "fractions of 255": (IMAGES.astype(np.float32) / np.float32(255), IMAGES),
     "nearly whole numbers": (IMAGES + 0.0005, IMAGES),
-    "floats that are whole and exceed 1": (IMAGES % 3 / np.float32(1), IMAGES % 3),
     "booleans are black and white": (IMAGES > 127, (IMAGES > 127) * 255),
-    **{f"small whole numbers, {kind}": (np.ones((8, 8, 8), kind), 1) for kind in ("uint8", "int64")},
+    "small whole numbers": (np.ones((8, 8, 8), int), 1),
 }
 
 
@@ -671,15 +544,13 @@ def test_training_and_test_images_share_one_scale(npz):
 
 
 @pytest.mark.parametrize(
-    ("kind", "value"),
-    [("float64", -1), ("float64", 1.002), ("float64", np.nan), ("float32", 254.5), ("float16", np.inf), ("int64", 256)],
+    ("kind", "value"), [("float64", -1), ("float64", 1.002), ("float64", np.nan), ("float16", np.inf), ("int64", 256)]
 )
-@pytest.mark.parametrize("name", ["x_train", "x_test"])
 @pytest.mark.filterwarnings("error")
-def test_values_that_are_no_brightness_are_refused(npz, kind: str, value: float, name: str):
+def test_values_that_are_no_brightness_are_refused(npz, kind: str, value: float):
     images = {key: arrays()[key].astype(kind) for key in ("x_train", "x_test")}
-    images[name][-1, -1, -1] = value
-    with refused(f"'mine.npz' cannot be used: {name} holds {images[name][-1, -1, -1]}; accepted are whole numbers"):
+    images["x_test"][-1, -1, -1] = value
+    with refused(f"'mine.npz' cannot be used: x_test holds {images['x_test'][-1, -1, -1]}; accepted are whole numbers"):
         read(npz(**images))
 
 
@@ -687,15 +558,12 @@ def test_values_that_are_no_brightness_are_refused(npz, kind: str, value: float,
     ("says", "changed"),
     [
         ("x_train is uint8 (8, 7, 7)", {"x_train": np.zeros((8, 7, 7), np.uint8)}),
-        ("x_train is uint8 (8, 65, 65)", {"x_train": np.zeros((8, 65, 65), np.uint8)}),
         ("x_test is uint8 (8, 3, 32, 32)", {"x_test": np.zeros((8, 3, 32, 32), np.uint8)}),
         ("x_train is <U1 (8, 8, 8)", {"x_train": np.full((8, 8, 8), "a")}),
         ("x_train holds 7 images and y_train 8 labels", {"x_train": arrays(7)["x_train"]}),
         ("x_test holds 0 images and y_test 0 labels", {"x_test": arrays(0)["x_test"], "y_test": np.zeros(0, int)}),
         ("y_train is float64 (8,)", {"y_train": arrays()["y_train"] / 1}),
         ("y_train is int64 (8, 10)", {"y_train": np.eye(10, dtype=int)[arrays()["y_train"]]}),
-        ("y_train is <U1 (8,)", {"y_train": np.resize(["a", "b"], 8)}),
-        ("y_test is int64 ()", {"y_test": np.int64(5)}),
         ("y_test holds labels beyond the range of int32", {"y_test": np.arange(8, dtype=np.uint64) + 2**63}),
     ],
 )
@@ -705,16 +573,15 @@ def test_arrays_of_another_layout_are_refused(npz, says: str, changed: dict[str,
         read(npz(**changed))
 
 
-@pytest.mark.parametrize(("name", "kind"), [("y_train", "test"), ("y_test", "training")])
-def test_a_label_in_only_one_of_training_and_test_is_refused_only_where_it_is_chosen(npz, name: str, kind: str):
+def test_a_label_without_a_test_image_is_refused_only_where_it_is_chosen(npz):
     mine = arrays(images=40)
-    mine[name] = mine[name].copy()
-    mine[name][-1] = 2**31 - 1  # the largest label that is accepted
+    mine["y_train"] = mine["y_train"].copy()
+    mine["y_train"][-1] = 2**31 - 1  # the largest label that is accepted
     dataset = read(npz(**mine))
     assert dataset.classes == (3, 5, 7, 9, 2**31 - 1)
     assert dataset.notes == (f"{LACKING}: 2147483647",)
     split_tasks(dataset, [3, 5], [7, 9])
-    with refused(f"dataset: mine.npz has no {kind} image of class 2147483647; give each class some, or choose other"):
+    with refused("dataset: mine.npz has no test image of class 2147483647; give each class some, or choose other"):
         split_tasks(dataset, [3, 5], [7, 2**31 - 1])
 
 
@@ -723,7 +590,6 @@ def test_a_label_in_only_one_of_training_and_test_is_refused_only_where_it_is_ch
     [
         ("x_train y_train x_test", "lacks y_test; allowed is an .npz file with the arrays x_train, y_train, x_test"),
         ("train_images train_labels test_images", "lacks test_labels; allowed is"),
-        ("images", "lacks x_train, y_train, x_test, y_test; allowed is"),
     ],
 )
 def test_a_file_that_lacks_an_array_is_refused(tmp_path: Path, present: str, says: str):
@@ -732,21 +598,17 @@ def test_a_file_that_lacks_an_array_is_refused(tmp_path: Path, present: str, say
         read(tmp_path / "mine.npz")
 
 
-def spoiled(path: Path) -> dict[str, bytes]:
-    """Return by name what may be in a file that is no whole .npz; the path has one that is."""
-    whole, array = path.read_bytes(), io.BytesIO()
+@pytest.mark.parametrize("damage", ["text", "half", "an array", "encrypted"])
+def test_a_file_that_is_no_whole_npz_is_refused(npz, damage: str):
+    path, array = npz(), io.BytesIO()
+    whole = path.read_bytes()
     np.save(array, np.zeros(3))
     encrypted = bytearray(whole)
     for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         for member in re.finditer(re.escape(header), whole):
             encrypted[member.start() + flags] |= 1  # says that a password is needed
-    return {"text": b"label,pixel\n", "half": whole[:-200], "an array": array.getvalue(), "encrypted": encrypted}
-
-
-@pytest.mark.parametrize("name", ["text", "half", "an array", "encrypted"])
-def test_a_file_that_is_no_whole_npz_is_refused(npz, name: str):
-    path = npz()
-    path.write_bytes(spoiled(path)[name])
+    contents = {"text": b"label,pixel\n", "half": whole[:-200], "an array": array.getvalue(), "encrypted": encrypted}
+    path.write_bytes(contents[damage])
     with refused("dataset: 'mine.npz' cannot be read as an .npz file with the arrays x_train, y_train"):
         read(path)
 
@@ -758,10 +620,9 @@ class Unpickled:
         return os.mkdir, ("unpickled",)
 
 
-@pytest.mark.parametrize("name", ["x_train", "y_test"])
-def test_nothing_is_ever_unpickled(npz, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_nothing_is_ever_unpickled(npz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    path = npz(**{name: np.array([Unpickled()] * 8, object)})
+    path = npz(y_test=np.array([Unpickled()] * 8, object))
     with refused("dataset: 'mine.npz' cannot be read as an .npz file", "without pickled objects"):
         read(path)
     assert not (tmp_path / "unpickled").exists()
@@ -808,54 +669,26 @@ def test_kaggles_layout_is_read_and_a_fifth_of_each_class_held_out(csv):
     assert dataset.classes == (3, 5, 7, 9) and {type(label) for label in dataset.classes} == {int}
     assert np.bincount(dataset.train.labels).tolist() == [8] * 4
     assert np.bincount(dataset.test.labels).tolist() == [2] * 4
-    assert dataset.train.images.shape == (32, 8, 8, 1)
-    assert (dataset.train.images.dtype, dataset.test.labels.dtype) == (np.uint8, np.int32)
-    classes = {
-        image.tobytes(): dataset.classes[label]
-        for split in (dataset.train, dataset.test)
-        for image, label in zip(split.images, split.labels, strict=True)
-    }
+    assert (dataset.train.images.shape, dataset.train.images.dtype) == ((32, 8, 8, 1), np.uint8)
+    images, labels = ([*getattr(dataset.train, part), *getattr(dataset.test, part)] for part in ("images", "labels"))
+    classes = {image.tobytes(): dataset.classes[label] for image, label in zip(images, labels, strict=True)}
     rows = frame.drop(columns="label").to_numpy(np.uint8)
     assert classes == {row.tobytes(): label for row, label in zip(rows, frame["label"], strict=True)}
 
 
-def test_rows_run_from_the_top_left_corner_to_the_right(csv):
-    frame = table(2, labels=(1,))
-    frame.loc[:, "pixel0":] = 0
-    frame["pixel1"] = 1  # stays 1, as no row says on which scale it might be
-    assert read(csv(frame)).train.images[0, 0, :3, 0].tolist() == [0, 1, 0]
-
-
 def test_neither_the_order_of_the_rows_nor_where_the_label_is_matters(csv):
     frame = table()
-    dataset = read(csv(frame))
     shuffled = frame.sample(frac=1, random_state=0)
     shuffled["label"] = shuffled.pop("label")
     assert list(shuffled)[-1] == "label"
-    assert same(read(csv(shuffled)), dataset)
-
-
-def test_the_test_set_of_a_table_is_the_same_at_any_size(csv):
-    frame = table(labels=(1,))
-    for number in range(40):
-        frame.iloc[number, 1:] = number
-    path = csv(frame)
-    small, large = (read(path, size).test.images[:, 0, 0, 0].tolist() for size in (0, 16))
-    assert small == large and len(small) == 8
-
-
-def test_a_class_with_a_single_row_has_no_test_image(csv):
-    frame = table(5, labels=(1,))
-    frame.loc[4, "label"] = 2
-    assert read(csv(frame)).test.labels.tolist() == [0]
+    assert same(read(csv(shuffled)), read(csv(frame)))
 
 
 @pytest.mark.parametrize(
     ("labels", "classes"),
     [
         (("wasp", "bee", "NA", "été"), ("NA", "bee", "wasp", "été")),
-        (("1.0", "2.0"), (1, 2)),
-        (("01", " 2"), (1, 2)),
+        (("1.0", " 02"), (1, 2)),
         (("café", "cafe\u0301", "cat", "cat "), ("café", "cat")),
     ],
 )
@@ -867,34 +700,20 @@ def test_labels_are_names_or_whole_numbers_however_these_are_written(csv, labels
     "text",
     [
         "\ufeff" + table().to_csv(index=False),
-        table().to_csv(),  # with pandas' index
-        table().reset_index(names="id").to_csv(),
+        table().reset_index(names="id").to_csv(),  # with pandas' index, too
         table().to_csv(index=False, sep=";"),
-        table().to_csv(index=False, sep="\t"),
         table().rename(columns={"label": " Label"}).to_csv(index=False),
         table().to_csv(index=False).replace("\n", ",\n"),
         "label" + "," * 64 + "\n" + table().to_csv(index=False, header=False),
     ],
-    ids=[
-        "byte-order mark",
-        "index",
-        "two indices",
-        "semicolons",
-        "tabs",
-        "Label",
-        "commas at the end",
-        "pixels without names",
-    ],
+    ids=["byte-order mark", "two indices", "semicolons", "Label", "commas at the end", "pixels without names"],
 )
 def test_a_table_may_be_written_in_many_ways(csv, text: str):
     assert same(read(csv(text)), read(csv(table())))
 
 
 def test_tables_of_other_sizes_can_be_resized(csv):
-    assert read(csv(table(size=5)), 8).train.images.shape[1:] == (8, 8, 1)
     assert read(csv(table(8, size=70)), 8).train.images.shape[1:] == (8, 8, 1)
-    with refused("has 63 columns of pixels"):
-        read(csv(of_columns(63)), 8)
 
 
 HEADER, *ROWS = table().to_csv(index=False).splitlines()
@@ -902,31 +721,20 @@ LAYOUT = "a .csv file with a header, a column 'label'"
 NO_TABLE = f"cannot be read as {LAYOUT}"
 REFUSED = {  # a table, and what is said of it, "..." for parts left out
     "names and numbers": (table(labels=("a", "b", "1.5")), "has 'a' among its labels; give whole numbers of int32, or"),
-    "fractions": (table(labels=(1, "1.5")), "has '1.5' among its labels; give whole numbers"),
     "beyond int32": (table(labels=(1, "3000000000")), "has '3000000000' among its labels; give whole numbers"),
-    "a number missing": (table(labels=("", 1)), "has a row without a label; give"),
     "a name missing": (table(labels=(" ", "a")), "has a row without a label; give"),
     "no label": (table().drop(columns="label"), f"has no column 'label'; give {LAYOUT}"),
-    "no header": (table().to_csv(index=False, header=False), f"has no column 'label'; give {LAYOUT}"),
     "no rows": (table(0), f"has no rows; give {LAYOUT}"),
     "no second image": (table(4), "has a single image of each class; give two or more"),
     "no pixels": (of_columns(0), "has 0 columns of pixels; give n*n, n from 8 to 64"),
-    "one pixel less": (of_columns(783), "has 783 columns of pixels; give n*n, n from 8 to 64"),
     "too many pixels": (of_columns(65 * 65), "has 4225 columns of pixels; give n*n, n from 8 to 64"),
-    "letter case": (
-        table(labels=("Cat", "cat")),
-        "has the labels Cat, cat, which differ only in letter case or in inv",
-    ),
-    "another encoding": (table(labels=("café",)).to_csv(index=False).encode("cp1252"), f"{NO_TABLE} ... in UTF-8"),
+    "letter case": (table(labels=("Cat", "cat")), "has the labels Cat, cat, which differ only in letter case or in"),
     "an empty pixel": (with_pixel(""), NO_TABLE),
-    "a word": (with_pixel("x"), f"{NO_TABLE} ... x"),
     "a negative pixel": (with_pixel(-1), "a column of pixels holds -1.0; accepted are whole numbers"),
-    "a bright pixel": (with_pixel("inf"), "a column of pixels holds inf; accepted are whole numbers"),
     "half a pixel": (with_pixel(0.5), "a column of pixels holds 0.5; accepted are whole numbers"),
     "an empty file": ("", NO_TABLE),
     "no text": (b"\xff\xfe\x00", NO_TABLE),
     "a short row": ("\n".join([HEADER, *ROWS, "3" + ",1" * 63]), NO_TABLE),
-    "a long row": ("\n".join([HEADER, "3" + ",1" * 65, *ROWS]), NO_TABLE),
     "long rows only": ("\n".join([HEADER, *(f"{row},1" for row in ROWS)]), NO_TABLE),
 }
 

@@ -3,29 +3,25 @@
 import math
 import warnings
 from itertools import combinations, pairwise
-from pathlib import Path
 
-import matplotlib.pyplot
 import numpy as np
 import pandas as pd
 import pytest
-from fontTools.fontBuilder import FontBuilder
-from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.font_manager import fontManager
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
+from small import result_rows
 
 from helpers import cnn, plots
 from helpers.backend import keras
 from helpers.folders import REPOSITORY
 from helpers.images import Dataset, Split
 from helpers.plots import answers
-from helpers.plots.figures import STYLES, TRAINING, VALIDATION, Figure, fallback_fonts
-from helpers.statistics import Finding, finding
+from helpers.plots.figures import STYLES, TRAINING, VALIDATION, Figure
+from helpers.statistics import Finding, summarize
 from helpers.tasks import Task, split_tasks
 from helpers.transfer import STRATEGIES
 
@@ -47,10 +43,6 @@ def images(axis: Axes) -> list[np.ndarray]:
 
 def tick_labels(axis) -> list[str]:
     return [label.get_text() for label in axis.get_ticklabels()]
-
-
-def widths(axis: Axes) -> list[float]:
-    return [bar.get_width() for bar in axis.patches]
 
 
 @pytest.fixture
@@ -76,50 +68,29 @@ SCORES = np.array(
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def summary() -> pd.DataFrame:
     """Make a summary in which, as on MNIST, all strategies come close to each other, in accuracy and seconds."""
-    accuracies = {
-        "scratch": (0.8770, 0.9615, 0.9975),
-        "random-frozen": (0.9001, 0.9576, 0.9892),
-        "frozen": (0.9283, 0.9785, 0.9974),
-        "fine-tuned": (0.9216, 0.9770, 0.9971),
-        "reused-head": (0.9206, 0.9728, 0.9967),
+    errors = {  # of 1,000, with 10, 50 and all labels per class
+        "scratch": (123, 38.5, 2.5),
+        "random-frozen": (99.9, 42.4, 10.8),
+        "frozen": (71.7, 21.5, 2.6),
+        "fine-tuned": (78.4, 23, 2.9),
+        "reused-head": (79.4, 27.2, 3.3),
     }
-    rows = [
-        (budget, strategy, accuracy[place], accuracy[place] - accuracies["scratch"][place], seconds[place], pretraining)
-        for place, budget in enumerate((10, 50, "all"))
-        for strategy, accuracy in accuracies.items()
-        for seconds in [(2.40, 2.42, 9.8) if strategy in ("scratch", "fine-tuned") else (0.58, 0.63, 5.1)]
-        for pretraining in [0.0 if strategy in ("scratch", "random-frozen") else 9.5]
-    ]
-    columns = ["labels_per_class", "strategy", "accuracy", "difference", "target_seconds", "total_seconds"]
-    summary = pd.DataFrame(rows, columns=columns).assign(seeds=3)
-    summary = summary.assign(
-        total_seconds=summary["target_seconds"] + summary["total_seconds"],
-        accuracy_low=summary["accuracy"] - 0.002,
-        accuracy_high=summary["accuracy"] + 0.001,
-        difference=100 * summary["difference"],
-        difference_low=100 * summary["difference"] - 0.5,
-        difference_high=100 * summary["difference"] + 0.5,
-    )
-    return summary.assign(finding=summary.apply(finding_of, axis=1))
-
-
-def finding_of(row: pd.Series) -> Finding:
-    ends = row[["difference", "difference_low", "difference_high"]]
-    return Finding.BASELINE if row["strategy"] == "scratch" else finding(*ends)
+    tables = []
+    for strategy, means in errors.items():
+        seconds = (2.40, 2.42, 9.8) if strategy in ("scratch", "fine-tuned") else (0.58, 0.63, 5.1)
+        once, apart = 9.5 * (strategy not in ("scratch", "random-frozen")), 2 * (strategy != "scratch")
+        for budget, mean, second in zip((10, 50, "all"), means, seconds, strict=True):
+            seeds = [mean - apart, mean, mean + apart]
+            tables.append(result_rows(strategy, seeds, budget, train_seconds=second, pretrain_seconds=once))
+    return summarize(pd.concat(tables))
 
 
 def names_a_best(text: str) -> bool:
     """Tell whether a text calls something best."""
     return any(word in text.lower() for word in ("best", "most accurate", "highest", "cheapest", "better", "worse"))
-
-
-def overlapping(axis: Axes) -> list[tuple[str, str]]:
-    """Return the pairs of texts in an axis that overlap."""
-    boxes = [(text.get_text(), Text.get_window_extent(text)) for text in axis.texts]
-    return [(one, other) for (one, a), (other, b) in combinations(boxes, 2) if a.overlaps(b)]
 
 
 # What all figures share
@@ -145,24 +116,19 @@ def test_strategies_keep_the_colors_of_the_published_figure_whose_right_panel_ha
 
 IN_A_NOTEBOOK = """
 import importlib
-import numpy as np
 import pandas as pd
 from IPython.core.interactiveshell import InteractiveShell
 
-table = pd.DataFrame(np.arange(60).reshape(20, 3) / 7, columns=["first", "second", "third"])
-shown = lambda: (repr(table), table._repr_html_(), repr(table.to_numpy()))
-default = shown()
-options = {"max_rows": 2, "precision": 1, "float_format": "{:.0f}".format, "max_columns": 1, "html.border": 3}
-pd.set_option("mode.sim_interactive", True, *(part for name in options for part in (f"display.{name}", options[name])))
-np.set_printoptions(precision=1, threshold=2, suppress=True, linewidth=30, sign="+", formatter={"all": str})
-changed = shown()
+table = pd.DataFrame([[1 / 7]] * 5)
+default = repr(table)
+pd.set_option("display.max_rows", 2, "display.precision", 1)
 from helpers import plots
-assert shown() == changed != default, "outside a notebook nothing is reset"
+assert repr(table) != default, "outside a notebook nothing is reset"
 
 shell = InteractiveShell.instance()
 shell.ast_node_interactivity = "none"
 importlib.reload(plots)
-assert shown() == default and shell.ast_node_interactivity == "last_expr"
+assert repr(table) == default and shell.ast_node_interactivity == "last_expr"
 data, metadata = shell.display_formatter.format(plots.epoch_seconds({"frozen": 2.0}))
 print(metadata["image/png"], data["text/plain"], data["image/png"][:4])
 """
@@ -183,31 +149,10 @@ def test_a_name_is_drawn_as_it_is_with_dollar_signs():
     assert r"sum: it is not $5_$ or \alpha" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
 
-def test_letters_that_matplotlibs_font_lacks_are_taken_from_an_installed_font(tmp_path: Path, monkeypatch):
-    font, glyph = FontBuilder(1000, isTTF=True), TTGlyphPen(None)
-    glyph.moveTo((0, 0))
-    glyph.lineTo((500, 900))
-    glyph.lineTo((900, 0))
-    glyph.closePath()
-    font.setupGlyphOrder([".notdef", "cat"])
-    font.setupCharacterMap({ord("猫"): "cat"})
-    font.setupGlyf({".notdef": glyph.glyph(), "cat": glyph.glyph()})
-    font.setupHorizontalMetrics({".notdef": (1000, 0), "cat": (1000, 0)})
-    font.setupHorizontalHeader(ascent=900, descent=-100)
-    font.setupNameTable({"familyName": "Cats", "styleName": "Regular"})
-    font.setupOS2()
-    font.setupPost()
-    font.save(tmp_path / "cats.ttf")
-    figure = plots.photo(np.zeros((8, 8, 3), np.uint8), "猫 cat")
-    monkeypatch.setattr(fontManager, "ttflist", [*fontManager.ttflist])
-    fallback_fonts.cache_clear()
-    with pytest.warns(UserWarning, match="missing from font"):
-        plots.png(figure)
-    fontManager.addfont(tmp_path / "cats.ttf")
-    fallback_fonts.cache_clear()
+def test_letters_that_matplotlibs_font_lacks_are_taken_from_an_installed_font():
+    figure = plots.photo(np.zeros((8, 8, 3), np.uint8), "ᶁ cat")  # of STIX, which comes with Matplotlib
     with warnings.catch_warnings(action="error"):
         plots.png(figure)
-    fallback_fonts.cache_clear()
 
 
 # Lesson 01
@@ -231,9 +176,6 @@ def test_sample_images_give_each_task_a_place_under_its_name_whatever_its_size(d
     assert figure.alternative_text == (
         "Training images, one row per class. Source task: 0, 1, 2, 3, 4, 5, 6. Target task: 7, 8, 9."
     )
-    counts = rendered(plots.class_counts(tasks))
-    assert [axis.get_title() for axis in counts.axes] == ["source task", "target task"]
-    assert [tick_labels(axis.xaxis) for axis in counts.axes] == [list("0123456"), list("789")]
 
 
 def test_class_counts_are_stacked_bars_of_training_validation_and_test(task: Task):
@@ -247,12 +189,8 @@ def test_class_counts_are_stacked_bars_of_training_validation_and_test(task: Tas
     }
     assert [bar.get_y() for bar in bars["test"]] == [5, 4, 3]  # on top of the others
     assert tick_labels(axis.xaxis) == ["9", "5", "7"]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["training", "validation", "test"]
     assert (axis.get_title(), axis.get_xlabel(), axis.get_ylabel()) == ("target task", "class", "images")
     assert "between 5 and 7 images each" in figure.alternative_text
-    assert matplotlib.pyplot.get_fignums() == []  # pyplot keeps no figure
-    light = [np.dot(bars[name][0].get_facecolor()[:3], (0.299, 0.587, 0.114)) for name in bars]
-    assert np.diff(light).min() > 0.2  # the splits are distinct in grayscale
 
 
 def of_classes(classes: tuple, channels: int = 1) -> Task:
@@ -262,7 +200,7 @@ def of_classes(classes: tuple, channels: int = 1) -> Task:
     return Task("target", classes, split, split, split)
 
 
-@pytest.mark.parametrize(("number", "letters"), [(2, 30), (5, 3), (50, 3), (50, 30)])
+@pytest.mark.parametrize(("number", "letters"), [(2, 30), (50, 30)])
 def test_classes_can_be_read_however_many_and_however_long(number: int, letters: int):
     task = of_classes(tuple(f"{place:02}{'e' * (letters - 2)}" for place in range(number)))
     scores = np.eye(number)[(task.test.labels + 1) % number]
@@ -276,8 +214,6 @@ def test_classes_can_be_read_however_many_and_however_long(number: int, letters:
             boxes = [label.get_window_extent(renderer) for label in names]
             assert not any(a.overlaps(b) for a, b in pairwise(boxes))
             assert all(min(box.x0, box.y0) >= 0 for box in boxes)
-        plot = figure.axes[0].get_window_extent(renderer)
-        assert min(plot.width, plot.height) > 1.2 * figure.dpi  # there is a plot beside the names
 
 
 def test_sample_images_are_in_color_if_the_data_is_and_of_many_classes_the_first_twelve():
@@ -311,8 +247,7 @@ def test_the_network_shows_each_layers_share_of_parameters_and_of_multiply_adds(
     parameters, multiply_adds = figure.axes
     assert [axis.get_title() for axis in figure.axes] == ["parameters", "multiply-adds"]
     assert parameters.get_xlabel() == multiply_adds.get_xlabel() == "share of the total [%]"
-    assert widths(parameters) == pytest.approx(list(100 * costs["parameters"] / 600_165))
-    assert widths(multiply_adds) == pytest.approx(list(100 * costs["multiply_adds"] / 6_093_568))
+    assert [bar.get_width() for bar in parameters.patches] == pytest.approx([*(100 * costs["parameters"] / 600_165)])
     assert texts(parameters) == ["320 (0.053 %)", "9,248 (1.5 %)", "589,952 (98 %)", "645 (0.11 %)"]
     assert texts(multiply_adds) == ["194,688 (3.2 %)", "5,308,416 (87 %)", "589,824 (9.7 %)", "640 (0.011 %)"]
     assert tick_labels(parameters.yaxis)[-1] == "scores  5" and parameters.yaxis_inverted()  # the input is at the top
@@ -353,26 +288,16 @@ def test_strategies_are_filled_where_they_come_from_the_source_task_and_hatched_
 
 
 def test_filters_of_all_networks_share_one_scale():
-    models = {"untrained": convolution(32, 0.1), "trained": convolution(32, 2.0)}
+    models = {"untrained": convolution(4, 0.1), "trained": convolution(40, 2.0)}
     figure = rendered(plots.filters(models))
-    for panel, (title, model) in zip(figure.subfigs, models.items(), strict=True):
+    for panel, shown, (title, model) in zip(figure.subfigs, (4, 32), models.items(), strict=True):
         assert panel.get_suptitle() == f"{title} (dark: negative, bright: positive)"
         kernels = model.get_layer("conv1").get_weights()[0]
-        for index, axis in enumerate(panel.axes):
-            (shown,) = images(axis)
-            assert np.allclose(shown, 0.5 + kernels[..., index] / 4)  # from -2, black, to 2, white
-        assert index == 31
+        pictures = [picture for axis in panel.axes for picture in images(axis)]
+        assert len(pictures) == shown
+        for index, picture in enumerate(pictures):
+            assert np.allclose(picture, 0.5 + kernels[..., index] / 4)  # from -2, black, to 2, white
     assert "untrained beside trained: dark is negative, bright positive" in figure.alternative_text
-
-
-def test_filters_may_be_fewer_or_more_than_the_block_holds_and_over_three_channels_are_in_color():
-    for filters, shown in ((4, 4), (40, 32)):
-        figure = rendered(plots.filters({"network": convolution(filters, 1.0)}))
-        assert sum(len(images(axis)) for axis in figure.axes) == shown
-    model = cnn.build_cnn(cnn.Architecture((8, 8, 3), filters=2, dense_units=2))
-    kernel = model.get_layer("conv1").get_weights()[0]
-    (in_color,) = images(rendered(plots.filters({"network": model})).axes[1])
-    assert np.allclose(in_color, 0.5 + kernel[..., 1] / (2 * np.abs(kernel).max()))
 
 
 def test_feature_maps_stand_beside_their_image_on_one_scale():
@@ -380,12 +305,10 @@ def test_feature_maps_stand_beside_their_image_on_one_scale():
     maps = np.arange(4 * 32, dtype=np.float32).reshape(2, 2, 32)
     figure = rendered(plots.feature_maps(image, maps, shown=3))
     assert [axis.get_title() for axis in figure.axes] == ["image", "map 0", "map 1", "map 2"]
-    assert np.array_equal(images(figure.axes[0])[0], np.repeat(image, 3, axis=2))  # gray as it is
     for index, axis in enumerate(figure.axes[1:]):
         assert np.array_equal(images(axis)[0], maps[:, :, index])
         assert axis.get_images()[0].get_clim() == (0, 127)
     assert "3 of the 32 feature maps" in figure.alternative_text
-    assert "4 of the 4 feature maps" in plots.feature_maps(image, maps[..., :4]).alternative_text
 
 
 # Lesson 03
@@ -399,13 +322,11 @@ def test_learning_curves_show_both_accuracies_in_percent_by_epoch_and_name_them(
     assert (first.get_title(), second.get_title()) == ("rate 1.0", "rate 0.001")
     assert (first.get_xlabel(), first.get_ylabel()) == ("epochs", "accuracy [%]")
     assert first.get_xlim() == second.get_xlim()  # so that a run that stopped earlier looks shorter
-    training, validation = first.lines
-    assert training.get_xdata().tolist() == validation.get_xdata().tolist() == [0.5, 1.0]
-    assert training.get_ydata().tolist() == pytest.approx([80, 90])
-    assert validation.get_ydata().tolist() == pytest.approx([85, 95.3])
+    drawn = {line.get_linestyle(): (line.get_xdata().tolist(), line.get_ydata().tolist()) for line in first.lines}
+    assert drawn == {"-": ([0.5, 1.0], pytest.approx([80, 90])), "--": ([0.5, 1.0], pytest.approx([85, 95.3]))}
     named = {text.get_text(): text.get_color() for text in first.texts}
-    assert named == {"training batches (solid)": training.get_color(), "validation (dashed)": validation.get_color()}
-    assert (training.get_linestyle(), validation.get_linestyle()) == ("-", "--")  # as the names say
+    training, validation = (line.get_color() for line in first.lines)
+    assert named == {"training batches (solid)": training, "validation (dashed)": validation}
     assert "rate 1.0: 95.3%; rate 0.001: 64.3%" in figure.alternative_text
 
 
@@ -420,23 +341,8 @@ def test_the_confusion_matrix_counts_true_labels_by_row_and_predicted_ones_by_co
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted class", "true class")
     assert axis.get_title() == "target task, test images"
     assert figure.alternative_text == "Confusion matrix of classes 9, 5, 7: 3 of 6 test images are wrong."
-
-    figure = rendered(plots.confusion(task, np.eye(3)[[0, 1, 1]], split="validation"))
-    assert figure.axes[0].get_title() == "target task, validation images"
+    figure = plots.confusion(task, np.eye(3)[[0, 1, 1]], split="validation")
     assert figure.alternative_text == "Confusion matrix of classes 9, 5, 7: 1 of 3 validation images are wrong."
-
-
-# Lesson 04
-
-
-def test_seconds_per_epoch_are_bars_with_their_values():
-    figure = rendered(plots.epoch_seconds({"all layers": 5.1, "cached features": 0.043}))
-    (axis,) = figure.axes
-    assert widths(axis) == [5.1, 0.043]
-    assert tick_labels(axis.yaxis) == ["all layers", "cached features"]
-    assert [text.strip() for text in texts(axis)] == ["5.1 s", "0.043 s"]
-    assert axis.get_xlabel() == "seconds per epoch"
-    assert figure.alternative_text == "Seconds per epoch: all layers: 5.1; cached features: 0.043."
 
 
 # Lesson 05
@@ -459,8 +365,7 @@ def test_mistakes_by_strategy_show_one_labels_errors_the_most_confident_first(ta
 def test_accuracy_by_labels_draws_each_strategy_in_its_style_with_its_interval(summary: pd.DataFrame):
     figure = rendered(plots.accuracy_by_labels(summary.iloc[::-1]))  # whatever the order of the rows
     axis, enlarged = figure.axes
-    assert [line.get_label() for line in axis.lines] == list(STRATEGIES)
-    assert tick_labels(enlarged.xaxis) == [line.get_label() for line in enlarged.lines] == list(STRATEGIES)
+    assert tick_labels(enlarged.xaxis) == [line.get_label() for line in axis.lines] == list(STRATEGIES)
     assert tick_labels(axis.xaxis) == ["all", "50", "10"]
     for line, at_all, bands in zip(axis.lines, enlarged.lines, axis.collections, strict=True):
         rows = 100 * summary[summary["strategy"] == line.get_label()].set_index("labels_per_class")
@@ -472,10 +377,7 @@ def test_accuracy_by_labels_draws_each_strategy_in_its_style_with_its_interval(s
         style = {"color": line.get_color(), "marker": line.get_marker(), "linestyle": line.get_linestyle()}
         assert style == STYLES[line.get_label()]
         assert to_hex(bands.get_color()[0]) == to_hex(at_all.get_color()) == line.get_color().lower()
-    first = [line.get_xdata()[0] for line in axis.lines]
-    assert len(set(first)) == len(first)  # beside each other
     assert np.ptp(enlarged.get_ylim()) < 0.2 * np.ptp(axis.get_ylim())
-    assert enlarged.get_ylim()[1] <= 100.5
 
 
 def test_accuracy_by_labels_names_its_axes_seeds_and_what_differs_from_scratch(summary: pd.DataFrame):
@@ -490,16 +392,15 @@ def test_accuracy_by_labels_names_its_axes_seeds_and_what_differs_from_scratch(s
         "92.8%, better than scratch: random-frozen, frozen, fine-tuned, reused-head; with all labels per class 98.9% "
         "to 99.8%, worse than scratch: random-frozen."
     )
-    single = plots.accuracy_by_labels(summary[summary["labels_per_class"] == 10])
-    assert [axis.get_title() for axis in single.axes] == [
-        "Target task, 10 labels per class, mean of 3 seeds with 95 % interval"
-    ]
+
+
+def test_accuracy_of_one_seed_has_no_interval_and_names_no_best(summary: pd.DataFrame):
     missing = [name for name in summary if name.endswith(("_low", "_high"))]
-    told = two["finding"].where(two["strategy"] == "scratch", Finding.CANNOT_TELL)
-    one = two.assign(seeds=1, finding=told, **dict.fromkeys(missing, math.nan))
-    one = rendered(plots.accuracy_by_labels(one))
-    assert one.axes[0].get_title() == "Target task, one seed, no interval"
-    assert not names_a_best(one.alternative_text)
+    told = summary["finding"].where(summary["strategy"] == "scratch", Finding.CANNOT_TELL)
+    one = summary.assign(seeds=1, finding=told, **dict.fromkeys(missing, math.nan))
+    figure = rendered(plots.accuracy_by_labels(one))
+    assert figure.axes[0].get_title() == "Target task, one seed, no interval"
+    assert not names_a_best(figure.alternative_text)
 
 
 def test_accuracy_by_depth_has_a_point_per_cut_and_other_strategies_as_lines_across(summary: pd.DataFrame):
@@ -535,15 +436,10 @@ def test_accuracy_by_seconds_labels_each_point_and_no_label_lies_on_another(summ
         assert line.get_color() == STYLES[name]["color"]
         points = zip(line.get_xdata(), line.get_ydata(), strict=True)
         assert [labels[tuple(np.round(point, 6))] for point in points] == [f"{name}: 10", "50", "all"]
-    assert overlapping(axis) == []
-    frame = axis.get_window_extent()
-    for text in axis.texts:
-        box = Text.get_window_extent(text)
-        assert frame.x0 < box.x0 and box.y1 < frame.y1  # not on the axis' own numbers or title
+    boxes = [Text.get_window_extent(text) for text in axis.texts]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
     spent = f"frozen {plots.two_digits(min(frozen))} to {plots.two_digits(max(frozen))}"
     assert spent in figure.alternative_text and not names_a_best(figure.alternative_text)
-    alone = rendered(plots.accuracy_by_seconds(summary[summary["strategy"] == "frozen"], one_off))
-    assert "frozen: 10" in texts(alone.axes[0])
 
 
 def results(**columns: object) -> pd.DataFrame:
@@ -591,14 +487,10 @@ def test_a_sweep_shows_each_label_budget_by_itself_and_joins_numbers_alone():
     assert not names_a_best(figure.alternative_text)
 
 
-def test_a_sweep_over_label_budgets_or_of_rows_without_any_has_one_panel():
+def test_a_sweep_over_label_budgets_has_one_panel():
     budgets = results().assign(parameter_labels_per_class=lambda rows: "[" + rows["labels_per_class"] + "]")
     (axis,) = rendered(plots.accuracy_by_parameter(budgets, {"labels_per_class": "parameter_labels_per_class"})).axes
     assert sorted(tick_labels(axis.xaxis)) == ["10", "all"]
-    rows = pd.DataFrame({"a": ["x", "y"], "test_accuracy": ["0.5", "0.75"]})
-    (axis,) = rendered(plots.accuracy_by_parameter(rows, {"a": "a"})).axes
-    (line,) = axis.lines
-    assert (line.get_ydata().tolist(), axis.get_title()) == ([50, 75], "")
 
 
 # Buttons

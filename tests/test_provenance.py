@@ -1,6 +1,5 @@
 """What a result depends on: versions, and the code that computes it; an edit elsewhere discards nothing."""
 
-import ast
 import json
 from pathlib import Path
 from shutil import copytree
@@ -68,19 +67,6 @@ def test_a_process_goes_by_the_code_that_it_has_loaded_whatever_is_edited_meanwh
     )
     first, second = (python(code, tmp_path).stdout for _ in range(2))
     assert first == f"{provenance()['code']}\n" != second
-
-
-def test_imports_are_found_wherever_they_stand():
-    code = "import helpers.cnn\ndef late():\n    from helpers.training import train\n    from helpers import tasks as t"
-    assert set(origins.imported(ast.parse(code))) == {"cnn", "training", "tasks"}
-
-
-def test_jupyterlabs_copies_of_opened_files_count_for_nothing(tmp_path: Path, python):
-    copytree(PACKAGE, tmp_path / "helpers")
-    (tmp_path / "helpers" / ".ipynb_checkpoints").mkdir(exist_ok=True)
-    (tmp_path / "helpers" / ".ipynb_checkpoints" / "cnn-checkpoint.py").write_text("")
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from helpers.provenance import SOURCES; print(len(SOURCES))"
-    assert int(python(code, tmp_path).stdout) == len(origins.SOURCES)
 
 
 def test_a_network_made_with_another_version_is_another(monkeypatch: pytest.MonkeyPatch):

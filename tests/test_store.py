@@ -1,7 +1,6 @@
 """The store: what was made is found only if its provenance is the same, and whole, or not at all."""
 
 import json
-import shutil
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -48,16 +47,12 @@ def test_what_is_kept_is_not_made_again_unless_its_facts_do_not_suffice(run_fold
         made.append(path.write_bytes(b"weights"))
         return {"watched": len(made) > 1}
 
-    for _ in range(2):
-        assert store.load_or_make(run_folder, NAME, ORIGIN, make)[1] == {"watched": False}
-    for _ in range(2):
-        assert store.load_or_make(run_folder, NAME, ORIGIN, make, lambda facts: facts["watched"])[1] == {
-            "watched": True
-        }
+    for suffices, watched in [(lambda facts: True, False)] * 2 + [(lambda facts: facts["watched"], True)] * 2:
+        assert store.load_or_make(run_folder, NAME, ORIGIN, make, suffices)[1] == {"watched": watched}
     assert len(made) == 2
 
 
-@pytest.mark.parametrize("changed", [{"seed": 1}, {"classes": [6, 5]}, {"task": "mnist"}, {"epochs": 5}])
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"classes": [6, 5]}, {"epochs": 5}])
 def test_an_artefact_made_from_something_else_is_not_found(run_folder: Path, changed: dict):
     keep(run_folder)
     with warnings.catch_warnings(action="error"):
@@ -77,27 +72,16 @@ def altered(**changed: object) -> Callable[[Path, Path], object]:
     return lambda _, manifest: manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **changed}))
 
 
-def exchanged(_: Path, manifest: Path) -> None:
-    """Put a sound manifest in the place of another."""
-    keep(manifest.parent, b"other weights", {**ORIGIN, "seed": 1})
-    (other,) = set(manifest.parent.glob("*.json")) - {manifest}
-    shutil.copy(other, manifest)
-
-
 DAMAGE = {  # what is done to an artefact and its manifest
-    "content cut": lambda saved, _: saved.write_bytes(b"weight"),
     "other content": lambda saved, _: saved.write_bytes(b"Weights"),
     "no file": lambda saved, _: saved.unlink(),
-    **{
-        f"a manifest {text!r}": lambda _, manifest, text=text: manifest.write_text(text)
-        for text in ("", "[]", '{"file": 3}')
-    },
+    "an empty manifest": lambda _, manifest: manifest.write_text(""),
+    "a manifest of another kind": lambda _, manifest: manifest.write_text("[]"),
     "a manifest of bytes that are no text": lambda _, manifest: manifest.write_bytes(b"\xff\xfe\x00"),
     "another file": altered(file="pretrained-0000000000000000.bin"),
     "another checksum": altered(sha256="0" * 64),
     "another provenance": altered(provenance={**ORIGIN, "seed": 1}),
     "other facts": altered(facts={"row": {"test_errors": 0}}),
-    "another manifest": exchanged,
 }
 
 

@@ -54,21 +54,12 @@ def test_mnist_by_label_has_the_published_numbers_of_images(mnist: Dataset):
 def test_label_i_of_a_task_means_the_original_label_classes_i():
     dataset = dataset_of("mine", numbered(np.tile([3, 9, 4, 7], 10)), numbered(np.tile([3, 9, 4, 7], 3), first=100))
     source, target = split_tasks(dataset, [9, 3], [7, 4], validation_fraction=0.3)
-    assert (source.classes, target.classes) == ((9, 3), (7, 4))
+    assert (source.name, source.classes, target.name, target.classes) == ("source", (9, 3), "target", (7, 4))
     for task in (source, target):
         for part in (task.train, task.validation):
             drawn = [original(dataset, dataset.train)[number] for number in numbers(part)]
             assert drawn == original_labels(task, part).tolist()
     assert target.test.labels.tolist() == [1, 0, 1, 0, 1, 0]  # 4 and 7 in turn; 7 is label 0, 4 is label 1
-
-
-def test_the_tasks_know_their_names_classes_and_types(tasks: tuple[Task, Task]):
-    source, target = tasks
-    assert (source.name, source.classes) == ("source", (5, 6, 7, 8, 9))
-    assert (target.name, target.classes) == ("target", (0, 1, 2, 3, 4))
-    for split in (getattr(task, part) for task in tasks for part in PARTS):
-        assert set(split.labels) == {0, 1, 2, 3, 4}
-        assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
 
 
 def test_a_tenth_is_held_out_unless_asked_otherwise(digits: Dataset, tasks: tuple[Task, Task]):
@@ -86,11 +77,8 @@ def test_the_seed_decides_which_images_are_held_out_and_leaves_the_test_split_al
 
 def test_a_tasks_fingerprint_covers_each_of_its_splits(tasks: tuple[Task, Task]):
     source, _ = tasks
-    short = [
-        replace(source, **{part: Split(getattr(source, part).images[1:], getattr(source, part).labels[1:])})
-        for part in PARTS
-    ]
-    assert len({source.fingerprint, *(task.fingerprint for task in short)}) == 4
+    fewer = Split(source.test.images[1:], source.test.labels[1:])
+    assert len({source.fingerprint, *(replace(source, **{part: fewer}).fingerprint for part in PARTS)}) == 4
 
 
 @st.composite
@@ -189,14 +177,12 @@ def test_the_budget_all_takes_every_image(tasks: tuple[Task, Task]):
     assert fingerprint(subsample(tasks[1].train, "all", seed=3)) == fingerprint(tasks[1].train)
 
 
-def test_a_budget_may_be_as_large_as_the_smallest_class():
-    split = numbered(np.array([0, 0, 0, 1, 1]))
-    assert subsample(split, 2).labels.tolist() == [0, 0, 1, 1]
+def test_a_budget_larger_than_the_smallest_class_is_refused():
     with refused("labels_per_class: 3 is more", "at most 2"):
-        subsample(split, 3)
+        subsample(numbered(np.array([0, 0, 0, 1, 1])), 3)
 
 
-@pytest.mark.parametrize("budget", [0, -1, 2.5, 10.0, "10", True, None])
+@pytest.mark.parametrize("budget", [0, 10.0, "10", True])
 def test_what_is_no_budget_is_refused(tasks: tuple[Task, Task], budget: object):
     with refused(f"labels_per_class: {budget!r} ", "at least 1", '"all"'):
         subsample(tasks[1].train, budget)
@@ -205,33 +191,30 @@ def test_what_is_no_budget_is_refused(tasks: tuple[Task, Task], budget: object):
 # What is refused, in one sentence that names the parameter, the value and what is allowed
 
 
-@pytest.mark.parametrize("parameter", ["source_classes", "target_classes"])
 @pytest.mark.parametrize(
     ("classes", "why"),
     [
         ([2], "[2] is not allowed; give two or more classes"),
         ([2, 3, 3], "[2, 3, 3] is not allowed; give two or more classes, each once"),
         ([2, 10], "digits has no class 10; its classes are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
-        (["2", "3"], "digits has no class 2, 3"),
         ("23", "'23' is not a list of classes"),
-        (None, "None is not a list of classes"),
         ([2.0, 3.5], "[2.0, 3.5] is neither a list of whole numbers nor a list of names"),
         ([2, "3"], "[2, '3'] is neither a list of whole numbers nor a list of names"),
-        ([False, True], "[False, True] is neither a list of whole numbers nor a list of names"),
     ],
 )
-def test_classes_that_cannot_be_chosen_are_refused(digits: Dataset, parameter: str, classes: object, why: str):
-    given = {"source_classes": [5, 6], "target_classes": [8, 9], parameter: classes}
-    with refused(f"{parameter}: {why}"):
-        split_tasks(digits, **given)
+def test_classes_that_cannot_be_chosen_are_refused(digits: Dataset, classes: object, why: str):
+    with refused(f"source_classes: {why}"):
+        split_tasks(digits, classes, [8, 9])
+    with refused(f"target_classes: {why}"):
+        split_tasks(digits, [5, 6], classes)
 
 
 @pytest.mark.parametrize(
     ("parameter", "values", "says"),
     [
-        ("validation_fraction", (0.0, 1.0, -0.1, 10, math.nan, "0.1", None, True), "between 0 and 1"),
+        ("validation_fraction", (0.0, 1.0, math.nan, "0.1"), "between 0 and 1"),
         ("validation_fraction", (0.001, 0.999), "without a training or a validation image"),
-        ("seed", (-1, 2**32, 1.0, "0", None, True), "0 to 4294967295"),
+        ("seed", (-1, 2**32, 1.0), "0 to 4294967295"),
     ],
 )
 def test_a_fraction_or_seed_that_is_not_allowed_is_refused(digits: Dataset, parameter: str, values: tuple, says: str):

@@ -1,9 +1,7 @@
 """Transfer: what freezing leaves, what each strategy starts from, and that cached features change nothing."""
 
-import hashlib
 import math
 import shutil
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +13,8 @@ from small import ADAM, SMALL
 from helpers import cnn, experiment, store, training, transfer
 from helpers.backend import keras
 from helpers.cnn import Architecture
-from helpers.images import Dataset, Split
-from helpers.tasks import Task, split_tasks, subsample
+from helpers.images import Split
+from helpers.tasks import Task, subsample
 from helpers.training import Recipe, Training
 from helpers.transfer import STRATEGIES, Networks, Repetition, SourceNetwork
 
@@ -51,12 +49,6 @@ def repetition(tasks: tuple[Task, Task], source: SourceNetwork) -> Repetition:
 def images(tasks: tuple[Task, Task]) -> Split:
     """Take 20 images of each of the digits 0-4."""
     return subsample(tasks[1].train, 20)
-
-
-def frozen_network() -> keras.Model:
-    model = cnn.build_cnn(SMALL, FRESH)
-    transfer.freeze(model)
-    return model
 
 
 def same_weights(one: keras.Layer, other: keras.Layer) -> bool:
@@ -97,12 +89,10 @@ def test_training_moves_the_trainable_weights_and_no_others(repetition: Repetiti
     assert [name for name in before if after[name] != before[name]] == ["conv2", "dense1", "scores"]
 
 
-@pytest.mark.parametrize("frozen_convs", [-1, 3, 2.0, True])
+@pytest.mark.parametrize("frozen_convs", [3, 2.0, True])
 def test_a_depth_other_than_0_1_or_2_is_refused(frozen_convs: object):
     with refused(f"frozen_convs: {frozen_convs!r} ", "0, 1 or 2"):
         Networks(SMALL, ADAM, frozen_convs)
-    with refused(f"frozen_convs: {frozen_convs!r} ", "0, 1 or 2"):
-        transfer.freeze(cnn.build_cnn(SMALL), frozen_convs)
 
 
 # What the strategies start from
@@ -130,10 +120,9 @@ def test_each_strategy_starts_from_the_weights_that_its_name_says(
         assert same_weights(model.get_layer(layer), givers[head].get_layer(layer))
 
 
-@pytest.mark.parametrize("name", ["frozen", "fine-tuned", "reused-head"])
-def test_a_strategy_that_needs_pretrained_features_is_refused_without_them(networks, tasks, images, name: str):
-    with refused(f"strategy '{name}' ", "give the repetition its source"):
-        networks.train(STRATEGIES[name], Repetition(FRESH, tasks[1]), images)
+def test_a_strategy_that_needs_pretrained_features_is_refused_without_them(networks, tasks, images):
+    with refused("strategy 'fine-tuned' ", "give the repetition its source"):
+        networks.train(STRATEGIES["fine-tuned"], Repetition(FRESH, tasks[1]), images)
 
 
 def test_a_network_is_reset_for_every_training(networks, source: SourceNetwork, tasks, images):
@@ -148,7 +137,8 @@ def test_a_network_is_reset_for_every_training(networks, source: SourceNetwork, 
 
 
 def test_cached_features_give_the_same_losses_as_the_frozen_network_dropout_included(networks: Networks, images: Split):
-    network = frozen_network()
+    network = cnn.build_cnn(SMALL, FRESH)
+    transfer.freeze(network)
     features = transfer.extract_features(cnn.cut(network)[0], images, dtype="float32")
     through = training.Trainer(network, ADAM).train(images, seed=3).losses
 
@@ -163,9 +153,7 @@ def test_features_of_mnist_are_cached_and_larger_ones_are_computed_on_demand():
         features = transfer.FeaturesOnDemand(extractor, np.zeros((images, 28, 28, 1), np.uint8), "float16")
         assert 0.8 * most < math.prod(features.shape) * 2 < most
     large = Split(np.zeros((33_000, 28, 28, 1), np.uint8), np.zeros(33_000, np.int32))
-    features = transfer.extract_features(extractor, large)
-    assert isinstance(features.images, transfer.FeaturesOnDemand)
-    assert features.images[[[0, 1, 2], [3, 4, 5]]].shape == (2, 3, 12, 12, 32)
+    assert isinstance(transfer.extract_features(extractor, large).images, transfer.FeaturesOnDemand)
 
 
 def test_features_on_demand_give_the_same_losses_and_probabilities(
@@ -181,48 +169,33 @@ def test_features_on_demand_give_the_same_losses_and_probabilities(
     assert probabilities_again == pytest.approx(probabilities, abs=1e-5)
 
 
-def test_features_given_or_computed_lead_to_the_same_result_and_those_of_the_test_images_are_handed_on(
-    repetition: Repetition, networks, images
-):
+def test_features_given_or_computed_lead_to_the_same_result(repetition: Repetition, networks, images):
     given = networks.extract(STRATEGIES["frozen"], repetition, images)
-    again = networks.extract(STRATEGIES["frozen"], repetition, images, given[1])
-    assert again[1] is given[1] and np.array_equal(again[0].images, given[0].images)
     _, with_given = networks.train(STRATEGIES["frozen"], repetition, images, given)
     _, computed = networks.train(STRATEGIES["frozen"], repetition, images)
     assert np.array_equal(with_given, computed)
 
 
 def test_a_strategy_refuses_features_of_other_images_or_weights(repetition: Repetition, networks, tasks, images):
-    _, target = tasks
     features = networks.extract(STRATEGIES["frozen"], repetition, images)
-    random = networks.extract(STRATEGIES["random-frozen"], Repetition(FRESH, target), images)
-    others = subsample(target.train, 20, seed=1)
-    for asked, given, message in (
-        (others, features, "of other images than the 100 asked for"),
-        (images, features[::-1], "of other images than the 100 asked for"),
-        (images, (features[0], features[0]), f"of other images than the {len(target.test)} asked for"),
-        (images, random, "another network, or the same one with other weights"),
+    random = networks.extract(STRATEGIES["random-frozen"], Repetition(FRESH, tasks[1]), images)
+    for given, message in (
+        (features[::-1], "of other images than the 100 asked for"),
+        ((features[0], features[0]), f"of other images than the {len(tasks[1].test)} asked for"),
+        (random, "another network, or the same one with other weights"),
     ):
         with refused("features: ", message):
-            networks.train(STRATEGIES["frozen"], repetition, asked, given)
+            networks.train(STRATEGIES["frozen"], repetition, images, given)
 
 
 # The pretrained network
 
 
-def files_of(folder: Path) -> dict[str, tuple[int, str]]:
-    """Return each file of a run folder with the time of its last change and the hash of its content."""
-    return {
-        file.name: (file.stat().st_mtime_ns, hashlib.sha256(file.read_bytes()).hexdigest()) for file in folder.iterdir()
-    }
-
-
-def test_a_pretrained_network_is_read_back_and_not_trained_again(tasks, networks, source: SourceNetwork, source_folder):
-    before = files_of(source_folder)
-    with warnings.catch_warnings(action="error"):
-        again = experiment.pretrain(source_folder, tasks[0], networks, 0)
-    assert files_of(source_folder) == before
-    assert len(before) == 2
+def test_a_pretrained_network_is_read_back_and_not_trained_again(
+    tasks, networks, source: SourceNetwork, source_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Networks, "train", None)  # calling it would fail
+    again = experiment.pretrain(source_folder, tasks[0], networks, 0)
     assert again.file == source.file
     assert (again.row, again.history.to_dict()) == (source.row, source.history.to_dict())
     assert transfer.weight_fingerprints(again.model) == transfer.weight_fingerprints(source.model)
@@ -232,30 +205,24 @@ def test_a_network_pretrained_unwatched_is_the_same_and_trained_again_where_its_
     tasks, networks: Networks, source: SourceNetwork, run_folder: Path
 ):
     unwatched = experiment.pretrain(run_folder, tasks[0], networks, 0)
-    assert unwatched.history.empty
     watched = experiment.pretrain(run_folder, tasks[0], networks, 0, watch=True)
-    assert len(watched.history) == 5
+    assert (len(unwatched.history), len(watched.history)) == (0, 5)
     assert unwatched.file == watched.file == source.file
-    again = experiment.pretrain(run_folder, tasks[0], networks, 0)
-    assert again.history.equals(watched.history)
 
 
 def test_a_pretrained_network_is_found_only_for_the_same_task_architecture_recipe_and_seed(
-    tasks: tuple[Task, Task], digits: Dataset, source: SourceNetwork, source_folder: Path
+    tasks: tuple[Task, Task], source: SourceNetwork, source_folder: Path
 ):
     def found(task: Task = tasks[0], architecture: Architecture = SMALL, recipe: Recipe = ADAM, seed: int = 0) -> bool:
         origin = experiment.pretraining_provenance(task, Networks(architecture, recipe), seed)
         return store.find(source_folder, "pretrained.weights.h5", origin) is not None
 
     assert found()
-    assert not found(task=tasks[1])
-    assert not found(task=split_tasks(digits, [9, 8, 7, 6, 5], [0, 1])[0])
-    assert not found(task=split_tasks(digits, [5, 6, 7, 8, 9], [0, 1], validation_fraction=0.2)[0])
+    assert not found(task=tasks[1]) and not found(seed=1)
     for field, value in (("filters", 5), ("dense_units", 8), ("classes", 6), ("kernel_size", 2)):
         assert not found(architecture=replace(SMALL, **{field: value}))
     for field, value in (("learning_rate", 1e-2), ("min_updates", 21), ("schedule", "cosine"), ("optimizer", "sgd")):
         assert not found(recipe=replace(ADAM, **{field: value}))
-    assert not found(seed=1)
 
 
 def test_a_damaged_pretrained_network_is_reported_and_trained_again(
@@ -267,8 +234,6 @@ def test_a_damaged_pretrained_network_is_reported_and_trained_again(
     with pytest.warns(UserWarning, match=r"pretrained-.* damaged; it is made again"):
         again = experiment.pretrain(run_folder, tasks[0], networks, 0)
     assert transfer.weight_fingerprints(again.model) == transfer.weight_fingerprints(source.model)
-    with warnings.catch_warnings(action="error"):
-        experiment.pretrain(run_folder, tasks[0], networks, 0)
 
 
 def test_pretraining_is_scratch_on_the_source_task_and_moves_every_layer(
@@ -304,26 +269,12 @@ def test_a_fresh_head_is_not_the_one_that_pretraining_began_with(tasks, images, 
 
 def test_a_result_row_counts_its_errors_from_the_probabilities(tasks: tuple[Task, Task]):
     _, target = tasks
-    probabilities = np.eye(5, dtype=np.float32)[target.test.labels]
+    probabilities, images = np.eye(5, dtype=np.float32)[target.test.labels], len(target.test)
     probabilities[:3] = np.roll(probabilities[:3], 1, axis=1)  # three images taken for the next class
     done = Training(ADAM, history=None, losses=np.zeros(20), updates=20, seconds=1.5)
-    images = len(target.test)
-    assert experiment.result_row(target, "frozen", 10, 4, done, probabilities) == {
-        "task": "target",
-        "classes": "0 1 2 3 4",
-        "strategy": "frozen",
-        "labels_per_class": 10,
-        "seed": 4,
-        "optimizer": "adam",
-        "learning_rate": 3e-3,
-        "updates": 20,
-        "test_images": images,
-        "test_errors": 3,
-        "test_accuracy": 1 - 3 / images,
-        "train_seconds": 1.5,
-        "pretrain_seconds": 0.0,
-        "extract_seconds": 0.0,
-    }
+    row = experiment.result_row(target, "frozen", 10, 4, done, probabilities)
+    assert (row["test_images"], row["test_errors"], row["test_accuracy"]) == (images, 3, 1 - 3 / images)
+    assert (row["updates"], row["optimizer"], row["learning_rate"], row["train_seconds"]) == (20, "adam", 3e-3, 1.5)
 
 
 # Choosing strategies
@@ -350,7 +301,6 @@ def test_a_head_of_another_size_cannot_be_reused_and_the_reason_is_given():
     [
         (["scratch", "froze"], "'froze' is not known; allowed are scratch, frozen, fine-tuned, random-frozen"),
         (["scratch", "frozen", "scratch"], "names one twice; give each once"),
-        ([], "[] is not a list of strategies"),
         ("scratch", "'scratch' is not a list of strategies"),
     ],
     ids=repr,
