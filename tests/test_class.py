@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from refusals import refused
 
-from helpers.plots import answers
+from helpers import plots
 from helpers.runner import assignments, notebooks
 from helpers.runner.cli import main
 
@@ -181,7 +181,7 @@ def test_misconceptions_are_counted_by_exercise_and_those_that_differ_in_numbers
         ["exercise-2", "points without a word of the check", 1],
         ["exercise-2", "right", 1],
     ]
-    figure = answers.misconceptions(counted)
+    figure = plots.misconceptions(counted)
     assert [bar.get_width() for bar in figure.axes[0].patches] == [3, 1, 2, 1, 1]
     done = command("misconceptions", tmp_path, "2")
     assert done.exit_code == 0 and done.output.splitlines()[1].split() == ["exercise-1", "it", "is", "not", "…", "3"]

@@ -19,7 +19,6 @@ from helpers import cnn, plots
 from helpers.backend import keras
 from helpers.folders import REPOSITORY
 from helpers.images import Dataset, Split
-from helpers.plots import answers
 from helpers.plots.figures import STYLES, TRAINING, VALIDATION, Figure
 from helpers.statistics import Finding, summarize
 from helpers.tasks import Task, split_tasks
@@ -144,7 +143,7 @@ def test_a_notebook_gets_alternative_text_with_a_picture_and_tables_that_no_sett
 
 def test_a_name_is_drawn_as_it_is_with_dollar_signs():
     counted = pd.DataFrame([("sum", r"it is not $5_$ or \alpha", 3)], columns=["exercise", "reply", "learners"])
-    figure = answers.misconceptions(counted)
+    figure = plots.misconceptions(counted)
     plots.png(figure)
     assert r"sum: it is not $5_$ or \alpha" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
 

@@ -27,6 +27,7 @@ from helpers.plots.notebook import browse as browse, set_up
 from helpers.plots.tasks import (
     class_counts as class_counts,
     confusion as confusion,
+    misconceptions as misconceptions,
     mistakes_by_strategy as mistakes_by_strategy,
     photo as photo,
     sample_images as sample_images,

@@ -1,15 +1,18 @@
-"""Figures of tasks: their images, their classes, and the images that are classified wrong.
+"""Figures of tasks: their images, their classes, the images that are classified wrong, and a class's answers.
 
 Figures name the original classes, never the shifted labels.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from helpers.messages import listed
 from helpers.plots.figures import (
     MOST_CLASSES,
+    VALIDATION,
     Figure,
     as_designed,
     name_classes,
@@ -21,6 +24,7 @@ from helpers.plots.figures import (
 from helpers.tasks import Task
 
 MOST_ROWS = 12  # of classes in a figure of images
+MOST_REPLIES = 5  # per exercise
 
 
 @as_designed
@@ -136,3 +140,19 @@ def mistakes_by_strategy(
     figure.suptitle(f"Test images of {of_class}, taken for something else", fontsize=10)
     errors = "; ".join(f"{strategy}: {count}" for strategy, count in counts.items())
     return with_alt_text(figure, f"Wrong test images of {of_class}, of {len(members):,}, by strategy: {errors}.")
+
+
+@as_designed
+def misconceptions(counted: pd.DataFrame) -> Figure:
+    """Show how many learners got each reply, by exercise: `counted` has `exercise`, `reply` and `learners`."""
+    rows = counted.groupby("exercise").head(MOST_REPLIES)
+    figure = new_figure(height=1 + 0.5 * len(rows))
+    axis = figure.subplots()
+    labels = [textwrap.fill(text, 60) for text in rows["exercise"] + ": " + rows["reply"]]
+    colors = rows["reply"].map({"right": "#009E73", "no answer": "#999999"}).fillna(VALIDATION)
+    axis.bar_label(axis.barh(range(len(rows)), rows["learners"], color=colors), padding=3)
+    axis.set_yticks(range(len(rows)), labels)
+    axis.set(title="learners", ylim=(len(rows) - 0.5, -0.5), xticks=[], frame_on=False)
+    first = "; ".join(f"{exercise}, {reply} ({n})" for exercise, reply, n in rows.drop_duplicates("exercise").values)
+    text = f"Learners by what the check replied; the commonest reply to each exercise: {first}."
+    return with_alt_text(figure, text)

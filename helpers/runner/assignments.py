@@ -70,10 +70,10 @@ def with_values(source: str, values: Mapping[str, Any]) -> str:
 
 def write_misconceptions(course: Path, lesson: str) -> tuple["pd.DataFrame", Path]:
     """Draw the counted replies to a lesson into the course folder; return the counts and the path of the figure."""
-    from helpers.plots import answers, png
+    from helpers import plots
 
     counted, picture = misconceptions(course, lesson), course / f"misconceptions-{lesson}.png"
-    picture.write_bytes(png(answers.misconceptions(counted))[0])
+    picture.write_bytes(plots.png(plots.misconceptions(counted))[0])
     return counted, picture
 
 
