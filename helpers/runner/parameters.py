@@ -22,7 +22,7 @@ TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", s
 CLASS_LISTS = ("source_classes", "target_classes")  # by number, or by name
 BACKBONE = "backbone_weights"  # a lesson with this parameter also has the backbone's width, photos and their size
 MOST_RUNS = 10_000  # that a grid may have without --yes
-Grid = Sequence[Sequence[dict[str, Any]]]  # by --grid, its settings: the value of one parameter, or of some together
+Grid = Sequence[Sequence[dict[str, Any]]]  # for each --grid its settings, values by name: of one parameter, or paired
 
 
 def read(name: str, text: str) -> Any:
@@ -108,11 +108,11 @@ def read_grid(swept: Sequence[str]) -> Grid:
         entries = read(names, f"[{values}]")
         if not entries:
             raise ValueError(f"{names}: --grid gives it no value; give some, such as --grid {together[0]}=1,2")
-        for entry in entries if len(together) > 1 else []:
-            if not isinstance(entry, list) or len(entry) != len(together):
-                raise ValueError(f"{names}: {as_text(entry)} is not a list of {len(together)} values, one per name")
-        lists = entries if len(together) > 1 else [[entry] for entry in entries]
-        grid.append([dict(zip(together, entry, strict=True)) for entry in lists])
+        rows = entries if len(together) > 1 else [[entry] for entry in entries]
+        for row in rows:
+            if not isinstance(row, list) or len(row) != len(together):
+                raise ValueError(f"{names}: {as_text(row)} is not a list of {len(together)} values, one per name")
+        grid.append([dict(zip(together, row, strict=True)) for row in rows])
     return grid
 
 
@@ -154,10 +154,10 @@ def check_grid(grid: Grid, given: Mapping[str, Any], many: bool) -> None:
 def check(chosen: Sequence[Notebook], values: Mapping[str, Any], grid: Grid = ()) -> dict[str, Dataset]:
     """Check parameters of some notebooks before anything runs, with the notebooks' defaults filled in.
 
-    Each setting of a grid is checked together with the first ones of the others. Returns
-    the datasets that the (first) values name, by parameter: `dataset`, `photos`. Raises ValueError for a name that no
-    chosen notebook has, for a type other than the default's, and for whatever the lessons themselves would refuse; a
-    custom notebook is checked no further. Raises DownloadError for data that cannot be downloaded.
+    Each setting of a `--grid` is checked together with the first settings of the others. Returns the datasets that the
+    (first) values name, by parameter: `dataset`, `photos`. Raises ValueError for a name that no chosen notebook has,
+    for a type other than the default's, and for whatever the lessons themselves would refuse; a custom notebook is
+    checked no further. Raises DownloadError for data that cannot be downloaded.
     """
     defaults = _defaults(chosen)
     for name, entries in choices(values, grid).items():
