@@ -133,7 +133,7 @@ def test_results_that_cannot_be_read_fail_their_run_whose_notebook_is_kept(
     own = write_notebook(tmp_path / "own.ipynb", "seed: int = 0")
     payload = {"notebook": own.read_bytes(), "files": {}, "beside": {}, "environment": {}}
     with pytest.raises(worker.RunError, match=re.escape(says)) as ended:
-        worker.run_notebook({}, {**payload, "timeout": None, "memory": None, "version": worker.VERSION})
+        worker.run_notebook({}, {**payload, "timeout": None, "memory": None, "store": None, "version": worker.VERSION})
     assert len(ended.value.outcome["results"]) == readable and ended.value.outcome["notebook"]
 
 

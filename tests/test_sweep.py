@@ -143,6 +143,13 @@ def test_a_grid_is_laid_out_in_order(own):
     assert not Path("out").exists()
 
 
+def test_values_may_be_paired(own):
+    planned = plan(own, "learning_rate,labels_per_class=[1,[10]],[0.5,[all]]", "seed=0,1")
+    assert planned.swept == ("learning_rate", "labels_per_class", "seed")
+    runs = [tuple(values[name] for name in planned.swept) for values in planned.runs.values()]
+    assert runs == [(1.0, [10], 0), (1.0, [10], 1), (0.5, ["all"], 0), (0.5, ["all"], 1)]
+
+
 def test_a_run_is_named_by_parameters_data_and_code_and_not_by_outputs(own):
     def names(**given: object) -> list[str]:
         return list(plan(own, "seed=0,1", **given).runs)
@@ -183,11 +190,17 @@ def test_a_dry_run_prints_the_table_and_leaves_nothing(own):
         ("OWN --grid labels_per_class=[10", "labels_per_class: '[[10]' cannot be read as YAML"),
         ("OWN --grid seed", "--grid: 'seed' is not of the form NAME=V1,V2,..."),
         ("OWN --grid seed=", "seed: --grid gives it no value"),
+        ("OWN --grid seed,optimizer=[0,sgd],[1]", "seed,optimizer: [1] is not a list of 2 values, one per name"),
+        ("OWN --grid seed,optimizer=[0,sgd],[0,sgd]", "seed,optimizer: --grid gives 0 with sgd twice"),
+        ("OWN --grid seed,optimizer=[0,sgd],[x,sgd]", "seed: 'x' is not a whole number like the default, 0"),
+        ("OWN --grid seed,seed=[0,1]", "seed: --grid is given twice for it"),
         ("OWN --grid learning_rate=1,1.0", "learning_rate: --grid gives 1.0 twice"),
         ("OWN --grid seed=1 -p seed 2", "seed: given twice, by --grid and by -p"),
         ("OWN --grid run_dir=a,b", "run_dir: is not for a sweep"),
         (f"OWN --grid seed={','.join(map(str, range(10_001)))}", "makes 10,001 runs, more than 10,000; add --yes"),
         ("OWN --grid seed=1 --workers 1 --scheduler tcp://127.0.0.1:1", "--workers: is for this machine"),
+        ("OWN --grid seed=1 --store s --scheduler tcp://127.0.0.1:1", "--store: is for this machine"),
+        ("OWN --grid seed=1 --store text.txt", "text.txt' is a file; give a folder"),
         ("OWN --grid seed=1 --scheduler tcp://127.0.0.1:1", "--scheduler: 'tcp://127.0.0.1:1' cannot be reached"),
         ("OWN --grid seed=1 --scheduler tls://127.0.0.1:1", "tls:// needs certificates in Dask's configuration"),
         ("OWN --grid seed=1 --out other", "exists and is not the folder of a sweep"),
@@ -404,6 +417,21 @@ def test_a_sweep_runs_what_is_missing_and_one_that_fails_is_reported_among_the_o
         run_page = Path("out", unquote(path)).read_text()
         assert f"<strong>{name}</strong>" in run_page and ".ipynb" in run_page
         assert "adam [10, 'all'] came along" in run_page or "0.1" in name
+
+
+@pytest.mark.sweep
+def test_runs_share_a_store_and_each_keeps_its_rows_and_extra_files(own):
+    code = "from pathlib import Path\nimport pandas as pd\nfrom helpers.folders import run_folder, save_results\n"
+    code += "folder = run_folder()\nfolder.mkdir(parents=True, exist_ok=True)\n(folder / f'trained-{seed}').touch()\n"
+    code += "path = save_results(folder, 'own', pd.DataFrame({'seed': [seed]}))\n"
+    code += "path.with_name('extra-wrong.bin').write_bytes(bytes([seed, 255]))"
+    Path("extra-wrong.bin").write_bytes(b"of a run by hand")
+    done = run(write_notebook(own, PARAMETERS, code), "--grid", "seed=3,4", "--store", "kept", "--out", "out")
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in Path("kept/runs/lessons").iterdir()) == ["trained-3", "trained-4"]
+    assert list(results("out")["seed"]) == ["3", "4"]
+    extra = {path.parent.name.partition("-")[0]: path.read_bytes() for path in Path("out/runs").glob("*/extra-*")}
+    assert extra == {"seed=3": b"\x03\xff", "seed=4": b"\x04\xff"}
 
 
 @pytest.mark.sweep

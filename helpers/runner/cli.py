@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from helpers.runner.sweep import Sweep
 
 FOLDER = process.folder
-HOW = ("scheduler", "workers", "retries", "timeout")  # options of a sweep that say how to run it; the others say what
+HOW = ("scheduler", "workers", "store", "retries", "timeout")  # a sweep's options for how to run; others say what
 PARAMETERS = """\b
 NAME is a variable in a lesson's first code cell, which is tagged `parameters`.
 VALUE is YAML: 3, adam, 1e-3, [0, 1, 2]. To list a lesson's parameters and what they mean:
@@ -172,6 +172,7 @@ def run(resume: Path | None, timeout: int | None, dry_run: bool, **asked: Any) -
 @click.option(
     "--workers", type=click.IntRange(1), metavar="N", help="Runs at once here.  [default: by cores and memory]"
 )
+@click.option("--store", type=FOLDER, metavar="DIR", help="Keep trained networks in DIR, shared by all runs here.")
 @click.option("--retries", type=click.IntRange(0), default=0, metavar="K", help="Repeat a run that fails, K times.")
 @TIMEOUT
 @DRY_RUN
@@ -180,7 +181,7 @@ def sweep(resume: Path | None, dry_run: bool, yes: bool, **asked: Any) -> None:
     """Run one lesson, or your own notebook by its path, once for each combination of values in a grid.
 
     DIR gets the executed notebooks, results.csv with the parameters as columns, and sweep.html to look at. The same
-    command again, or --resume, runs what is missing or failed.
+    command again, or --resume, runs what is missing or failed. --grid NAME,OTHER=[V1,W1],[V2,W2] pairs values.
 
     \b
     Example:
@@ -192,7 +193,8 @@ def sweep(resume: Path | None, dry_run: bool, yes: bool, **asked: Any) -> None:
         how = {name: asked.pop(name) for name in HOW}
         with _bad_input_in_one_line():
             process.allow_open_files()
-            cluster.check_options(how["scheduler"], how["workers"])
+            how["store"] = how["store"] and how["store"].absolute()
+            cluster.check_options(how["scheduler"], how["workers"], how["store"])
             _check_alone(resume, asked)
             planned = sweep.plan(**asked, many=yes) if resume is None else sweep.resume(resume)
             if how["scheduler"] is not None:

@@ -5,9 +5,10 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.folders import INSTALLED, REPOSITORY
+from helpers.folders import INSTALLED, REPOSITORY, check_folder
 from helpers.runner.notebooks import THREADS
 from helpers.runner.process import ctrl_c_waits
 from helpers.runner.worker import VERSION, one_line
@@ -19,10 +20,14 @@ CONNECT_SECONDS = 10
 KERNEL_MEMORY = 2 * 2**30  # bytes for each kernel with TensorFlow in it
 
 
-def check_options(scheduler: str | None, workers: int | None) -> None:
-    """Raise ValueError for options that do not go together, and on a machine without Dask."""
+def check_options(scheduler: str | None, workers: int | None, store: Path | None) -> None:
+    """Raise ValueError for options that do not go together, an unusable folder, and a machine without Dask."""
     if scheduler is not None and workers is not None:
         raise ValueError("--workers: is for this machine; a cluster, as given by --scheduler, has its own")
+    if scheduler is not None and store is not None:
+        raise ValueError("--store: is for this machine; a cluster, as given by --scheduler, has no folder in common")
+    if store is not None:
+        check_folder("--store", str(store), store)
     if not (find_spec("distributed") and find_spec("cryptography")):
         package = '"transfer-learning-tutorial[sweep]"' if INSTALLED else f'-e "{REPOSITORY}[sweep]"'
         raise ValueError(f"sweep: needs Dask, which is not installed; python -m pip install {package} adds it")

@@ -131,7 +131,8 @@ def named_files(notebook: Path) -> Iterator[tuple[str, Path]]:
         with suppress(OSError, ValueError):
             path = notebook.parent / name
             below = path.resolve().is_relative_to(notebook.parent.resolve())
-            if path.is_file() and below and path != notebook and not path.match("results-*.csv"):
+            earlier = path.match("results-*.csv") or path.match("extra-*")
+            if path.is_file() and below and path != notebook and not earlier:
                 yield name, path
 
 

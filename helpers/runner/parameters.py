@@ -22,6 +22,7 @@ TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", s
 CLASS_LISTS = ("source_classes", "target_classes")  # by number, or by name
 BACKBONE = "backbone_weights"  # a lesson with this parameter also has the backbone's width, photos and their size
 MOST_RUNS = 10_000  # that a grid may have without --yes
+Grid = Sequence[Sequence[dict[str, Any]]]  # for each --grid its settings, values by name: of one parameter, or paired
 
 
 def read(name: str, text: str) -> Any:
@@ -90,17 +91,35 @@ def _all_whole(value: Any) -> bool:
     return all(map(_all_whole, value)) if isinstance(value, list) else type(value) is int
 
 
-def read_grid(swept: Sequence[str]) -> dict[str, list[Any]]:
-    """Read `NAME=V1,V2,...` as the entries of a list, so that values that are lists keep their commas."""
-    grid = {}
+def read_grid(swept: Sequence[str]) -> Grid:
+    """Read `NAME=V1,V2,...` as the entries of a list, so that values that are lists keep their commas, and
+    `NAME,OTHER=[V1,W1],[V2,W2]` as pairs of values.
+    """
+    grid, known = [], set[str]()
     for text in swept:
-        name, equals, values = text.partition("=")
+        names, equals, values = text.partition("=")
         if not equals:
             raise ValueError(f"--grid: {text!r} is not of the form NAME=V1,V2,...")
-        if name in grid:
-            raise ValueError(f"{name}: --grid is given twice for it; give all values at once")
-        grid[name] = read(name, f"[{values}]")
+        together = names.split(",")
+        for name in together:
+            if name in known:
+                raise ValueError(f"{name}: --grid is given twice for it; give all values at once")
+            known.add(name)
+        entries = read(names, f"[{values}]")
+        if not entries:
+            raise ValueError(f"{names}: --grid gives it no value; give some, such as --grid {together[0]}=1,2")
+        rows = entries if len(together) > 1 else [[entry] for entry in entries]
+        for row in rows:
+            if not isinstance(row, list) or len(row) != len(together):
+                raise ValueError(f"{names}: {as_text(row)} is not a list of {len(together)} values, one per name")
+        grid.append([dict(zip(together, row, strict=True)) for row in rows])
     return grid
+
+
+def choices(values: Mapping[str, Any], grid: Grid) -> dict[str, list[Any]]:
+    """Return all values of each parameter: the one given to every run, or those of the grid."""
+    swept = {name: [setting[name] for setting in settings] for settings in grid for name in settings[0]}
+    return {**{name: [value] for name, value in values.items()}, **swept}
 
 
 def as_text(value: Any) -> str:
@@ -113,38 +132,35 @@ def typed(value: Any, default: Any) -> Any:
     return float(value) if type(value) is int and isinstance(default, float) and abs(value) < 2**53 else value
 
 
-def check_grid(grid: Mapping[str, Sequence[Any]], given: Mapping[str, Any], many: bool) -> None:
+def check_grid(grid: Grid, given: Mapping[str, Any], many: bool) -> None:
     """Raise ValueError if the grid itself is invalid, or makes more than 10,000 runs and not `many` are allowed."""
     if not grid:
         raise ValueError("--grid: there is nothing to sweep over; give at least one, such as --grid seed=0,1,2")
-    for name, values in grid.items():
-        texts = [as_text(value) for value in values]
-        if name in given:
-            raise ValueError(f"{name}: given twice, by --grid and by {'--dataset or ' * (name == 'dataset')}-p")
-        if not values:
-            raise ValueError(f"{name}: --grid gives it no value; give some, such as --grid {name}=1,2")
+    for settings in grid:
+        texts = [" with ".join(map(as_text, setting.values())) for setting in settings]
+        for name in settings[0]:
+            if name in given:
+                raise ValueError(f"{name}: given twice, by --grid and by {'--dataset or ' * (name == 'dataset')}-p")
         if len(set(texts)) < len(texts):
-            raise ValueError(f"{name}: --grid gives {max(texts, key=texts.count)} twice; give each value once")
-    if "run_dir" in {*grid, *given}:
+            names, twice = ",".join(settings[0]), max(texts, key=texts.count)
+            raise ValueError(f"{names}: --grid gives {twice} twice; give each value once")
+    if "run_dir" in choices(given, grid):
         raise ValueError("run_dir: is not for a sweep, as each of its runs gets a folder of its own; leave it out")
-    count = math.prod(map(len, grid.values()))
+    count = math.prod(map(len, grid))
     if count > MOST_RUNS and not many:
         raise ValueError(f"--grid: makes {count:,} runs, more than {MOST_RUNS:,}; add --yes if that is what you want")
 
 
-def check(
-    chosen: Sequence[Notebook], values: Mapping[str, Any], grid: Mapping[str, Sequence[Any]] | None = None
-) -> dict[str, Dataset]:
+def check(chosen: Sequence[Notebook], values: Mapping[str, Any], grid: Grid = ()) -> dict[str, Dataset]:
     """Check parameters of some notebooks before anything runs, with the notebooks' defaults filled in.
 
-    `grid` has several values for some parameters; each is checked together with the first values of the others. Returns
-    the datasets that the (first) values name, by parameter: `dataset`, `photos`. Raises ValueError for a name that no
-    chosen notebook has, for a type other than the default's, and for whatever the lessons themselves would refuse; a
-    custom notebook is checked no further. Raises DownloadError for data that cannot be downloaded.
+    Each setting of a `--grid` is checked together with the first settings of the others. Returns the datasets that the
+    (first) values name, by parameter: `dataset`, `photos`. Raises ValueError for a name that no chosen notebook has,
+    for a type other than the default's, and for whatever the lessons themselves would refuse; a custom notebook is
+    checked no further. Raises DownloadError for data that cannot be downloaded.
     """
     defaults = _defaults(chosen)
-    choices = {**{name: [value] for name, value in values.items()}, **(grid or {})}
-    for name, entries in choices.items():
+    for name, entries in choices(values, grid).items():
         if name not in defaults:
             raise ValueError(
                 f"{name}: no parameter of {listed(notebook.name for notebook in chosen)} has this name; "
@@ -158,11 +174,11 @@ def check(
     if not all(notebook.number for notebook in chosen):
         return {}
     load = cache(datasets.load_dataset), cache(datasets.load_photos)
-    first = {**defaults, **{name: entries[0] for name, entries in choices.items()}}
+    first = {**defaults, **{name: entries[0] for name, entries in choices(values, grid).items()}}
     loaded = _check_values(first, *load)
-    for name, entries in choices.items():
-        for value in entries[1:]:
-            _check_values({**first, name: value}, *load)
+    for settings in grid:
+        for setting in settings[1:]:
+            _check_values({**first, **setting}, *load)
     return loaded
 
 

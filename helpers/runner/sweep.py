@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -71,17 +72,18 @@ def plan(
     chosen = notebooks.find(notebook)
     defaults = notebooks.defaults(chosen.path)
     shared = {name: _settled(name, value, defaults) for name, value in parameters.read_given(given, dataset).items()}
-    grid = {
-        name: [_settled(name, value, defaults) for value in values]
-        for name, values in parameters.read_grid(swept).items()
-    }
+    grid = [
+        [{name: _settled(name, value, defaults) for name, value in setting.items()} for setting in settings]
+        for settings in parameters.read_grid(swept)
+    ]
     parameters.check_grid(grid, shared, many)
     parameters.check([chosen], shared, grid)
     named = {name: value for name, value in defaults.items() if _names_file(value)}
-    choices = {**{name: [value] for name, value in {**named, **shared}.items()}, **grid}
+    choices = parameters.choices({**named, **shared}, grid)
     files, digests = _data(choices, defaults)
     fingerprint, beside = _source(chosen)
-    combinations = [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
+    first = {name: values[0] for name, values in choices.items()}
+    combinations = [dict(ChainMap(*settings, first)) for settings in itertools.product(*grid)]
     runs = {_name(fingerprint, defaults, values, digests): values for values in combinations}
     digests |= _earlier_digests(out.absolute(), chosen.name, fingerprint, digests)
     check_folder("--out", str(out), out.absolute())
@@ -93,7 +95,7 @@ def plan(
         files=files,
         beside=beside,
         digests=digests,
-        swept=tuple(grid),
+        swept=tuple(name for settings in grid for name in settings[0]),
         runs=runs,
         out=out.absolute(),
         asked={"notebook": notebook, "swept": swept, "dataset": dataset, "given": given, "folder": os.getcwd()},
@@ -220,21 +222,22 @@ def failure(sweep: Sweep) -> str | None:
 
 @contextmanager
 def started(
-    sweep: Sweep, scheduler: str | None, workers: int | None, **limits: int | None
+    sweep: Sweep, scheduler: str | None, workers: int | None, **settings: Any
 ) -> Iterator[tuple[str, int, Iterator[dict[str, Any]]]]:
     """Connect to the workers and lock the folder; yield what there is to say of them, the number of missing runs, and
     the record of each of these runs when it ends.
 
-    A run fails if a cell takes longer than `timeout` seconds, and is repeated up to `retries` times. Raises as
-    `cluster.connect` does, and ValueError if another process is at work in the folder.
+    A run fails if a cell takes longer than `timeout` seconds, and is repeated up to `retries` times; runs keep trained
+    networks in the folder `store`, unless it is None. Raises as `cluster.connect` does, and ValueError if another
+    process is at work in the folder.
     """
-    with cluster.connect(scheduler, workers) as (client, settings):
+    with cluster.connect(scheduler, workers) as (client, limits):
         sweep.out.mkdir(parents=True, exist_ok=True)
         with lock("--out", sweep.out):
             to_run = missing(sweep, records(sweep))  # another process may have finished some meanwhile
             places = sum(client.nthreads().values())
             where = f"{len(to_run)} to run, {places} at a time; Dask's dashboard: {client.dashboard_link}"
-            yield where, len(to_run), _execute(client, sweep, to_run, {**settings, **limits})
+            yield where, len(to_run), _execute(client, sweep, to_run, {**limits, **settings})
 
 
 def _execute(
@@ -357,6 +360,9 @@ def _write(sweep: Sweep, name: str, outcome: dict[str, Any]) -> dict[str, Any]:
     """Write the outcome of a run, last its record, which says that everything is there; return the record."""
     status, notebook = "failed" if "error" in outcome else "done", outcome.pop("notebook", "")
     body = outcome.pop("body", "")
+    for file, content in outcome.pop("extra", {}).items():
+        (sweep.out / "runs" / name).mkdir(parents=True, exist_ok=True)
+        (sweep.out / "runs" / name / file).write_bytes(content)
     record = {"name": name, "code": sweep.code, "status": status, "parameters": sweep.runs[name], **outcome}
     if notebook:
         links = [("../sweep.html", "All runs of this sweep"), (f"{name}.ipynb", "This one as a notebook")]

@@ -32,9 +32,10 @@ def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, An
     """Execute one run on a worker, in a folder that is deleted afterwards.
 
     `payload` is what all runs share: the notebook, the files `beside` it, the data files, the version of this package,
-    the settings of `sweep.execute`. The outcome holds the executed `notebook` as text, the `body` of its page, the text
-    of each `results-*.csv` in its working directory or run folder, and the `seconds` that it took. Raises RunError with
-    the outcome if a cell fails, or if results cannot be read.
+    the settings of `sweep.started`. The outcome holds the executed `notebook` as text, the `body` of its page, the text
+    of each `results-*.csv` in its working directory or run folder, each file `extra-*` in its working directory as
+    bytes, and the `seconds` that it took. Raises RunError with the outcome if a cell fails, or if results cannot be
+    read.
     """
     import nbformat
 
@@ -51,7 +52,8 @@ def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, An
         unpacked = _unpack(payload["files"], Path(temporary))
         values = {name: unpacked.get(str(value), value) for name, value in given.items()}
         environment = {name: unpacked.get(value, value) for name, value in payload["environment"].items()}
-        environment["TRANSFER_TUTORIAL_HOME"] = str(home)
+        environment["TRANSFER_TUTORIAL_HOME"] = str(payload["store"] or home)
+        environment["TRANSFER_TUTORIAL_RESULTS"] = str(home)
         try:
             with _limited_memory(payload["memory"]):
                 settings = KernelSettings(home, environment, payload["timeout"])
@@ -59,12 +61,13 @@ def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, An
         except CellError as error:
             failure = {"cell": error.cell, "error": one_line(error)}
         results, unreadable = _read_results(home)
+        extra = {path.name: path.read_bytes() for path in home.glob("extra-*") if path.is_file()}
         if unreadable and not failure:
             failure = {"error": unreadable}
         executed = output.read_text(encoding="utf-8") if output.is_file() else ""
         seconds = round(time.perf_counter() - start, 2)
     body = pages.body(nbformat.reads(executed, as_version=4)) if executed else ""  # here, as workers do it in parallel
-    outcome = {"notebook": executed, "body": body, "results": results, "seconds": seconds, **failure}
+    outcome = {"notebook": executed, "body": body, "results": results, "extra": extra, "seconds": seconds, **failure}
     if failure:  # raised here, without a cause: Dask would pickle it too, and a CellError cannot be unpickled
         raise RunError(failure["error"], outcome)
     return outcome
