@@ -4,9 +4,7 @@ import io
 import os
 import re
 import shutil
-import struct
 import warnings
-import zlib
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -314,25 +312,17 @@ def test_one_pixel_of_color_gives_all_images_three_channels(tmp_path: Path):
 # A folder: what is skipped
 
 
-def png_of_size(width: int, height: int) -> bytes:
-    """Write the beginning of a PNG file that claims a size, and almost no data."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
 NOISY = Image.fromarray(NOISE).resize((64, 64))
 OFF_THE_SCALE = Image.fromarray(np.full((32, 32), -1, np.float32))
-VAST = "is too large (over 50 million pixels): a/vast.png"
 SKIPPED = {  # files beside two images of a class, and the notes on them
     "a/photo.jpg": (b"<html>404</html>", "1 of 3 files is not recognized as an image: a/photo.jpg"),
     "a/b.eps": (stored(colors(1), "EPS"), "1 of 3 files is not recognized as an image: a/b.eps"),  # starts Ghostscript
     "a/half.png": (stored(NOISY)[:2000], "1 of 3 files is broken: a/half.png"),
     "a/negative.tif": (stored(OFF_THE_SCALE, "TIFF"), "1 of 3 files is broken: a/negative.tif"),
-    "a/vast.png": (png_of_size(5_000_001, 10), f"1 of 3 files {VAST}"),
+    "a/vast.png": (
+        stored(Image.new("1", (7100, 7100))),
+        "1 of 3 files is too large (over 50 million pixels): a/vast.png",
+    ),
     "a/two\nlines.txt": (b"", "1 of 3 files is not recognized as an image: 'a/two\\nlines.txt'"),
     "a/image_not_found (2).PNG": (stored(colors(9)), "1 of 3 files is no image: a/image_not_found (2).PNG"),
     "a/image_of_a_not_so_rare_bird.png": (stored(colors(9)), None),
@@ -353,9 +343,9 @@ def test_each_reason_has_one_note_with_at_most_three_names(tmp_path: Path):
     fill(tmp_path, "a")
     for number in range(5):
         (tmp_path / "a" / f"{number}.txt").touch()
-    (tmp_path / "a" / "vast.png").write_bytes(png_of_size(100_000, 100_000))  # decoded, it would be called broken
+    (tmp_path / "a" / "half.png").write_bytes(stored(NOISY)[:2000])
     texts = "5 of 8 files are not recognized as an image: a/0.txt, a/1.txt, a/2.txt and 2 more"
-    assert read(tmp_path).notes == (texts, f"1 of 8 files {VAST}")
+    assert read(tmp_path).notes == ("1 of 8 files is broken: a/half.png", texts)
 
 
 # A folder: what is refused
@@ -370,10 +360,7 @@ def test_each_reason_has_one_note_with_at_most_three_names(tmp_path: Path):
         ("a/1.jpg b/", f"has no readable image; ... {ARRANGE}"),
         ("a/1 b/1", "has a single image of each class; give two or more"),
         ("train2017/2 val2017/2 labels/1.txt", f"holds no class folders in train2017/; ... {ARRANGE}"),
-        (
-            "color/a/1 color/b/1 gray/a/1 gray/b/1",
-            "has folders of the same names, such as a, b, in color/, gray/; give",
-        ),
+        ("rgb/a/1 rgb/b/1 gray/a/1 gray/b/1", "has folders of the same names, such as a, b, in gray/, rgb/; give"),
         ("a/1 b/1 copy/a/1 copy/b/1", "has folders of the same names, such as a, b, in ./, copy/; give one of these"),
         ("train/A/1 train/b/1 test/a/1 test/b/1", "has the folders A, a, which differ only in letter case or in inv"),
     ],
@@ -390,8 +377,7 @@ def test_composed_and_decomposed_letters_and_spaces_around_a_name_are_one_class_
     dataset = read(tmp_path)
     assert (dataset.classes, dataset.notes) == (("café", "cat", "dog", "ice cream"), ())
     assert np.bincount(dataset.test.labels).tolist() == [2] * 4
-    for name in ("café", decomposed):
-        assert split_tasks(dataset, [name, "cat"], ["dog", "ice cream"], 0.5)[0].classes == ("café", "cat")
+    assert split_tasks(dataset, [decomposed, "cat"], ["dog", "ice cream"], 0.5)[0].classes == ("café", "cat")
 
 
 def test_names_that_hold_invisible_letters_are_refused(tmp_path: Path):
