@@ -1,5 +1,6 @@
 """The pages of a report: what they show, what they escape, and that they load nothing."""
 
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from matplotlib.image import imread
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from small import result_rows
 
@@ -272,12 +274,11 @@ def test_what_comes_from_parameters_and_names_is_escaped(folder):
     assert not {"script", "u", "b", "i"} & {tag for html in (index, page) for tag, _ in Tags(html).tags}
 
 
-def test_pages_load_nothing_from_other_hosts_forbid_it_and_have_alternative_texts_and_both_colour_schemes(folder):
+def test_pages_load_nothing_from_other_hosts_forbid_it_and_have_alternative_texts(folder):
     report.write_run(folder, RUN, ROWS)
     for path in (folder / "index.html", folder / "html" / "01_a.html"):
         html = path.read_text()
         assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in html
-        assert "color-scheme: light dark" in html and "prefers-color-scheme: dark" in html
         assert not re.search(r"@import|url\(", html)
         assert 'a "rising" line' in [attributes.get("alt") for tag, attributes in Tags(html).tags if tag == "img"]
         for tag, attributes in Tags(html).tags:
@@ -307,3 +308,17 @@ def test_a_training_that_a_lesson_takes_from_an_earlier_one_stands_once_in_the_r
     rows = batch.write_results(batch.Run(tmp_path, {"lessons": lessons}, []))
     assert rows["lesson"].tolist() == ["05"] * len(earlier) + ["06"] * len(own)
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + len(rows)
+
+
+@pytest.mark.browser
+def test_a_page_fits_its_window_and_follows_the_color_scheme(folder, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(report.write_run(folder, RUN, compared()).as_uri(), wait_until="networkidle")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        paper = imread(io.BytesIO(page.screenshot()))[0, 0, :3].mean()
+        color = page.evaluate("getComputedStyle(document.body).color")
+        ink = sum(map(int, re.findall(r"\d+", color)[:3])) / 3 / 255
+        assert (paper > 0.9 and ink < 0.2) if scheme == "light" else (paper < 0.2 and ink > 0.8)
+    page.close()
