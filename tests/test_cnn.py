@@ -91,12 +91,6 @@ def test_the_extractor_and_then_the_head_give_exactly_the_whole_networks_output(
     assert np.array_equal(extractor(images, training=True), extractor(images, training=False))  # nothing is random
 
 
-def test_the_extractor_ends_at_the_pool_and_the_head_starts_with_dropout(published: keras.Model):
-    extractor, head = cnn.cut(published)
-    assert (extractor.layers[-1].name, head.layers[0].name) == ("pool", "dropout1")
-    assert extractor.output_shape == head.input_shape
-
-
 # How its weights are drawn
 
 

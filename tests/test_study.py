@@ -41,20 +41,10 @@ def test_shuffled_labels_are_the_same_labels_on_other_images():
     assert target.fingerprint == same.fingerprint
 
 
-def test_a_control_pretrains_at_a_tenth_of_the_rate():
-    rates = [replace(ON_DIGITS, control=control).pretraining.learning_rate for control in study.CONTROLS]
-    assert rates == [0.005, 0.005, 0.0005]
-
-
 def test_tuning_never_sees_a_test_image():
     _, target = ON_DIGITS.tasks()
     _, tuned_on = replace(ON_DIGITS, judged_on="validation").tasks()
     np.testing.assert_array_equal(tuned_on.test.images[:], target.validation.images[:])
-
-
-def test_a_longer_recipe_makes_that_many_times_the_updates():
-    longer = replace(ON_DIGITS, length=2).recipe
-    assert [longer.updates(images) for images in (50, 48_000)] == [400, 2000]
 
 
 def test_tuning_takes_the_fewest_validation_errors_and_the_recipe_when_several_are_equal():
