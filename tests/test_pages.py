@@ -31,13 +31,6 @@ def test_the_rows_are_parameters_and_are_there(path):
         assert parameter["help"]
 
 
-@pages
-def test_a_table_follows_each_figure(path):
-    shown = [str([list(output.get("data", {})) for output in cell.outputs]) for cell in code_cells(path)]
-    figures = [place for place, data in enumerate(shown) if "image/png" in data]
-    assert figures and all("text/html" in shown[place + 1] for place in figures)
-
-
 def test_other_rows_can_be_shown_and_nothing_waits_for_tensorflow(python):
     source = "\n".join(cell.source for cell in code_cells(ROOT / "docs" / "results.ipynb"))
     others = source.replace("docs/study/lesson_05.csv", "tests/reference/results-05.csv")

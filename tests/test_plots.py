@@ -482,12 +482,6 @@ def test_a_sweep_shows_each_label_budget_by_itself_and_joins_numbers_alone():
     assert not names_a_best(figure.alternative_text)
 
 
-def test_a_sweep_over_label_budgets_has_one_panel():
-    budgets = results().assign(parameter_labels_per_class=lambda rows: "[" + rows["labels_per_class"] + "]")
-    (axis,) = rendered(plots.accuracy_by_parameter(budgets, {"labels_per_class": "parameter_labels_per_class"})).axes
-    assert sorted(tick_labels(axis.xaxis)) == ["10", "all"]
-
-
 # Buttons
 
 
