@@ -133,8 +133,9 @@ def test_a_layers_draw_does_not_depend_on_how_many_classes_there_are():
 # Bad input
 
 
-@pytest.mark.parametrize("parameter", ["filters", "kernel_size", "pool_size", "dense_units"])
-@pytest.mark.parametrize("value", [0, 3.0])
+@pytest.mark.parametrize(
+    ("parameter", "value"), [("filters", 0), ("kernel_size", 3.0), ("pool_size", -1), ("dense_units", True)]
+)
 def test_a_size_below_1_or_not_whole_is_refused(parameter: str, value: object):
     with refused(f"{parameter}: {value!r} ", "whole number of at least 1"):
         Architecture(**{parameter: value})

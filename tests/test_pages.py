@@ -8,8 +8,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSON_05 = "notebooks/05_transfer_comparison.ipynb"
-PAGES = sorted((ROOT / "docs").glob("*.ipynb"))
-pages = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 
 
 def code_cells(path: Path) -> list[nbformat.NotebookNode]:
@@ -22,7 +20,7 @@ def text_of(page: str) -> str:
     return " ".join(" ".join(data.get("text/markdown") or data.get("text/plain", "") for data in outputs).split())
 
 
-@pages
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_the_rows_are_parameters_and_are_there(path):
     parameters = papermill.inspect_notebook(str(path))
     assert parameters
