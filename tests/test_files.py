@@ -151,13 +151,13 @@ def test_a_fifth_of_each_class_is_held_out(tmp_path: Path):
 
 
 def test_images_and_labels_belong_together_and_are_in_the_order_of_their_paths(tmp_path: Path):
-    fill(tmp_path / "train", "a", "b")
-    for place, name in enumerate(["a/1.png", "a/10.png", "a/2.png", "b/sub/x.png", "b/z.png"]):
+    fill(tmp_path / "train", "9", "10")
+    for place, name in enumerate(["10/1.png", "10/10.png", "10/2.png", "9/sub/x.png", "9/z.png"]):
         save(plain((place, 0, 0)), tmp_path / "val" / name)
-    test = read(tmp_path).test
-    assert test.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
-    assert test.labels.tolist() == [0, 0, 0, 1, 1]
-    assert [path.name for path in read(tmp_path).test_files] == ["1.png", "10.png", "2.png", "x.png", "z.png"]
+    dataset = read(tmp_path)
+    assert dataset.test.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert [dataset.classes[label] for label in dataset.test.labels] == [10, 10, 10, 9, 9]
+    assert [path.name for path in dataset.test_files] == ["1.png", "10.png", "2.png", "x.png", "z.png"]
 
 
 def test_hidden_files_and_those_of_operating_systems_are_ignored(tmp_path: Path):
