@@ -43,9 +43,8 @@ def test_repo2docker_builds_from_our_environment_and_runs_our_postbuild(clone):
     done = run([REPO2DOCKER, "--no-build", "--debug", "."], clone)
     printed = done.stdout + done.stderr
     assert done.returncode == 0, printed
-    assert "Building conda environment for python=3.12" in printed
     assert re.search(r'env update .* --file "binder/environment.yml"', printed)
-    assert re.search(r"^RUN \./binder/postBuild$", printed, re.MULTILINE)
+    assert re.search(r"(?m)^RUN \./binder/postBuild$", printed)
 
 
 @pytest.mark.binder
@@ -71,5 +70,3 @@ def test_postbuild_installs_the_course_and_survives_a_failed_download(clone, emp
     assert imported.stdout.strip() == str(clone / "helpers" / "__init__.py"), imported.stderr
     version = run([empty_environment / "transfer-tutorial", "--version"], elsewhere, **environment)
     assert version.returncode == 0, version.stderr
-    loaded = 'from helpers.datasets import load_dataset; print(load_dataset("digits").name)'
-    assert run([python, "-c", loaded], elsewhere, **environment).stdout == "digits\n"

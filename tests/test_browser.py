@@ -1,11 +1,10 @@
-"""The lessons in a real JupyterLab, and the pages of a run, both in a real browser: headless Chromium.
+"""The lessons in a real JupyterLab, in a real browser: headless Chromium.
 
 The lessons run on MNIST if it is available, each from an empty run folder, and must stay well below the 2 GB at which
 Binder ends a session. With LIMITS_IN_FULL=1 they have their default parameters; otherwise fewer epochs and seeds, but
 the same largest training runs, which need the same memory. Seconds and gigabytes are printed.
 """
 
-import io
 import json
 import os
 import re
@@ -17,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -27,8 +27,6 @@ import nbformat
 import psutil
 import pytest
 from conftest import MNIST_AT_HAND
-from matplotlib.image import imread
-from tiny_course import transfer_tutorial
 
 from helpers.store import write_text
 
@@ -118,11 +116,9 @@ class Sampler(Thread):
 
     def run(self) -> None:
         while not self.over.wait(0.05):
-            try:
+            with suppress(psutil.NoSuchProcess):  # a child that ended between the two calls
                 family = [self.process, *self.process.children(recursive=True)]
                 self.peak = max(self.peak, sum(member.memory_info().rss for member in family) / 1e9)
-            except psutil.NoSuchProcess:  # a child that ended between the two calls
-                continue
 
     def stop(self) -> float:
         self.over.set()
@@ -159,10 +155,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
         server.shut_kernels_down()
     finally:
         process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        process.wait(60)
 
 
 @pytest.fixture
@@ -263,35 +256,3 @@ def check_no_text_instead_of_widgets(notebook) -> None:
     for instead in ("HBox(", "FloatProgress(", "Error displaying widget", "Loading widget", "model not found"):
         assert instead not in text
     assert not re.search(r"\d+%\|", text), "a progress bar of text"
-
-
-@pytest.fixture(scope="module")
-def pages(browser, swept_lesson: Path, tmp_path_factory) -> list[Path]:
-    """Run lesson 05 on the digits from the command line; return its pages and that of a sweep."""
-    folder = tmp_path_factory.mktemp("run")
-    small = {"seeds": "[0]", "strategies": "[scratch, frozen]", "labels_per_class": "[all]"}
-    given = [part for name, value in small.items() for part in ("-p", name, value)]
-    done = transfer_tutorial(folder, "run", "--only", "05", "--dataset", "digits", *given, "--out", "out")
-    assert done.returncode == 0, done.stderr
-    run = folder / "out"
-    return [run / "index.html", run / "html" / "05_transfer_comparison.html", swept_lesson / "sweep.html"]
-
-
-def test_pages_load_nothing_are_light_describe_their_figures_fit_and_follow_the_color_scheme(pages, page):
-    for path, fewest_figures, fewest_tables in zip(pages, (1, 1, 1), (2, 2, 1), strict=True):
-        assert path.stat().st_size < 3e6
-        page.goto(path.as_uri(), wait_until="networkidle")
-        assert page.locator("h1").first.is_visible()
-        figures = page.locator("img")
-        assert figures.count() >= fewest_figures, path.name
-        for figure in figures.all():
-            assert figure.evaluate(LOADED) and len(figure.get_attribute("alt") or "") > 20
-        assert page.locator("table").count() >= fewest_tables, path.name
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{path.name} is too wide"
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)
-            corner = imread(io.BytesIO(page.screenshot()))[0, 0, :3].mean()
-            text = page.evaluate("getComputedStyle(document.body).color")
-            ink = sum(map(int, re.findall(r"\d+", text)[:3])) / 3 / 255
-            assert (corner > 0.9 and ink < 0.2) if scheme == "light" else (corner < 0.2 and ink > 0.8)
-    assert page.hosts <= {"", None}, "file:// has no host"

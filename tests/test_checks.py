@@ -260,9 +260,7 @@ WRONG = {  # answers, by what is said of them
         "returns 1 number.": lambda one, other: 2.33,
         "need not be 0, 1 and 2": lambda one, other: [one[seed] - other[seed] for seed in range(3)],
     },
-    "word": {
-        "'equal' is not one of the words": "equal",
-    },
+    "word": {"'equal' is not one of the words": "equal"},
     "rescaled": {
         "from 0 to 1": lambda pixels: pixels / 255,
         "below 0: convert them to floats": lambda pixels: (pixels - np.uint8(127)) / 127.5,
@@ -342,14 +340,6 @@ def test_one_word_fits_an_interval_and_what_is_said_of_the_others_is_true(low, h
     assert sum(reply.right for reply in replies) == 1
     for reply in replies:
         assert reply.right or [holds for said, holds in true.items() if said in reply.text] == [True], reply.text
-
-
-def test_the_counts_of_a_convolution_are_keras_own():
-    layer = keras.layers.Conv2D(64, 5)
-    layer.build((None, 28, 28, 3))
-    assert checks.parameters(layer.count_params(), 64, 5, 3).right
-    positions = math.prod(layer.compute_output_shape((1, 28, 28, 3))[1:3])
-    assert checks.multiply_adds(positions * 1600 * 3, 28, 64, 5, 3).right
 
 
 # The exercises in the lessons

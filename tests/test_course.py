@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from conftest import PHOTOS_AT_HAND
 from refresh_outputs import REFERENCE_PARAMETERS
-from test_report import Tags
 from tiny_course import save_npz, transfer_tutorial
 
 from helpers.store import write_text
@@ -119,39 +118,22 @@ def test_images_that_are_in_training_and_test_are_reported(small_run):
     assert re.search(r"test images that are also training images +3\b", lesson)
 
 
-@pytest.mark.outside
-def test_pages_show_markup_in_names_as_text(small_run):
-    for path in (small_run / "index.html", *(small_run / "html").glob("*.html")):
-        page = Tags(path.read_text())
-        assert not {"script", "u"} & {tag for tag, _ in page.tags}
-        assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
-        assert "alert(1)" in page.text
-
-
-HOSTILE_STARTUP = """
-import pandas
-pandas.set_option("display.max_rows", 2)
-pandas.set_option("display.precision", 1)
-"""
-
-
 def make_hostile(folder: Path) -> dict[str, str]:
     """Write other programs' settings and a module in the way into a folder; return variables that point there."""
     files = {
-        "keras.json": '{"image_data_format": "channels_first", "floatx": "float64", "backend": "jax", "epsilon": 0.1}',
-        "matplotlibrc": "text.usetex: True\nfigure.dpi: 40\nfont.size: 30\naxes.facecolor: black\n",
-        "profile_default/startup/00.py": HOSTILE_STARTUP,
+        "keras.json": '{"image_data_format": "channels_first", "floatx": "float64", "backend": "jax"}',
+        "matplotlibrc": "text.usetex: True\nfigure.dpi: 40\naxes.facecolor: black\n",
+        "profile_default/startup/00.py": "import pandas\npandas.set_option('display.max_rows', 2)\n",
         "profile_default/ipython_config.py": "c = get_config()\nc.InteractiveShell.ast_node_interactivity = 'none'\n",
         "startup.py": "raise RuntimeError('PYTHONSTARTUP')",
         "helpers.py": "",
-        "seaborn.py": "raise ImportError",
         "nbconvert/templates/basic/index.html.j2": "{% another %}",
     }
     for name, text in files.items():
         write_text(folder / name, text)
-    paths = {"KERAS_HOME": "", "IPYTHONDIR": "", "MATPLOTLIBRC": "matplotlibrc", "PYTHONSTARTUP": "startup.py"}
-    paths |= {"JUPYTER_PATH": "", "GIT_DIR": ""}
-    short = {"KERAS_MAX_EPOCHS": "1", "KERAS_MAX_STEPS_PER_EPOCH": "1", "KERAS_BACKEND": "jax", "LC_ALL": "C"}
+    paths = {"MATPLOTLIBRC": "matplotlibrc", "PYTHONSTARTUP": "startup.py"}
+    paths |= dict.fromkeys(["KERAS_HOME", "IPYTHONDIR", "JUPYTER_PATH", "GIT_DIR"], "")
+    short = {"KERAS_MAX_EPOCHS": "1", "KERAS_BACKEND": "jax", "LC_ALL": "C"}
     short |= {"PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "1", "MPLBACKEND": "nonsense"}
     return {name: str(folder / path) for name, path in paths.items()} | short
 

@@ -12,7 +12,6 @@ from tiny_course import arrays
 
 from helpers import datasets
 from helpers.images import Dataset
-from helpers.tasks import split_tasks
 
 # Datasets by name
 
@@ -67,13 +66,6 @@ def test_the_fingerprint_changes_with_one_pixel_and_with_one_label(npz):
     label[0] = 9
     changes = ({}, {"x_test": pixel}, {"y_train": label})
     assert len({datasets.load_dataset(str(npz(**changed))).fingerprint for changed in changes}) == 3
-
-
-def test_letters_may_be_labeled_10_to_35(npz):
-    dataset = datasets.load_dataset(str(npz(**arrays(images=260, classes=tuple(range(10, 36))))))
-    assert (dataset.name, dataset.classes) == ("mine.npz", tuple(range(10, 36)))
-    _, target = split_tasks(dataset, list(range(10, 20)), [33, 34, 35], validation_fraction=0.2)
-    assert target.classes == (33, 34, 35) and sorted(set(target.train.labels)) == [0, 1, 2]
 
 
 def test_duplicates_between_training_and_test_are_counted_by_test_image(npz):

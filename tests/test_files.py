@@ -4,9 +4,7 @@ import io
 import os
 import re
 import shutil
-import struct
 import warnings
-import zlib
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -102,6 +100,7 @@ def same(one: Dataset, other: Dataset) -> bool:
 
 A_FIFTH = "train/ is the training set, a fifth of it is held out as the test set"
 NESTED = "in a folder inside a class folder, and read as that class"
+ALIKE = "which differ only in letter case or in invisible characters; rename or join them"
 LACKING = "classes without training or without test images, which cannot be chosen"
 LAYOUTS = {  # what a folder holds: classes, training images, test images, notes
     "a/13 b/2": (("a", "b"), 11, 4, []),
@@ -152,13 +151,13 @@ def test_a_fifth_of_each_class_is_held_out(tmp_path: Path):
 
 
 def test_images_and_labels_belong_together_and_are_in_the_order_of_their_paths(tmp_path: Path):
-    fill(tmp_path / "train", "a", "b")
-    for place, name in enumerate(["a/1.png", "a/10.png", "a/2.png", "b/sub/x.png", "b/z.png"]):
+    fill(tmp_path / "train", "9", "10")
+    for place, name in enumerate(["10/1.png", "10/10.png", "10/2.png", "9/sub/x.png", "9/z.png"]):
         save(plain((place, 0, 0)), tmp_path / "val" / name)
-    test = read(tmp_path).test
-    assert test.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
-    assert test.labels.tolist() == [0, 0, 0, 1, 1]
-    assert [path.name for path in read(tmp_path).test_files] == ["1.png", "10.png", "2.png", "x.png", "z.png"]
+    dataset = read(tmp_path)
+    assert dataset.test.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert [dataset.classes[label] for label in dataset.test.labels] == [10, 10, 10, 9, 9]
+    assert [path.name for path in dataset.test_files] == ["1.png", "10.png", "2.png", "x.png", "z.png"]
 
 
 def test_hidden_files_and_those_of_operating_systems_are_ignored(tmp_path: Path):
@@ -314,25 +313,17 @@ def test_one_pixel_of_color_gives_all_images_three_channels(tmp_path: Path):
 # A folder: what is skipped
 
 
-def png_of_size(width: int, height: int) -> bytes:
-    """Write the beginning of a PNG file that claims a size, and almost no data."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
 NOISY = Image.fromarray(NOISE).resize((64, 64))
 OFF_THE_SCALE = Image.fromarray(np.full((32, 32), -1, np.float32))
-VAST = "is too large (over 50 million pixels): a/vast.png"
 SKIPPED = {  # files beside two images of a class, and the notes on them
     "a/photo.jpg": (b"<html>404</html>", "1 of 3 files is not recognized as an image: a/photo.jpg"),
     "a/b.eps": (stored(colors(1), "EPS"), "1 of 3 files is not recognized as an image: a/b.eps"),  # starts Ghostscript
     "a/half.png": (stored(NOISY)[:2000], "1 of 3 files is broken: a/half.png"),
     "a/negative.tif": (stored(OFF_THE_SCALE, "TIFF"), "1 of 3 files is broken: a/negative.tif"),
-    "a/vast.png": (png_of_size(5_000_001, 10), f"1 of 3 files {VAST}"),
+    "a/vast.png": (
+        stored(Image.new("1", (7100, 7100))),
+        "1 of 3 files is too large (over 50 million pixels): a/vast.png",
+    ),
     "a/two\nlines.txt": (b"", "1 of 3 files is not recognized as an image: 'a/two\\nlines.txt'"),
     "a/image_not_found (2).PNG": (stored(colors(9)), "1 of 3 files is no image: a/image_not_found (2).PNG"),
     "a/image_of_a_not_so_rare_bird.png": (stored(colors(9)), None),
@@ -353,9 +344,9 @@ def test_each_reason_has_one_note_with_at_most_three_names(tmp_path: Path):
     fill(tmp_path, "a")
     for number in range(5):
         (tmp_path / "a" / f"{number}.txt").touch()
-    (tmp_path / "a" / "vast.png").write_bytes(png_of_size(100_000, 100_000))  # decoded, it would be called broken
+    (tmp_path / "a" / "half.png").write_bytes(stored(NOISY)[:2000])
     texts = "5 of 8 files are not recognized as an image: a/0.txt, a/1.txt, a/2.txt and 2 more"
-    assert read(tmp_path).notes == (texts, f"1 of 8 files {VAST}")
+    assert read(tmp_path).notes == ("1 of 8 files is broken: a/half.png", texts)
 
 
 # A folder: what is refused
@@ -370,12 +361,10 @@ def test_each_reason_has_one_note_with_at_most_three_names(tmp_path: Path):
         ("a/1.jpg b/", f"has no readable image; ... {ARRANGE}"),
         ("a/1 b/1", "has a single image of each class; give two or more"),
         ("train2017/2 val2017/2 labels/1.txt", f"holds no class folders in train2017/; ... {ARRANGE}"),
-        (
-            "color/a/1 color/b/1 gray/a/1 gray/b/1",
-            "has folders of the same names, such as a, b, in color/, gray/; give",
-        ),
+        ("rgb/a/1 rgb/b/1 gray/a/1 gray/b/1", "has folders of the same names, such as a, b, in gray/, rgb/; give"),
         ("a/1 b/1 copy/a/1 copy/b/1", "has folders of the same names, such as a, b, in ./, copy/; give one of these"),
-        ("train/A/1 train/b/1 test/a/1 test/b/1", "has the folders A, a, which differ only in letter case or in inv"),
+        ("train/A/1 train/b/1 test/a/1 test/b/1", f"has the folders A, a, {ALIKE}"),
+        ("cat/1 cat\u200b/1", f"has the folders cat, 'cat\\u200b', {ALIKE}"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused_with_the_reason(tmp_path: Path, written: str, says: str):
@@ -390,14 +379,7 @@ def test_composed_and_decomposed_letters_and_spaces_around_a_name_are_one_class_
     dataset = read(tmp_path)
     assert (dataset.classes, dataset.notes) == (("café", "cat", "dog", "ice cream"), ())
     assert np.bincount(dataset.test.labels).tolist() == [2] * 4
-    for name in ("café", decomposed):
-        assert split_tasks(dataset, [name, "cat"], ["dog", "ice cream"], 0.5)[0].classes == ("café", "cat")
-
-
-def test_names_that_hold_invisible_letters_are_refused(tmp_path: Path):
-    fill(tmp_path, "cat", "cat\u200b")
-    with refused("has the folders cat, 'cat\\u200b', which differ only in letter case or in invisible characters"):
-        read(tmp_path)
+    assert split_tasks(dataset, [decomposed, "cat"], ["dog", "ice cream"], 0.5)[0].classes == ("café", "cat")
 
 
 def test_names_that_are_not_utf8_are_refused(tmp_path: Path):
@@ -721,7 +703,6 @@ LAYOUT = "a .csv file with a header, a column 'label'"
 NO_TABLE = f"cannot be read as {LAYOUT}"
 REFUSED = {  # a table, and what is said of it, "..." for parts left out
     "names and numbers": (table(labels=("a", "b", "1.5")), "has 'a' among its labels; give whole numbers of int32, or"),
-    "beyond int32": (table(labels=(1, "3000000000")), "has '3000000000' among its labels; give whole numbers"),
     "a name missing": (table(labels=(" ", "a")), "has a row without a label; give"),
     "no label": (table().drop(columns="label"), f"has no column 'label'; give {LAYOUT}"),
     "no rows": (table(0), f"has no rows; give {LAYOUT}"),

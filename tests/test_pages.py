@@ -8,8 +8,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSON_05 = "notebooks/05_transfer_comparison.ipynb"
-PAGES = sorted((ROOT / "docs").glob("*.ipynb"))
-pages = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 
 
 def code_cells(path: Path) -> list[nbformat.NotebookNode]:
@@ -22,20 +20,13 @@ def text_of(page: str) -> str:
     return " ".join(" ".join(data.get("text/markdown") or data.get("text/plain", "") for data in outputs).split())
 
 
-@pages
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_the_rows_are_parameters_and_are_there(path):
     parameters = papermill.inspect_notebook(str(path))
     assert parameters
     for parameter in parameters.values():
         assert (ROOT / parameter["default"].strip("\"'")).is_file()
         assert parameter["help"]
-
-
-@pages
-def test_a_table_follows_each_figure(path):
-    shown = [str([list(output.get("data", {})) for output in cell.outputs]) for cell in code_cells(path)]
-    figures = [place for place, data in enumerate(shown) if "image/png" in data]
-    assert figures and all("text/html" in shown[place + 1] for place in figures)
 
 
 def test_other_rows_can_be_shown_and_nothing_waits_for_tensorflow(python):

@@ -49,11 +49,3 @@ def test_binder_uses_the_same_environment():
 def test_every_fault_that_mutations_tries_still_has_its_place(fault: mutations.Fault):
     source = (ROOT / "helpers" / f"{fault.module}.py").read_text(encoding="utf-8")
     assert source.count(fault.old) == 1
-
-
-def test_the_readme_lists_the_lessons_as_the_first_page_of_the_site_does():
-    readme, first_page = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/index.md"))
-    listed, there = (re.findall(r"(?m)^\| \[\d\d .+", text) for text in (readme, first_page))
-    assert [row.replace("(notebooks/", "(../notebooks/") for row in listed] == there
-    lessons = sorted(path.name for path in ROOT.glob("notebooks/*.ipynb"))
-    assert re.findall(r"\(notebooks/(\w+\.ipynb)\)", "".join(listed)) == lessons

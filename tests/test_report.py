@@ -1,5 +1,6 @@
 """The pages of a report: what they show, what they escape, and that they load nothing."""
 
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from matplotlib.image import imread
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from small import result_rows
 
@@ -50,16 +52,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def results(*rows: tuple[str, ...]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=COLUMNS, dtype=str)
-
-
-ROWS = results(
-    ("05", "source", "5 6", "scratch", "all", "0", "", "0.99"),
-    ("05", "target", "0 1", "scratch", "all", "0", "", "0.98"),
-    ("05", "target", "0 1", "scratch", "all", "1", "", "0.96"),
-    ("05", "target", "0 1", "scratch", "10", "0", "", "0.5"),
-    ("05", "target", "0 1", "frozen", "10", "0", "", "0.75"),
+ROWS = pd.DataFrame(
+    [
+        ("05", "source", "5 6", "scratch", "all", "0", "", "0.99"),
+        ("05", "target", "0 1", "scratch", "all", "0", "", "0.98"),
+        ("05", "target", "0 1", "scratch", "all", "1", "", "0.96"),
+        ("05", "target", "0 1", "scratch", "10", "0", "", "0.5"),
+        ("05", "target", "0 1", "frozen", "10", "0", "", "0.75"),
+    ],
+    columns=COLUMNS,
 )
 
 
@@ -113,18 +114,24 @@ def test_the_table_has_a_mean_per_strategy_and_budget_in_ascending_order():
     assert report.result_table(compared())["strategy"].tolist() == ["scratch", *ERRORS]  # whatever the rows' order
 
 
+def pretrained_at(*rates: str) -> pd.DataFrame:
+    """Return rows of lesson 03, whose trainings differ in their learning rate."""
+    return pd.DataFrame(
+        [("03", "source", "5 6", "scratch", "all", "0", rate, "0.9") for rate in rates], columns=COLUMNS
+    )
+
+
 def test_trainings_that_differ_in_a_setting_are_not_averaged():
-    row = ("03", "source", "5 6", "scratch", "all", "0")
-    table = report.result_table(results((*row, "0.001", "0.64"), (*row, "1.0", "0.99")))
+    table = report.result_table(pretrained_at("0.001", "1.0").assign(test_accuracy=["0.64", "0.99"]))
     assert table["strategy"].tolist() == ["scratch, learning_rate 0.001", "scratch, learning_rate 1"]
     assert table["all"].tolist() == ["64.00", "99.00"]
 
 
 def test_a_sweep_over_a_setting_averages_no_baseline_with_what_is_swept():
-    row = ("03", "source", "5 6", "scratch", "all", "0")
-    rows = results(*((*row, rate, "0.9") for rate in ("0.001", "0.5", "0.001", "1.0"))).assign(run=["a", "a", "b", "b"])
+    rows = pretrained_at("0.001", "0.5", "0.001", "1.0").assign(run=["a", "a", "b", "b"])
+    swept, other = "scratch", "scratch, learning_rate 0.001"
     assert report.strategies(rows.assign(parameter_learning_rate=["0.5", "0.5", "1.0", "1.0"])).tolist() == [
-        *("scratch, learning_rate 0.001", "scratch", "scratch, learning_rate 0.001", "scratch")
+        *(other, swept, other, swept)
     ]
     assert report.strategies(rows).tolist()[1::2] == ["scratch, learning_rate 0.5", "scratch, learning_rate 1"]
 
@@ -151,6 +158,7 @@ def test_the_index_opens_with_the_verdict_then_the_figure_and_the_table_of_the_c
     assert re.findall('class="what">([a-z-]+)', table) == list(ERRORS)
     assert re.search(r"95\.93 ± \d\.\d\d</td>", table) and "5 6" not in table
     assert "What this run cannot tell" not in page
+    assert 'href="key-figure.png"' in page and (folder / "key-figure.png").read_bytes().startswith(b"\x89PNG")
     assert 'href="html/01_a.html"' in page
     assert 'href="html/02_b.html"' not in page  # a lesson that did not run has no page
 
@@ -185,12 +193,6 @@ def test_one_seed_tells_nothing_and_without_frozen_there_is_no_headline():
     assert (report.headline(alone), report.answers(alone)) == ("", [])
 
 
-def test_the_figure_of_a_page_opens_in_full_size(folder):
-    index = report.write_run(folder, RUN, compared()).read_text()
-    assert ("a", {"href": "key-figure.png", "title": "Open in full size"}) in Tags(index).tags
-    assert (folder / "key-figure.png").read_bytes().startswith(b"\x89PNG")
-
-
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
@@ -210,13 +212,13 @@ def test_a_page_says_what_cannot_be_told_and_names_no_best(folder, rows, said):
 
 
 def test_without_the_comparison_a_page_says_what_was_run_and_nothing_else(folder):
-    for rows in (results(), compared().assign(lesson="03")):
+    for rows in (ROWS[:0], compared().assign(lesson="03")):
         text = Tags(report.write_run(folder, RUN, rows).read_text()).text
         assert "Lessons 01, 02 on <i>digits</i>" in text
         for word in ("scratch is", "Does that help", "cannot tell", "Published claim"):
             assert word not in text
     without = {**RUN["lessons"][0], "number": "05", "status": "failed", "cell": 3, "error": "broken"}
-    failed = report.write_run(folder, {**RUN, "status": "failed", "lessons": [without]}, results()).read_text()
+    failed = report.write_run(folder, {**RUN, "status": "failed", "lessons": [without]}, ROWS[:0]).read_text()
     assert failed.index("broken") < failed.index("has left no results, so there is no verdict") < failed.index("<h2>")
 
 
@@ -272,12 +274,11 @@ def test_what_comes_from_parameters_and_names_is_escaped(folder):
     assert not {"script", "u", "b", "i"} & {tag for html in (index, page) for tag, _ in Tags(html).tags}
 
 
-def test_pages_load_nothing_from_other_hosts_forbid_it_and_have_alternative_texts_and_both_colour_schemes(folder):
+def test_pages_load_nothing_from_other_hosts_forbid_it_and_have_alternative_texts(folder):
     report.write_run(folder, RUN, ROWS)
     for path in (folder / "index.html", folder / "html" / "01_a.html"):
         html = path.read_text()
         assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in html
-        assert "color-scheme: light dark" in html and "prefers-color-scheme: dark" in html
         assert not re.search(r"@import|url\(", html)
         assert 'a "rising" line' in [attributes.get("alt") for tag, attributes in Tags(html).tags if tag == "img"]
         for tag, attributes in Tags(html).tags:
@@ -307,3 +308,17 @@ def test_a_training_that_a_lesson_takes_from_an_earlier_one_stands_once_in_the_r
     rows = batch.write_results(batch.Run(tmp_path, {"lessons": lessons}, []))
     assert rows["lesson"].tolist() == ["05"] * len(earlier) + ["06"] * len(own)
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + len(rows)
+
+
+@pytest.mark.browser
+def test_a_page_fits_its_window_and_follows_the_color_scheme(folder, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(report.write_run(folder, RUN, compared()).as_uri(), wait_until="networkidle")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        paper = imread(io.BytesIO(page.screenshot()))[0, 0, :3].mean()
+        color = page.evaluate("getComputedStyle(document.body).color")
+        ink = sum(map(int, re.findall(r"\d+", color)[:3])) / 3 / 255
+        assert (paper > 0.9 and ink < 0.2) if scheme == "light" else (paper < 0.2 and ink > 0.8)
+    page.close()

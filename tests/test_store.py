@@ -59,12 +59,6 @@ def test_an_artefact_made_from_something_else_is_not_found(run_folder: Path, cha
         assert store.find(run_folder, NAME, {**ORIGIN, **changed}) is None
 
 
-def test_saving_again_replaces_what_was_there(run_folder: Path):
-    keep(run_folder, b"first", round=1)
-    second = keep(run_folder, b"second", round=2)
-    assert store.find(run_folder, NAME, ORIGIN) == (second, {"round": 2})
-
-
 # What is damaged
 
 
