@@ -18,8 +18,9 @@ from helpers.cnn import Architecture
 from helpers.images import Split
 from helpers.runner import batch, notebooks
 from helpers.store import sha256
-from helpers.tasks import budgets_for, whole_task
+from helpers.tasks import Task, budgets_for, whole_task
 from helpers.training import RECIPES, predict
+from helpers.transfer import Features
 
 LESSON = notebooks.LESSONS / "06_pretrained_network.ipynb"
 
@@ -147,6 +148,20 @@ def test_a_head_does_not_care_how_small_features_are(head, features):
 def test_a_heads_network_takes_features_as_they_are(head, features):
     probabilities = head.train(features, features, 0)[1]
     np.testing.assert_allclose(head.network().predict_on_batch(features.images), probabilities, atol=1e-5)
+
+
+def test_a_head_scales_all_features_by_those_that_it_trains_on(head, features):
+    head.train(features, Split(features.images + 3, features.labels), 0)
+    np.testing.assert_allclose(head.scaler.mean_, features.images.mean(axis=(0, 1, 2)), rtol=1e-5)
+
+
+def test_the_features_of_a_budget_are_drawn_by_the_seed(head, features, monkeypatch):
+    trained, train = [], head.train
+    monkeypatch.setattr(head, "train", lambda few, test, seed: trained.append(few.images[:]) or train(few, test, seed))
+    cached, task = Features(features.images, features.labels, "", "", 1.0), Task("photos", (0, 1), *[features] * 3)
+    for seed in (0, 1, 0):
+        head.row(task, "frozen", 5, seed, cached, cached)
+    assert np.array_equal(trained[0], trained[2]) and not np.array_equal(trained[0], trained[1])
 
 
 # Photos
