@@ -25,7 +25,7 @@ def run_folder(run_dir: str = "runs/lessons") -> Path:
     if not isinstance(run_dir, str) or not run_dir:
         raise ValueError(f'run_dir: {run_dir!r} is not a folder; give a path such as "runs/lessons"')
     home = os.environ.get("TRANSFER_TUTORIAL_HOME") or (Path.cwd() if INSTALLED else REPOSITORY)
-    folder = Path(home).expanduser() / Path(run_dir).expanduser()
+    folder = Path(os.path.expanduser(home), os.path.expanduser(run_dir))
     check_folder("run_dir", run_dir, folder)
     return folder
 

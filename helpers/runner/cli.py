@@ -3,6 +3,7 @@
 Slow imports are inside the commands, so that `--help` answers at once.
 """
 
+import os
 import re
 import shlex
 from collections import Counter
@@ -19,7 +20,8 @@ from helpers.runner import process
 if TYPE_CHECKING:
     from helpers.runner.sweep import Sweep
 
-FOLDER = process.folder
+# A shell leaves ~ as it is in quotes and after an equals sign.
+FOLDER: click.ParamType = click.types.FuncParamType(lambda path: Path(os.path.expanduser(path)))
 HOW = ("scheduler", "workers", "store", "retries", "timeout")  # a sweep's options for how to run; others say what
 PARAMETERS = """\b
 NAME is a variable in a lesson's first code cell, which is tagged `parameters`.

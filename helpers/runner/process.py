@@ -3,7 +3,6 @@
 It knows nothing of notebooks, so that no other module of the runner has to think about any of this.
 """
 
-import io
 import os
 import signal
 import sys
@@ -39,16 +38,13 @@ def absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))  # unlike Path's, it keeps the name of an unknown user
 
 
-def folder(path: str) -> Path:
-    """Return the path of a folder; a shell leaves ~ as it is in quotes and after an equals sign."""
-    return Path(os.path.expanduser(path))
-
-
 class _Lossy:
     """Standard output or error: if its terminal or reader goes away, the text is lost, but no work is."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
+        with suppress(AttributeError):  # a stream that some other program has put there
+            stream.reconfigure(errors="backslashreplace")  # for letters that it cannot encode
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -71,9 +67,6 @@ def _repair_streams() -> None:
             nowhere = os.open(os.devnull, os.O_RDWR)  # gets the closed stream's number, so no other file does
             os.set_inheritable(nowhere, True)
             setattr(sys, name, os.fdopen(nowhere, mode))
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # a stream that some other program has put there
-            cast(io.TextIOWrapper, stream).reconfigure(errors="backslashreplace")  # for letters that it cannot encode
     sys.stdout, sys.stderr = cast(TextIO, _Lossy(sys.stdout)), cast(TextIO, _Lossy(sys.stderr))
 
 
