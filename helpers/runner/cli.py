@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from helpers.runner.sweep import Sweep
 
 # A shell leaves ~ as it is in quotes and after an equals sign.
-FOLDER: click.ParamType = click.types.FuncParamType(lambda path: Path(os.path.expanduser(path)))
+FOLDER: Any = click.types.FuncParamType(lambda path: Path(os.path.expanduser(path)))
 HOW = ("scheduler", "workers", "store", "retries", "timeout")  # a sweep's options for how to run; others say what
 PARAMETERS = """\b
 NAME is a variable in a lesson's first code cell, which is tagged `parameters`.
