@@ -4,7 +4,6 @@ Slow imports are inside the commands, so that `--help` answers at once.
 """
 
 import os
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator
@@ -20,8 +19,7 @@ from helpers.runner import process
 if TYPE_CHECKING:
     from helpers.runner.sweep import Sweep
 
-# A shell leaves ~ as it is in quotes and after an equals sign.
-FOLDER: Any = click.types.FuncParamType(lambda path: Path(os.path.expanduser(path)))
+FOLDER: Any = click.types.FuncParamType(lambda path: Path(os.path.expanduser(path)))  # a shell keeps ~ in --out=~/x
 HOW = ("scheduler", "workers", "store", "retries", "timeout")  # a sweep's options for how to run; others say what
 PARAMETERS = """\b
 NAME is a variable in a lesson's first code cell, which is tagged `parameters`.
@@ -171,9 +169,7 @@ def run(resume: Path | None, timeout: int | None, dry_run: bool, **asked: Any) -
 @click.option("--out", type=FOLDER, metavar="DIR", help="New folder, or an earlier sweep's, to resume or extend it.")
 @RESUME
 @click.option("--scheduler", metavar="ADDRESS", help="Run on this Dask cluster.  [default: on this machine]")
-@click.option(
-    "--workers", type=click.IntRange(1), metavar="N", help="Runs at once here.  [default: by cores and memory]"
-)
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Runs at once.  [default: by cores and memory]")
 @click.option("--store", type=FOLDER, metavar="DIR", help="Keep trained networks in DIR, shared by all runs here.")
 @click.option("--retries", type=click.IntRange(0), default=0, metavar="K", help="Repeat a run that fails, K times.")
 @TIMEOUT
@@ -231,7 +227,7 @@ def _bad_input_in_one_line(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        raise BadInput(re.sub(r"\s*\n\s*", " ", str(error))) from error
+        raise BadInput(" ".join(map(str.strip, str(error).splitlines()))) from error
 
 
 @contextmanager
