@@ -128,6 +128,12 @@ def test_the_extractor_feeds_the_range_that_keras_feeds(random):
     assert not np.allclose(wrong, expected, rtol=0.1, atol=0)
 
 
+def test_the_features_of_a_photo_do_not_depend_on_the_others(random):
+    extractor = backbones.extractor(random, (32, 32, 3))
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    np.testing.assert_allclose(extractor(images)[:1], extractor(images[:1]), rtol=1e-4)
+
+
 @pytest.fixture(scope="module")
 def features() -> Split:
     draws = np.random.default_rng(0)
@@ -143,6 +149,12 @@ def head() -> backbones.Head:
 def test_a_head_does_not_care_how_small_features_are(head, features):
     tiny = Split(features.images * np.float32(1e-16), features.labels)
     np.testing.assert_allclose(head.train(features, features, 0)[1], head.train(tiny, tiny, 0)[1], atol=1e-3)
+
+
+def test_what_a_head_says_does_not_depend_on_the_other_test_images(head, features):
+    few = Split(features.images[:5], features.labels[:5])
+    of_all, of_few = (head.train(features, test, 0)[1] for test in (features, few))
+    np.testing.assert_allclose(of_few, of_all[:5], atol=1e-6)
 
 
 def test_a_heads_network_takes_features_as_they_are(head, features):

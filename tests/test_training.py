@@ -97,6 +97,11 @@ def test_every_epoch_visits_each_image_once_in_full_batches(images: int, batch_s
         assert sorted(stream[epoch * images : (epoch + 1) * images]) == list(range(images))
 
 
+def test_the_seed_decides_the_order():
+    orders = [next(training.batch_indices(100, ADAM, seed)).tolist() for seed in (1, 2, 1)]
+    assert orders[0] == orders[2] != orders[1]
+
+
 # What it computes
 
 

@@ -15,7 +15,7 @@ from helpers.backend import keras
 from helpers.cnn import Architecture
 from helpers.images import Split
 from helpers.tasks import Task, subsample
-from helpers.training import Recipe, Training
+from helpers.training import Recipe
 from helpers.transfer import STRATEGIES, Networks, Repetition, SourceNetwork
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras on NumPy
@@ -245,19 +245,6 @@ def test_a_fresh_head_is_not_the_one_that_pretraining_began_with(tasks, images, 
     for fresh, shared, earlier in zip(heads["frozen"], heads["scratch"], ("dense1", "scores"), strict=True):
         assert np.array_equal(fresh, shared)
         assert not np.array_equal(fresh, pretraining.get_layer(earlier).kernel.numpy())
-
-
-# Result rows
-
-
-def test_a_result_row_counts_its_errors_from_the_probabilities(tasks: tuple[Task, Task]):
-    _, target = tasks
-    probabilities, images = np.eye(5, dtype=np.float32)[target.test.labels], len(target.test)
-    probabilities[:3] = np.roll(probabilities[:3], 1, axis=1)  # three images taken for the next class
-    done = Training(ADAM, history=None, losses=np.zeros(20), updates=20, seconds=1.5)
-    row = experiment.result_row(target, "frozen", 10, 4, done, probabilities)
-    assert (row["test_images"], row["test_errors"], row["test_accuracy"]) == (images, 3, 1 - 3 / images)
-    assert (row["updates"], row["optimizer"], row["learning_rate"], row["train_seconds"]) == (20, "adam", 3e-3, 1.5)
 
 
 # Choosing strategies
