@@ -31,6 +31,7 @@ from helpers.transfer import (
     Row,
     SourceNetwork,
     Strategy,
+    TrainedHead,
     check_frozen_convs,
     strategies_for,
 )
@@ -164,27 +165,32 @@ def train_strategies(
 ) -> Iterator[tuple[Row, np.ndarray]]:
     """Yield each strategy's result row and test probabilities at each budget, with one seed.
 
-    Strategies with the same frozen features share their extraction; all budgets share that of the test images. Each
-    training is kept in the run folder, and the same one is taken from there another time.
+    Strategies with the same frozen features share their extraction; all budgets share that of the test images.
+    `head-first` goes on from the head that `frozen` trained. Each training run is kept in the run folder, and the same
+    one is taken from there another time.
     """
     seed, task, source = repetition.seed, repetition.target, repetition.source
     shared = {"images": task.fingerprint, "classes": task.classes, "seed": seed, "frozen_convs": networks.frozen_convs}
     cached: tuple[Features, Features] | None = None
     tested: Features | None = None
+    head: TrainedHead | None = None
 
     def make(path: Path, strategy: Strategy, budget: int | str, images: Split) -> Facts:
-        nonlocal cached, tested
-        if strategy.freezes and networks.caches_features and cached is None:
+        nonlocal cached, tested, head
+        needs_features = strategy.freezes or (strategy.head == "trained" and head is None)
+        if needs_features and networks.caches_features and cached is None:
             cached = networks.extract(strategy, repetition, images, tested)
             tested = cached[1]
-        training, probabilities = networks.train(strategy, repetition, images, cached)
+        training, probabilities = networks.train(strategy, repetition, images, cached, head)
+        if strategy.name == "frozen":
+            head = networks.trained_head(training)
         np.save(path, probabilities)
         return {"row": result_row(task, strategy.name, budget, seed, training, probabilities)}
 
     for start in ("random", "pretrained"):  # one at a time, so that only one set of features is in memory
         tested, used = None, source.file if source and start == "pretrained" else None
         for budget in budgets:
-            images, cached = subsample(task.train, budget, seed), None  # the last set is gone before the next is made
+            images, cached, head = subsample(task.train, budget, seed), None, None  # gone before the next are made
             for strategy in [strategy for strategy in strategies if strategy.start == start]:
                 made_from = {**shared, **networks.settings, "strategy": strategy.name, "labels_per_class": budget}
                 origin = provenance(**made_from, source=used)

@@ -30,7 +30,10 @@ WARM_UP = 0.1  # share of the updates over which a cosine schedule first rises f
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained: optimizer, learning rate and its schedule, batch size, and how many updates."""
+    """How a network is trained: optimizer, learning rate and its schedule, batch size, and how many updates.
+
+    `times` stretches the training: 0.5 makes half as many updates as the epochs ask for.
+    """
 
     optimizer: str = "adadelta"
     learning_rate: float = 1.0
@@ -38,6 +41,7 @@ class Recipe:
     epochs: int = 5
     min_updates: int = 300
     schedule: str = "constant"
+    times: float = 1.0
 
     def __post_init__(self) -> None:
         """Raise ValueError that names the parameter, its value and what is allowed."""
@@ -45,13 +49,16 @@ class Recipe:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not known; allowed are {listed(allowed)}")
         check_counts(batch_size=self.batch_size, epochs=self.epochs, min_updates=self.min_updates)
-        rate = self.learning_rate
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
-            raise ValueError(f"learning_rate: {rate!r} is not allowed; give a number above 0")
+        for name in ("learning_rate", "times"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError(f"{name}: {value!r} is not allowed; give a number above 0")
 
     def updates(self, images: int) -> int:
-        """Count the updates for a training set of `images`: those of its epochs, but never fewer than `min_updates`."""
-        return max(self.epochs * math.ceil(images / self.batch_size), self.min_updates)
+        """Count the updates for a training set of `images`: `times` those of its epochs, or `times` `min_updates` if
+        that is more.
+        """
+        return math.ceil(self.times * max(self.epochs * math.ceil(images / self.batch_size), self.min_updates))
 
     def rate(self, update: int, updates: int) -> float:
         """Return the learning rate of one update, counted from 0.
@@ -155,10 +162,17 @@ class Trainer:
         self.model.set_weights(weights)
 
     def train(
-        self, split: Split, seed: int = 0, validation: Split | None = None, description: str | None = None
+        self,
+        split: Split,
+        seed: int = 0,
+        validation: Split | None = None,
+        description: str | None = None,
+        recipe: Recipe | None = None,
     ) -> Training:
         """Train the model from its present weights; the seed fixes the order of the images and the units that dropout
         drops.
+
+        Another `recipe` may have another learning rate and length, but the compiled one's optimizer.
 
         With `validation`, the model is evaluated on it at five points at most, outside the timed part. With
         `description`, a progress bar shows under that name.
@@ -166,13 +180,14 @@ class Trainer:
         if [variable.path for variable in self.model.trainable_variables] != self._trained:
             raise RuntimeError("trainable was changed after the model was compiled; make a new Trainer")
         self._reset(seed)
-        updates = self.recipe.updates(len(split))
-        rates = np.array([self.recipe.rate(update, updates) for update in range(updates)], np.float32)
+        recipe = recipe or self.recipe
+        updates = recipe.updates(len(split))
+        rates = np.array([recipe.rate(update, updates) for update in range(updates)], np.float32)
         looks = np.linspace(0, updates, VALIDATION_POINTS + 1).round().astype(int)[1:]
         image = math.prod(self.model.input_shape[1:]) * np.dtype(self.model.inputs[0].dtype).itemsize
-        per_call = max(1, min(IMAGES_PER_CALL, BYTES_PER_CALL // image) // self.recipe.batch_size)
+        per_call = max(1, min(IMAGES_PER_CALL, BYTES_PER_CALL // image) // recipe.batch_size)
         stops = sorted({*looks, *range(0, updates, per_call)} - {0})
-        batches, logs, seconds, done = batch_indices(len(split), self.recipe, seed), np.empty((0, 2)), 0.0, 0
+        batches, logs, seconds, done = batch_indices(len(split), recipe, seed), np.empty((0, 2)), 0.0, 0
         rows: list[tuple[int | float, ...]] = []
         with tqdm(total=updates, desc=description, disable=description is None, leave=False) as bar:
             for stop in stops:
@@ -190,7 +205,7 @@ class Trainer:
                     loss = float(self.model.compute_loss(y=validation.labels, y_pred=probabilities))
                     rows.append((done, epoch, *recent, loss, accuracy))
         columns = ["update", "epoch", "loss", "accuracy", "validation_loss", "validation_accuracy"]
-        return Training(self.recipe, pd.DataFrame(rows, columns=columns), logs[:, 0], updates, seconds)
+        return Training(recipe, pd.DataFrame(rows, columns=columns), logs[:, 0], updates, seconds)
 
     def _reset(self, seed: int) -> None:
         """Forget earlier trainings: every optimizer offered here starts from zeros, and dropout from its seed."""

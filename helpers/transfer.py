@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,8 @@ CACHED_TYPE = "float16"  # of features; the head computes in single precision an
 Row = dict[str, Any]  # a result row: what one training was and what came of it, by column
 # Bytes of cached features: a Binder machine has 2 GB in all. Those of the test images outlive the label budgets.
 MOST_CACHED, MOST_CACHED_TEST = 300 * 10**6, 50 * 10**6
+# Shares of the recipe's learning rate and updates with which `head-first` trains everything, once its head is trained.
+GENTLE_RATE, GENTLE_UPDATES = 0.1, 0.5
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Strategy:
     name: str
     start: str  # of the features: "random" or "pretrained"
     freezes: bool
-    head: str  # "fresh" or "reused"
+    head: str  # "fresh", "reused" from the source task, or "trained" before the features are
     meaning: str
 
 
@@ -49,6 +51,9 @@ STRATEGIES = {
         Strategy("scratch", "random", False, "fresh", "an ordinary network, trained on the target task alone"),
         Strategy(
             "frozen", "pretrained", True, "fresh", "pretrained features kept as they are, a new head trained on them"
+        ),
+        Strategy(
+            "head-first", "pretrained", False, "trained", "frozen to begin with; then everything is trained, gently"
         ),
         Strategy("fine-tuned", "pretrained", False, "fresh", "pretrained features and a new head, trained together"),
         Strategy(
@@ -203,6 +208,13 @@ class Repetition:
     source: SourceNetwork | None = None
 
 
+class TrainedHead(NamedTuple):
+    """A head that `frozen` trained: how, and the weights of its layers by their names."""
+
+    training: Training
+    weights: dict[str, list[np.ndarray]]
+
+
 class Networks:
     """The compiled networks of one comparison, each built when first needed, then reset for every training.
 
@@ -257,12 +269,16 @@ class Networks:
         repetition: Repetition,
         images: Split,
         cached: tuple[Features, Features] | None = None,
+        head: TrainedHead | None = None,
     ) -> tuple[Training, np.ndarray]:
         """Train a strategy on some of the target task's training images; return the training and the probabilities
         for the test images.
 
-        `cached` is what `extract` returned for these images; where features are needed and not given, it is called.
+        `cached` is what `extract` returned for these images, and `head` what `trained_head` returned after `frozen` was
+        trained on them. Where they are needed and not given, they are made.
         """
+        if strategy.head == "trained":
+            return self._train_head_first(repetition, images, cached, head)
         trainer = self.partly_frozen if strategy.freezes else self.whole
         train, test, extraction = images, repetition.target.test, 0.0
         if strategy.freezes and self.caches_features:
@@ -278,6 +294,40 @@ class Networks:
         pretraining = source.row["train_seconds"] if source else 0.0
         training = replace(training, pretrain_seconds=pretraining, extract_seconds=extraction)
         return training, predict(trainer.model, test.images)
+
+    def trained_head(self, training: Training) -> TrainedHead:
+        """Return the head that this training run, the latest of a strategy that freezes, has left."""
+        layers = self.partly_frozen.model.layers
+        return TrainedHead(training, {layer.name: layer.get_weights() for layer in layers if layer.weights})
+
+    def _train_head_first(
+        self,
+        repetition: Repetition,
+        images: Split,
+        cached: tuple[Features, Features] | None,
+        head: TrainedHead | None,
+    ) -> tuple[Training, np.ndarray]:
+        """Train the head as `frozen` does, then everything, at a low rate.
+
+        A fresh head's first gradients are large and would spoil the features (Kumar et al. 2022, "Fine-tuning can
+        distort pretrained features and underperform out-of-distribution").
+        """
+        if head is None:
+            head = self.trained_head(self.train(STRATEGIES["frozen"], repetition, images, cached)[0])
+        start_weights(self.whole.model, STRATEGIES["head-first"], repetition)
+        for name, weights in head.weights.items():
+            self.whole.model.get_layer(name).set_weights(weights)
+        gentle = replace(
+            self.recipe, learning_rate=GENTLE_RATE * self.recipe.learning_rate, times=GENTLE_UPDATES * self.recipe.times
+        )
+        then = self.whole.train(images, target_seed(repetition.seed), recipe=gentle)
+        training = replace(
+            head.training,
+            losses=np.concatenate([head.training.losses, then.losses]),
+            updates=head.training.updates + then.updates,
+            seconds=head.training.seconds + then.seconds,
+        )
+        return training, predict(self.whole.model, repetition.target.test.images)
 
 
 def target_seed(seed: int) -> int:

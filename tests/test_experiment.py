@@ -20,7 +20,7 @@ from helpers.transfer import Networks
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras on NumPy
 PLAN = Plan([5, 6, 7, 8, 9], [0, 1, 2, 3, 4], labels_per_class=[5, "all"], seeds=[0, 1])
-FIVE = ["scratch", "frozen", "fine-tuned", "random-frozen", "reused-head"]
+SIX = ["scratch", "frozen", "head-first", "fine-tuned", "random-frozen", "reused-head"]
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def compared(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Compa
 def test_there_is_one_row_for_each_training(compared: Comparison):
     target = compared.results[compared.results["task"] == "target"]
     trained = list(zip(target["seed"], target["labels_per_class"], target["strategy"], strict=True))
-    assert len(trained) == 20
-    assert set(trained) == set(product([0, 1], [5, "all"], FIVE))
+    assert len(trained) == 24
+    assert set(trained) == set(product([0, 1], [5, "all"], SIX))
     assert compared.left_out == {}
 
 
@@ -49,10 +49,15 @@ def test_no_row_lacks_a_value(compared: Comparison):
     assert (compared.results["train_seconds"] > 0).all()
 
 
-def test_all_strategies_get_the_same_number_of_updates_at_a_budget(compared: Comparison, tasks: tuple[Task, Task]):
+def test_strategies_make_equally_many_updates_and_head_first_half_as_many_again(
+    compared: Comparison, tasks: tuple[Task, Task]
+):
     target = compared.results[compared.results["task"] == "target"]
-    updates = {budget: set(rows["updates"]) for budget, rows in target.groupby("labels_per_class")}
-    assert updates == {5: {20}, "all": {math.ceil(len(tasks[1].train) / 32)}}
+    epoch = math.ceil(len(tasks[1].train) / 32)
+    for budget, once in ((5, 20), ("all", epoch)):
+        updates = target[target["labels_per_class"] == budget].groupby("strategy")["updates"].unique().to_dict()
+        assert updates.pop("head-first") == once + math.ceil(once / 2)
+        assert all(counts == [once] for counts in updates.values())
 
 
 def test_errors_are_those_of_the_probabilities_on_the_test_split(compared: Comparison):
@@ -69,9 +74,9 @@ def test_only_those_who_use_pretraining_or_extraction_pay_for_it(compared: Compa
     assert not source[["pretrain_seconds", "extract_seconds"]].any().any()
     paid = dict(zip(source["seed"], source["train_seconds"], strict=True))
     for _, row in target.iterrows():
-        pretrained = row["strategy"] in ("frozen", "fine-tuned", "reused-head")
+        pretrained = row["strategy"] in ("frozen", "head-first", "fine-tuned", "reused-head")
         assert row["pretrain_seconds"] == (paid[row["seed"]] if pretrained else 0)
-        assert (row["extract_seconds"] > 0) == (row["strategy"] in ("frozen", "random-frozen", "reused-head"))
+        assert (row["extract_seconds"] > 0) == (row["strategy"] not in ("scratch", "fine-tuned"))
 
 
 def test_what_was_trained_before_is_not_trained_again(digits: Dataset, run_folder: Path, monkeypatch):

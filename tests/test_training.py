@@ -57,6 +57,7 @@ def losses(trainer: Trainer, split: Split, seed: int = 0, **options: object) -> 
 def test_updates_are_those_of_the_epochs_but_never_too_few(images, batch_size, epochs, min_updates, updates):
     recipe = Recipe(batch_size=batch_size, epochs=epochs, min_updates=min_updates)
     assert recipe.updates(images) == updates
+    assert replace(recipe, times=1.5).updates(images) == math.ceil(1.5 * updates)
 
 
 # At which learning rate
@@ -238,6 +239,7 @@ def test_the_published_recipe_is_adadelta_1_batches_of_128_and_5_epochs():
         ("learning_rate", 0.0, "number above 0"),
         ("learning_rate", math.nan, "number above 0"),
         ("learning_rate", "0.1", "number above 0"),
+        ("times", -1, "number above 0"),
         ("optimizer", "Adam", "adadelta, adam, rmsprop, sgd"),
         ("schedule", "linear", "constant, cosine"),
         ("recipe", "slow", "published, fast"),

@@ -93,6 +93,7 @@ def test_a_depth_other_than_0_1_or_2_is_refused(frozen_convs: object):
     [
         ("scratch", "fresh", "fresh"),
         ("frozen", "pretrained", "fresh"),
+        ("head-first", "pretrained", "fresh"),
         ("fine-tuned", "pretrained", "fresh"),
         ("random-frozen", "fresh", "fresh"),
         ("reused-head", "pretrained", "pretrained"),
@@ -121,6 +122,44 @@ def test_a_network_is_reset_for_every_training(networks, source: SourceNetwork, 
     again, probabilities_again = networks.train(STRATEGIES["scratch"], Repetition(FRESH, tasks[1]), images)
     assert np.array_equal(again.losses, first.losses)
     assert np.array_equal(probabilities_again, probabilities)
+
+
+# Head first
+
+
+def test_head_first_trains_the_head_as_frozen_does_then_everything_at_a_tenth_of_the_rate_for_half_the_updates(
+    networks: Networks, repetition: Repetition, images
+):
+    frozen, _ = networks.train(STRATEGIES["frozen"], repetition, images)
+    head = networks.trained_head(frozen)
+    done, probabilities = networks.train(STRATEGIES["head-first"], repetition, images, head=head)
+    assert list(head.weights) == ["dense1", "scores"]
+    assert np.array_equal(done.losses[:20], frozen.losses)
+    assert (done.updates, len(done.losses), done.recipe) == (30, 30, ADAM)
+    assert done.seconds > frozen.seconds
+
+    network = cnn.build_cnn(SMALL)
+    transfer.copy_weights(repetition.source.model, network)
+    for name, weights in head.weights.items():
+        network.get_layer(name).set_weights(weights)
+    before = transfer.weight_fingerprints(network)
+    gentle = replace(ADAM, learning_rate=3e-4, min_updates=10)
+    by_hand = training.Trainer(network, gentle).train(images, transfer.target_seed(FRESH))
+    assert done.losses[20:] == pytest.approx(by_hand.losses, abs=1e-6)  # the same images in the same order, too
+    assert probabilities == pytest.approx(training.predict(network, repetition.target.test.images), abs=1e-5)
+    after = transfer.weight_fingerprints(networks.whole.model)
+    assert not any(after[name] == before[name] for name in before)  # nothing is frozen any more
+
+
+def test_head_first_is_the_same_whether_the_head_is_at_hand_or_trained_again(
+    networks: Networks, repetition: Repetition, images
+):
+    head = networks.trained_head(networks.train(STRATEGIES["frozen"], repetition, images)[0])
+    networks.train(STRATEGIES["random-frozen"], repetition, images)
+    given, probabilities = networks.train(STRATEGIES["head-first"], repetition, images, head=head)
+    alone, probabilities_alone = networks.train(STRATEGIES["head-first"], repetition, images)
+    assert np.array_equal(given.losses, alone.losses)
+    assert np.array_equal(probabilities, probabilities_alone)
 
 
 # Cached features
@@ -250,8 +289,8 @@ def test_a_fresh_head_is_not_the_one_that_pretraining_began_with(tasks, images, 
 # Choosing strategies
 
 
-def test_all_five_strategies_apply_to_tasks_of_equal_size_in_one_order_and_three_train_no_features():
-    names = ["scratch", "frozen", "fine-tuned", "random-frozen", "reused-head"]
+def test_all_six_strategies_apply_to_tasks_of_equal_size_in_one_order_and_three_train_no_features():
+    names = ["scratch", "frozen", "head-first", "fine-tuned", "random-frozen", "reused-head"]
     chosen, left_out = transfer.strategies_for(names[::-1], 5, 5)
     assert [strategy.name for strategy in chosen] == names == list(STRATEGIES)
     assert [strategy.name for strategy in chosen if strategy.freezes] == ["frozen", "random-frozen", "reused-head"]
@@ -269,7 +308,10 @@ def test_a_head_of_another_size_cannot_be_reused_and_the_reason_is_given():
 @pytest.mark.parametrize(
     ("names", "why"),
     [
-        (["scratch", "froze"], "'froze' is not known; allowed are scratch, frozen, fine-tuned, random-frozen"),
+        (
+            ["scratch", "froze"],
+            "'froze' is not known; allowed are scratch, frozen, head-first, fine-tuned",
+        ),
         (["scratch", "frozen", "scratch"], "names one twice; give each once"),
         ("scratch", "'scratch' is not a list of strategies"),
     ],

@@ -162,6 +162,30 @@ FAULTS = [
         "return seed",
         "transfer",
     ),
+    Fault(
+        "head-first forgets the trained head",
+        "transfer",
+        "in head.weights.items():",
+        "in {}.items():",
+        "transfer",
+    ),
+    Fault(
+        "head-first at the full rate", "transfer", "GENTLE_UPDATES = 0.1, 0.5", "GENTLE_UPDATES = 1.0, 0.5", "transfer"
+    ),
+    Fault(
+        "head-first leaves the features frozen",
+        "transfer",
+        "then = self.whole.train(images,",
+        "freeze(self.whole.model)\n        then = Trainer(self.whole.model, self.recipe).train(images,",
+        "transfer",
+    ),
+    Fault(
+        "head-first meets the images in another order",
+        "transfer",
+        "target_seed(repetition.seed), recipe=gentle",
+        "repetition.seed, recipe=gentle",
+        "transfer",
+    ),
     # backbones: what MobileNet is fed, and the head on its features
     Fault(
         "MobileNet is fed 0 to 255",
