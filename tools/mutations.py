@@ -225,8 +225,8 @@ FAULTS = [
     Fault(
         "equality where nothing is detected",
         "statistics",
-        "-margin <= low and high <= margin:",
-        "low <= 0 <= high:",
+        "low <= ratio.low and ratio.high <= high else",
+        "ratio.low <= 1 <= ratio.high else",
         "statistics",
     ),
     Fault(

@@ -107,7 +107,7 @@ def write_sweep(swept: "sweep.Sweep", records: list[dict[str, Any]], results: "p
     """
     import pandas as pd
 
-    from helpers import plots, statistics
+    from helpers import plots
 
     varied = sweep.varied(swept, records)
     held_in = {name: f"parameter_{name}" if f"parameter_{name}" in results else name for name in varied}
@@ -135,7 +135,6 @@ def write_sweep(swept: "sweep.Sweep", records: list[dict[str, Any]], results: "p
         missing=len(swept.runs.keys() - {record["name"] for record in records}),
         executed={path.stem for path in (swept.out / "runs").glob("*.html")},
         verdicts=_verdicts(_compared(results), {name: held_in[name] for name in varied if name not in CHOOSING}),
-        margin=statistics.MARGIN,
         columns=columns,
         lines={record["name"]: lines.get(record["name"], [[""] * len(columns)]) for record in records},
         figure=figure,
@@ -162,7 +161,6 @@ def _answers(rows: "pd.DataFrame") -> dict[str, Any]:
         return {}
     summary, table = statistics.summarize(rows), _accuracies(rows, ["strategy"])
     return {
-        "margin": statistics.MARGIN,
         "headline": headline(summary),
         "answers": answers(summary),
         "untrained": [name for name in parameters.strategy_meanings() if name not in set(summary["strategy"])],
