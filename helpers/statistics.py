@@ -8,7 +8,6 @@ other data would.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -163,8 +162,7 @@ def findings(results: pd.DataFrame, by: Sequence[str]) -> pd.Series:
     return logs.agg(lambda of_group: finding(Interval(*np.exp(interval(of_group)))))
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """What became of "transfer reaches the accuracy of an ordinary CNN at a much faster rate".
 
     The row of the summary that was checked, and how many times as fast as `scratch` that strategy is: on the target
@@ -174,11 +172,6 @@ class Claim:
     checked: pd.Series
     times_faster_on_target: float
     times_faster_in_all: float
-
-    @property
-    def holds(self) -> bool | None:
-        """Whether the accuracy is reached, None where that is not shown either way."""
-        return {Finding.AS_GOOD: True, Finding.BETTER: True, Finding.WORSE: False}.get(self.checked["finding"])
 
 
 def published_claim(summary: pd.DataFrame) -> Claim | None:
@@ -192,8 +185,7 @@ def published_claim(summary: pd.DataFrame) -> Claim | None:
     if checked is None or "scratch" not in at.index:
         return None
     scratch, transfer = at.loc["scratch"], at.loc[checked]
-    times_faster = (scratch[name] / transfer[name] for name in ("target_seconds", "total_seconds"))
-    return Claim(transfer, *times_faster)
+    return Claim(transfer, *(scratch[name] / transfer[name] for name in ("target_seconds", "total_seconds")))
 
 
 def rankings(results: pd.DataFrame, labels_per_class: int | str) -> dict[int, list[str]]:

@@ -29,15 +29,10 @@ def verdict(row: pd.Series, baseline: str = "scratch") -> tuple[str, str]:
             return f"as good as {baseline}", numbers
         case Finding.NO_DIFFERENCE:
             return f"no detectable difference from {baseline}", f"{numbers}; that is not yet equality"
-    return str(row["finding"]), _why_nothing_can_be_told(row, baseline)
-
-
-def _why_nothing_can_be_told(row: pd.Series, baseline: str) -> str:
     if np.isnan(row["error_ratio"]):
-        return f"{baseline} was not trained"
-    if np.isnan(row["error_ratio_low"]):
-        return "one seed gives no interval"
-    return "the same ratio with every seed gives no interval"
+        return str(row["finding"]), f"{baseline} was not trained"
+    alone = "one seed" if np.isnan(row["error_ratio_low"]) else "the same ratio with every seed"
+    return str(row["finding"]), f"{alone} gives no interval"
 
 
 def verdicts(summary: pd.DataFrame, baseline: str = "scratch") -> pd.DataFrame:
@@ -47,22 +42,13 @@ def verdicts(summary: pd.DataFrame, baseline: str = "scratch") -> pd.DataFrame:
     return compared[["labels_per_class", "strategy"]].assign(verdict=sentences).reset_index(drop=True)
 
 
-def claim(checked: Claim | None) -> dict[str, str | bool | float]:
+def claim(checked: Claim | None) -> dict[str, str | float]:
     """Word what became of the published claim, as rows of a table."""
     if checked is None:
         return {"same accuracy": "cannot tell: it takes the strategies scratch, and reused-head or frozen"}
     return {
-        "checked for": checked.checked["strategy"],
-        "same accuracy": ": ".join(same_accuracy(checked)) if checked.holds is None else checked.holds,
+        "checked for": f"{checked.checked['strategy']} with {checked.checked['labels_per_class']} labels per class",
+        "same accuracy": ": ".join(verdict(checked.checked)),
         "on the target task, times faster": float(f"{checked.times_faster_on_target:.2g}"),
         "with pretraining, times faster": float(f"{checked.times_faster_in_all:.2g}"),
     }
-
-
-def same_accuracy(claim: Claim) -> tuple[str, str]:
-    """Say whether transfer reaches the accuracy of `scratch`, and if that is not shown, why not."""
-    if claim.holds is not None:
-        return "holds" if claim.holds else "does not hold", ""
-    if claim.checked["finding"] is Finding.NO_DIFFERENCE:
-        return "not shown", "no detectable difference, but an interval wider than the margin"
-    return verdict(claim.checked)

@@ -188,16 +188,8 @@ def answers(summary: "pd.DataFrame") -> list[tuple[str, str, str]]:
     """
     from helpers import statistics, wording
 
-    said = list[tuple[str, str, str]]()
-    if claim := statistics.published_claim(summary):
-        holds, why = wording.same_accuracy(claim)
-        where = f"for {claim.checked['strategy']} with {claim.checked['labels_per_class']} labels per class"
-        alone, everything = (float(f"{n:.2g}") for n in (claim.times_faster_on_target, claim.times_faster_in_all))
-        faster = f"{alone} times as fast as scratch on the target task alone, {everything} times with pretraining"
-        said = [
-            ("Published claim: as accurate as an ordinary network", holds, f"{why}, {where}" if why else where),
-            ("Published claim: much faster", f"{faster} counted", "medians over the seeds, without an interval"),
-        ]
+    claim = statistics.published_claim(summary)
+    said = [(f"Published claim, {name}", "", str(told)) for name, told in wording.claim(claim).items() if claim]
     for _, row in summary[summary["strategy"] == "frozen"].iterrows():
         question = f"frozen against scratch, {row['labels_per_class']} labels per class"
         said.append((question, *wording.verdict(row)))
