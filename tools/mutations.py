@@ -229,6 +229,7 @@ FAULTS = [
         "ratio.low <= 1 <= ratio.high else",
         "statistics",
     ),
+    Fault("comparisons not counted", "statistics", "known[order] * left", "known[order] * 1", "statistics"),
     Fault(
         "ranking upside down", "statistics", "sort_values(ascending=False", "sort_values(ascending=True", "statistics"
     ),
