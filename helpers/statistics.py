@@ -1,11 +1,13 @@
-"""Statistics: result rows, one per training, become means with intervals, and findings as values.
+"""Statistics: result rows, one per training run, become means with intervals, and findings as values.
 
-An interval says what other seeds would give on the same dataset and test images, not what other data would.
+An effect is the ratio of two strategies' errors, seed by seed: the logarithms of the ratios get a mean and an interval,
+which turn back into a geometric mean and its ends (J. Bland and D. Altman, "The use of transformation when comparing
+two means", BMJ 312, 1996). An interval says what other seeds would give on the same dataset and test images, not what
+other data would.
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -17,11 +19,12 @@ from helpers.tasks import Task, budget_size
 from helpers.transfer import STRATEGIES
 
 CONFIDENCE = 0.95
-MARGIN = 0.2  # percentage points of accuracy within which two strategies count as equally good
+MARGIN = (0.8, 1.25)  # ratios of errors between which two strategies count as equally good
+SMALL = 0.2  # percentage points of accuracy within which a difference is too small to matter in use
 
 
 class Finding(StrEnum):
-    """What an interval of a difference to `scratch` shows; the values are the words for it in tables."""
+    """What the interval of an error ratio to a baseline shows; the values are the words for it in tables."""
 
     BASELINE = "the baseline"
     BETTER = "better"
@@ -49,20 +52,42 @@ def interval(values: Sequence[float] | np.ndarray) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def finding(difference: float, low: float, high: float, margin: float = MARGIN) -> Finding:
-    """Return what a difference to `scratch` in percentage points and its interval show: the first that applies.
-
-    `AS_GOOD` needs the whole interval within the margin. Not detecting a difference does not show equality. Errors are
-    whole numbers, so a few seeds can all differ by the same. Such an interval has no width and says nothing of the next
-    seed.
+def log_ratios(errors: pd.Series, baseline: pd.Series) -> pd.Series:
+    """Return the logarithms of error ratios, seed by seed. Half an error is added to each count, so that a ratio exists
+    where a network makes none.
     """
-    if np.isnan(difference) or np.isnan(low) or math.isclose(low, high, abs_tol=1e-9):
+    return np.log((errors + 0.5) / (baseline + 0.5))
+
+
+def finding(ratio: Interval) -> Finding:
+    """Return what the interval of an error ratio shows: the first that applies.
+
+    `BETTER` and `WORSE` if it excludes 1, `AS_GOOD` if all of it lies within the margin. Not detecting a difference
+    does not show equality. Without an interval, or with the same ratio for every seed, nothing can be told: an interval
+    without width says nothing of the next seed.
+    """
+    if np.isnan(ratio.low) or math.isclose(ratio.low, ratio.high):
         return Finding.CANNOT_TELL
-    if -margin <= low and high <= margin:
-        return Finding.AS_GOOD
-    if low > 0:
+    if ratio.high < 1:
         return Finding.BETTER
-    return Finding.WORSE if high < 0 else Finding.NO_DIFFERENCE
+    if ratio.low > 1:
+        return Finding.WORSE
+    low, high = MARGIN
+    return Finding.AS_GOOD if low <= ratio.low and ratio.high <= high else Finding.NO_DIFFERENCE
+
+
+def holm(p_values: Sequence[float] | pd.Series) -> np.ndarray:
+    """Return the p-values of several comparisons, adjusted by S. Holm's "A simple sequentially rejective multiple test
+    procedure", Scandinavian Journal of Statistics 6, 1979.
+
+    Where nothing differs, any of them is below 0.05 in at most 5 % of such tables. A NaN is no comparison and stays.
+    """
+    known = np.asarray(p_values, float)
+    order = np.argsort(known)  # NaNs come last
+    left = np.count_nonzero(~np.isnan(known)) - np.arange(len(known))  # comparisons, of which this p-value is smallest
+    adjusted = np.empty(len(known))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(known[order] * left))
+    return adjusted
 
 
 def in_order(strategies: Iterable[str]) -> list[str]:
@@ -88,21 +113,22 @@ def summarize(results: pd.DataFrame, task: str = "target", baseline: str = "scra
     """Summarize a task over seeds: one row per label budget and strategy, in the order of their appearance.
 
     Columns: seeds; accuracy with low and high; difference to the baseline in percentage points, paired by seed, with
-    low and high, and the finding on it; error ratio to the baseline, paired on the log, with low and high; medians of
-    the seconds: train_seconds of the updates alone, target_seconds with the extraction of features, total_seconds with
-    pretraining too. Half an error is added to each count before a ratio is taken, so that it exists where a network
-    makes none.
+    low and high; error ratio to the baseline, paired on the log, with low and high, the finding on it, and the p-value
+    of a paired t-test; medians of the seconds: train_seconds of the updates alone, target_seconds with the extraction
+    of features, total_seconds with pretraining too.
     """
     target = results[results["task"] == task]
     rows = []
     for (budget, strategy), trainings in target.groupby(["labels_per_class", "strategy"], sort=False):
         compared = target[(target["labels_per_class"] == budget) & (target["strategy"] == baseline)]
         paired = trainings.merge(compared, on="seed", suffixes=("", "_baseline"))
-        difference = ratio = Interval(np.nan, np.nan, np.nan)
+        difference, ratio, p_value = Interval(np.nan, np.nan, np.nan), Interval(np.nan, np.nan, np.nan), np.nan
         if len(paired) and strategy != baseline:
             difference = interval(100 * (paired["test_accuracy"] - paired["test_accuracy_baseline"]))
-            logs = np.log((paired["test_errors"] + 0.5) / (paired["test_errors_baseline"] + 0.5))
+            logs = log_ratios(paired["test_errors"], paired["test_errors_baseline"])
             ratio = Interval(*np.exp(interval(logs)))
+            if finding(ratio) is not Finding.CANNOT_TELL:
+                p_value = float(stats.ttest_1samp(logs, 0).pvalue)
         on_target = trainings["train_seconds"] + trainings["extract_seconds"]
         rows.append(
             {
@@ -112,7 +138,8 @@ def summarize(results: pd.DataFrame, task: str = "target", baseline: str = "scra
                 **_columns("accuracy", interval(trainings["test_accuracy"])),
                 **_columns("difference", difference),
                 **_columns("error_ratio", ratio),
-                "finding": Finding.BASELINE if strategy == baseline else finding(*difference),
+                "finding": Finding.BASELINE if strategy == baseline else finding(ratio),
+                "p_value": p_value,
                 "train_seconds": trainings["train_seconds"].median(),
                 "target_seconds": on_target.median(),
                 "total_seconds": (on_target + trainings["pretrain_seconds"]).median(),
@@ -130,13 +157,12 @@ def findings(results: pd.DataFrame, by: Sequence[str]) -> pd.Series:
 
     The findings are those of `summarize`, which takes too long for thousands of groups.
     """
-    accuracy = results.pivot(index=[*by, "seed"], columns="strategy", values="test_accuracy")
-    differences = (100 * (accuracy["frozen"] - accuracy["scratch"])).dropna().groupby(level=list(by), sort=False)
-    return differences.agg(lambda of_group: finding(*interval(of_group)))
+    errors = results.pivot(index=[*by, "seed"], columns="strategy", values="test_errors")
+    logs = log_ratios(errors["frozen"], errors["scratch"]).dropna().groupby(level=list(by), sort=False)
+    return logs.agg(lambda of_group: finding(Interval(*np.exp(interval(of_group)))))
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """What became of "transfer reaches the accuracy of an ordinary CNN at a much faster rate".
 
     The row of the summary that was checked, and how many times as fast as `scratch` that strategy is: on the target
@@ -146,11 +172,6 @@ class Claim:
     checked: pd.Series
     times_faster_on_target: float
     times_faster_in_all: float
-
-    @property
-    def holds(self) -> bool | None:
-        """Whether the accuracy is reached, None where that is not shown either way."""
-        return {Finding.AS_GOOD: True, Finding.BETTER: True, Finding.WORSE: False}.get(self.checked["finding"])
 
 
 def published_claim(summary: pd.DataFrame) -> Claim | None:
@@ -164,8 +185,7 @@ def published_claim(summary: pd.DataFrame) -> Claim | None:
     if checked is None or "scratch" not in at.index:
         return None
     scratch, transfer = at.loc["scratch"], at.loc[checked]
-    times_faster = (scratch[name] / transfer[name] for name in ("target_seconds", "total_seconds"))
-    return Claim(transfer, *times_faster)
+    return Claim(transfer, *(scratch[name] / transfer[name] for name in ("target_seconds", "total_seconds")))
 
 
 def rankings(results: pd.DataFrame, labels_per_class: int | str) -> dict[int, list[str]]:

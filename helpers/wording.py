@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from helpers.statistics import MARGIN, Claim, Finding, interval
+from helpers.statistics import SMALL, Claim, Finding, interval
 
 
 def percent(accuracies: Sequence[float] | np.ndarray) -> str:
@@ -14,54 +14,41 @@ def percent(accuracies: Sequence[float] | np.ndarray) -> str:
     return f"{100 * mean:.2f}" + (f" ± {50 * (high - low):.2f}" if high - low > 1e-9 else "")
 
 
-def verdict(row: pd.Series) -> tuple[str, str]:
+def verdict(row: pd.Series, baseline: str = "scratch") -> tuple[str, str]:
     """Word a row of a summary that is not the baseline's: what was found, and the numbers that say so."""
+    times = f"{row['error_ratio']:.2f} times the errors ({row['error_ratio_low']:.2f} to {row['error_ratio_high']:.2f})"
     points = f"{row['difference']:+.2f} points ({row['difference_low']:+.2f} to {row['difference_high']:+.2f})"
-    ratio = f"{row['error_ratio']:.2f} times the errors ({row['error_ratio_low']:.2f} to {row['error_ratio_high']:.2f})"
+    small = max(abs(row["difference_low"]), abs(row["difference_high"])) <= SMALL
+    numbers = f"{times}, {points}{', too small to matter in use' * bool(small)}"
     match row["finding"]:
-        case Finding.AS_GOOD:
-            return "as good as scratch", f"{points}, all within {MARGIN} points"
-        case Finding.NO_DIFFERENCE:
-            return "no detectable difference to scratch", f"{points}; that is not yet equality"
-        case Finding.WORSE:
-            return "hurts", f"{ratio}, {points}"
         case Finding.BETTER:
-            halves = "halves the errors" if row["error_ratio"] >= 0.4 else "more than halves the errors"
-            return halves if row["error_ratio"] <= 0.6 else "helps", f"{ratio}, {points}"
-    return str(row["finding"]), _why_nothing_can_be_told(row)
+            return "at least halves the errors" if row["error_ratio_high"] <= 0.5 else "helps", numbers
+        case Finding.WORSE:
+            return "at least doubles the errors" if row["error_ratio_low"] >= 2 else "hurts", numbers
+        case Finding.AS_GOOD:
+            return f"as good as {baseline}", numbers
+        case Finding.NO_DIFFERENCE:
+            return f"no detectable difference from {baseline}", f"{numbers}; that is not yet equality"
+    if np.isnan(row["error_ratio"]):
+        return str(row["finding"]), f"{baseline} was not trained"
+    alone = "one seed" if np.isnan(row["error_ratio_low"]) else "the same ratio with every seed"
+    return str(row["finding"]), f"{alone} gives no interval"
 
 
-def _why_nothing_can_be_told(row: pd.Series) -> str:
-    if np.isnan(row["difference"]):
-        return "scratch was not trained"
-    if np.isnan(row["difference_low"]):
-        return "one seed gives no interval"
-    return "the same difference with every seed gives no interval"
-
-
-def verdicts(summary: pd.DataFrame) -> pd.DataFrame:
-    """Word each strategy against `scratch` at each budget: columns labels_per_class, strategy, verdict."""
-    compared = summary[summary["strategy"] != "scratch"]
-    sentences = [": ".join(verdict(row)) for _, row in compared.iterrows()]
+def verdicts(summary: pd.DataFrame, baseline: str = "scratch") -> pd.DataFrame:
+    """Word each strategy against the summary's baseline at each budget: columns labels_per_class, strategy, verdict."""
+    compared = summary[summary["strategy"] != baseline]
+    sentences = [": ".join(verdict(row, baseline)) for _, row in compared.iterrows()]
     return compared[["labels_per_class", "strategy"]].assign(verdict=sentences).reset_index(drop=True)
 
 
-def claim(checked: Claim | None) -> dict[str, str | bool | float]:
+def claim(checked: Claim | None) -> dict[str, str | float]:
     """Word what became of the published claim, as rows of a table."""
     if checked is None:
         return {"same accuracy": "cannot tell: it takes the strategies scratch, and reused-head or frozen"}
     return {
-        "checked for": checked.checked["strategy"],
-        "same accuracy": ": ".join(same_accuracy(checked)) if checked.holds is None else checked.holds,
+        "checked for": f"{checked.checked['strategy']} with {checked.checked['labels_per_class']} labels per class",
+        "same accuracy": ": ".join(verdict(checked.checked)),
         "on the target task, times faster": float(f"{checked.times_faster_on_target:.2g}"),
         "with pretraining, times faster": float(f"{checked.times_faster_in_all:.2g}"),
     }
-
-
-def same_accuracy(claim: Claim) -> tuple[str, str]:
-    """Say whether transfer reaches the accuracy of `scratch`, and if that is not shown, why not."""
-    if claim.holds is not None:
-        return "holds" if claim.holds else "does not hold", ""
-    if claim.checked["finding"] is Finding.NO_DIFFERENCE:
-        return "not shown", "no detectable difference, but an interval wider than the margin"
-    return verdict(claim.checked)

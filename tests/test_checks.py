@@ -116,7 +116,7 @@ RIGHT = {  # check, facts, the right answer
     "freeze_head": (checks.freeze_head, (), freezing("dense1", "scores")),
     "paired": (checks.paired, (ONE, OTHER), DIFFERENCE),
     "by_seed": (checks.by_seed, (), lambda one, other: [one[seed] - other[seed] for seed in one]),
-    "word": (checks.word, (-0.35, 0.3, 0.2), "no detectable difference"),
+    "word": (checks.word, (0.75, 1.1), "no detectable difference"),
     "rescaled": (checks.rescaled, (), lambda pixels: pixels / 127.5 - 1),
     "freeze_normalization": (checks.freeze_normalization, (), freeze_normalization),
 }
@@ -297,7 +297,7 @@ def test_a_wrong_answer_is_told_what_is_wrong_and_given_a_hint(exercise, said):
 def test_an_answer_may_be_written_in_other_ways():
     assert checks.parameters(4864.0, 64, 5, 3).right
     assert checks.by_seed(lambda one, other: {seed: one[seed] - other[seed] for seed in other}).right
-    assert checks.word(" No detectable difference ", -0.35, 0.3, 0.2).right
+    assert checks.word(" No detectable difference ", 0.75, 1.1).right
 
 
 def test_half_an_answer_is_none_yet_and_neither_is_a_function_without_code():
@@ -326,17 +326,17 @@ def test_labels_may_be_names_and_equally_frequent():
     assert all(checks.baseline((label, 0.1), balanced, balanced).right for label in CLASSES)
 
 
-@pytest.mark.parametrize(("low", "high"), [(-0.35, 0.3), (-0.1, 0.15), (0.05, 0.15), (0.1, 2), (-2, -0.1)])
+@pytest.mark.parametrize(("low", "high"), [(0.75, 1.1), (0.9, 1.15), (0.85, 0.95), (0.5, 0.9), (1.1, 2)])
 def test_one_word_fits_an_interval_and_what_is_said_of_the_others_is_true(low, high):
     true = {
-        "all of the interval lies within the margin": low >= -0.2 and high <= 0.2,
-        "the interval reaches beyond the margin": low < -0.2 or high > 0.2,
-        "the interval reaches zero or below": low <= 0,
-        "the interval reaches zero or above": high >= 0,
-        "zero is not in the interval": not low <= 0 <= high,
+        "all of the interval lies within the margin": low >= 0.8 and high <= 1.25,
+        "the interval reaches beyond the margin": low < 0.8 or high > 1.25,
+        "the interval reaches 1 or above": high >= 1,
+        "the interval reaches 1 or below": low <= 1,
+        "1 is not in the interval": not low <= 1 <= high,
     }
     words = ("as good", "better", "worse", "no detectable difference")
-    replies = [checks.word(given, low, high, 0.2) for given in words]
+    replies = [checks.word(given, low, high) for given in words]
     assert sum(reply.right for reply in replies) == 1
     for reply in replies:
         assert reply.right or [holds for said, holds in true.items() if said in reply.text] == [True], reply.text

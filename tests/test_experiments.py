@@ -151,17 +151,6 @@ def test_the_tuned_trainings_are_those_that_the_tuning_chose(rows, comparison):
     pd.testing.assert_frame_equal(tuned[["learning_rate", "length"]], best)
 
 
-def test_the_same_three_seeds_with_other_threads_lie_within_the_intervals_of_lesson_05(rows):
-    lesson = pd.read_csv(STUDY / "lesson_05.csv")
-    lesson = lesson[lesson["task"] == "target"]
-    here = rows[(rows["question"] == "seeds") & rows["seed"].isin(lesson["seed"]) & (rows["task"] == "target")]
-    keys = ["labels_per_class", "strategy"]
-    means = (1 - here["errors"] / here["images"]).groupby([here[key] for key in keys]).mean()
-    intervals = {key: interval(accuracy) for key, accuracy in lesson.groupby(keys)["test_accuracy"]}
-    assert len(intervals) == 15
-    assert all(low < means[key] < high for key, (_, low, high) in intervals.items())
-
-
 # From a sweep to the rows
 
 

@@ -1,13 +1,18 @@
 """The pages that compute what they say from stored rows. That they show it is checked by nbval, in docs/."""
 
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
 import papermill
 import pytest
 
+from helpers.statistics import Finding, Interval, finding, interval, log_ratios
+
 ROOT = Path(__file__).resolve().parents[1]
-LESSON_05 = "notebooks/05_transfer_comparison.ipynb"
 
 
 def code_cells(path: Path) -> list[nbformat.NotebookNode]:
@@ -20,6 +25,14 @@ def text_of(page: str) -> str:
     return " ".join(" ".join(data.get("text/markdown") or data.get("text/plain", "") for data in outputs).split())
 
 
+def prose(path: str) -> str:
+    """Return the text of a guide or of a lesson, with single spaces."""
+    if path.endswith(".ipynb"):
+        cells = nbformat.read(ROOT / path, as_version=4).cells
+        return " ".join(" ".join(cell.source for cell in cells if cell.cell_type == "markdown").split())
+    return " ".join((ROOT / path).read_text(encoding="utf-8").split())
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_the_rows_are_parameters_and_are_there(path):
     parameters = papermill.inspect_notebook(str(path))
@@ -29,26 +42,90 @@ def test_the_rows_are_parameters_and_are_there(path):
         assert parameter["help"]
 
 
-def test_other_rows_can_be_shown_and_nothing_waits_for_tensorflow(python):
+def test_other_rows_can_be_shown_and_nothing_waits_for_tensorflow(python, tmp_path):
+    rows = pd.read_csv(ROOT / "docs/study/trainings.csv", keep_default_na=False)
+    rows[rows["seed"] < 4].to_csv(tmp_path / "four.csv", index=False)
     source = "\n".join(cell.source for cell in code_cells(ROOT / "docs" / "results.ipynb"))
-    others = source.replace("docs/study/lesson_05.csv", "tests/reference/results-05.csv")
+    others = source.replace("docs/study/trainings.csv", str(tmp_path / "four.csv"))
     ran = python(f"{others}\nimport sys\nprint(summary['seeds'].max(), 'tensorflow' in sys.modules)")
-    assert ran.stdout.splitlines()[-1] == "2 False", ran.stderr
+    assert ran.stdout.splitlines()[-1] == "4 False", ran.stderr
 
 
-@pytest.mark.parametrize(
-    ("file", "quoted", "page", "shown"),
-    [
-        ("README.md", "0.69 times", "results.ipynb", "with 50 labels per class: helps**, 0.69 times the errors"),
-        ("README.md", "0.50 to 0.96", "results.ipynb", "helps**, 0.69 times the errors (0.50 to 0.96)"),
-        ("README.md", "with all labels they are as good", "results.ipynb", "all labels per class: as good as scratch"),
-        ("README.md", "(0.66, from 0.59 to 0.75)", "does_it_hold.ipynb", "50 better: 0.66 (0.59 to 0.75)"),
-        (LESSON_05, "With 50, 55 of the sets", "does_it_hold.ipynb", "50 frozen better 55 fine-tuned"),
-        (LESSON_05, "with 10 only 25.", "does_it_hold.ipynb", "10 frozen better 25 fine-tuned"),
-        (LESSON_05, "`frozen` makes 0.61 to 0.78 times the errors", "does_it_hold.ipynb", "make 0.61 to 0.78 times"),
-    ],
-)
-def test_what_is_quoted_elsewhere_is_what_a_page_shows(file, quoted, page, shown):
-    assert shown in text_of(page)
-    for path in (file, "docs/index.md") if file == "README.md" else (file,):
-        assert quoted in (ROOT / path).read_text(encoding="utf-8")
+# Results that are quoted in prose
+
+
+@pytest.fixture(scope="module")
+def errors() -> pd.DataFrame:
+    """Return the errors of ten seeds: label budgets and seeds as rows, strategies as columns."""
+    rows = pd.read_csv(ROOT / "docs/study/trainings.csv", keep_default_na=False)
+    rows = rows[(rows["question"] == "seeds") & (rows["task"] == "target")]
+    return rows.pivot(index=["labels_per_class", "seed"], columns="strategy", values="errors")
+
+
+def ratio(errors: pd.DataFrame, pair: str, budget: str, seeds: Sequence[int] = range(10)) -> Interval:
+    """Return the error ratio of a pair of strategies, "one / other", with its interval."""
+    one, other = (errors.loc[budget].loc[list(seeds), name] for name in pair.split(" / "))
+    return Interval(*np.exp(interval(log_ratios(one, other))))
+
+
+README, LESSON_04, LESSON_05 = "README.md", "notebooks/04_freezing.ipynb", "notebooks/05_transfer_comparison.ipynb"
+QUOTED = [  # # is the ratio, % its interval
+    (README, "frozen / scratch, 10", "make # times the errors of the ordinary network (% with 10"),
+    (README, "frozen / scratch, 50", "make # times the errors"),
+    (README, "frozen / scratch, 50", "% with 50)"),
+    (README, "frozen / scratch, all", "as good (#, from %)"),
+    (README, "frozen / fine-tuned, 10", "# times the errors of fine-tuning with 10 labels per class (%)"),
+    (LESSON_04, "frozen / fine-tuned, 50", "makes # times the errors, and the interval from %"),
+    (LESSON_04, "frozen / fine-tuned, 10", "with # times the errors (%)"),
+    (LESSON_05, "random-frozen / scratch, 10", "With ten seeds it is # times (%)"),
+    (LESSON_05, "frozen / scratch, 10", "make # times the errors of the ordinary network with 10 labels per class (%)"),
+    (LESSON_05, "frozen / scratch, 50", "with 50 as well (%)"),
+    (LESSON_05, "frozen / scratch, all", "`frozen` makes # times the errors (%)"),
+    (LESSON_05, "reused-head / scratch, all", "the published variant # times (%)"),
+    (LESSON_05, "frozen / fine-tuned, 10", "makes # times the errors of `fine-tuned` with 10 labels (%)"),
+    (
+        LESSON_05,
+        "frozen / random-frozen, 10",
+        "makes # times the errors of its control `random-frozen` with 10 labels (%)",
+    ),
+    (LESSON_05, "frozen / random-frozen, all", "and # times with all (%)"),
+    (LESSON_05, "random-frozen / scratch, 10, 0 to 2", "*helps* with 10 labels per class, with # times the errors (%)"),
+    (LESSON_05, "frozen / scratch, 50, 3 to 9", "they find # times the errors of `scratch` (%)"),
+    (LESSON_05, "frozen / scratch, 10, 3 to 9", "with 10 labels # times (%)"),
+]
+FOUND = {
+    "frozen / scratch": {"better": "10 50", "as good": "all"},
+    "reused-head / scratch": {"as good": "all"},
+    "random-frozen / scratch": {"as good": "10"},
+    "frozen / fine-tuned": {"better": "5 10 20", "as good": "50 100 200 500", "no detectable difference": "all"},
+}
+
+
+@pytest.mark.parametrize(("file", "compared", "quoted"), QUOTED)
+def test_a_quoted_ratio_is_that_of_the_rows(errors, file, compared, quoted):
+    pair, budget, *seeds = compared.split(", ")
+    first, last = map(int, (seeds or ["0 to 9"])[0].split(" to "))
+    mean, low, high = ratio(errors, pair, budget, range(first, last + 1))
+    numbers = quoted.replace("#", f"{mean:.2f}").replace("%", f"{low:.2f} to {high:.2f}")
+    for path in (file, "docs/index.md") if file == README else (file,):
+        assert numbers in prose(path), path
+
+
+@pytest.mark.parametrize("pair", FOUND)
+def test_the_findings_that_readme_and_lessons_tell_are_those_of_ten_seeds(errors, pair):
+    for found, budgets in FOUND[pair].items():
+        assert {finding(ratio(errors, pair, budget)) for budget in budgets.split()} == {Finding(found)}
+
+
+def test_other_numbers_that_lesson_05_quotes_are_those_of_the_rows(errors):
+    sets = list(combinations(range(10), 3))
+    found = {
+        budget: [finding(ratio(errors, "frozen / scratch", budget, some)) for some in sets] for budget in ("50", "10")
+    }
+    many, few = (found[budget].count(Finding.BETTER) for budget in ("50", "10"))
+    assert f"With 50 labels, {many} of the sets find" in prose(LESSON_05)
+    assert f"with 10 labels, only {few} do" in prose(LESSON_05)
+    shared = errors.loc[["5", "10", "20"]].groupby(level=0).corr()["scratch"].drop("scratch", level=1)
+    assert f"correlate with those of `scratch` by {shared.min():.1f} to {shared.max():.1f}" in prose(LESSON_05)
+    assert "frozen features make 0.61 to 0.78 times" in text_of("does_it_hold.ipynb")
+    assert "`frozen` makes 0.61 to 0.78 times the errors" in prose(LESSON_05)

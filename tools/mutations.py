@@ -225,10 +225,11 @@ FAULTS = [
     Fault(
         "equality where nothing is detected",
         "statistics",
-        "-margin <= low and high <= margin:",
-        "low <= 0 <= high:",
+        "low <= ratio.low and ratio.high <= high else",
+        "ratio.low <= 1 <= ratio.high else",
         "statistics",
     ),
+    Fault("comparisons not counted", "statistics", "known[order] * left", "known[order] * 1", "statistics"),
     Fault(
         "ranking upside down", "statistics", "sort_values(ascending=False", "sort_values(ascending=True", "statistics"
     ),

@@ -1,7 +1,7 @@
 """Run the lessons and store what they show: on MNIST in notebooks/, on a part of it, made smaller, in tests/reference/.
 
-The result rows on that part are stored too, without their seconds, and so are those of lesson 05 on MNIST. From the
-stored rows the notebooks in docs/ are then computed anew; `--only pages` does nothing else, and takes seconds.
+The result rows on that part are stored too, without their seconds. From the stored rows of the study the notebooks in
+docs/ are then computed anew; `--only pages` does nothing else, and takes seconds.
 
     MNIST_NPZ=.../mnist.npz TRANSFER_TUTORIAL_DATA=... python tools/refresh_outputs.py [--only 03,05] [--anew]
 
@@ -170,7 +170,6 @@ def main() -> None:
             if not chosen.reference_only:
                 refresh(path, path, {}, images=True, unchanged=unchanged)
                 if number == "05":
-                    store_results(Path(home), number, PAGES / "study" / "lesson_05.csv")
                     store_key_figure(path)
     if not chosen.reference_only:
         refresh_pages()

@@ -51,18 +51,19 @@ def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequ
     return f"the mean is right, the interval from {low:.4g} to {high:.4g} is not"
 
 
-@exercise('one of "better", "worse", "as good", "no detectable difference"; look at zero and at the margin')
-def word(answer: str, low: float, high: float, margin: float) -> str | None:
-    """Check the word for an interval of a difference in percentage points, one that has a width."""
-    from helpers.statistics import finding  # SciPy takes its time, and lesson 01 needs none of it
+@exercise('one of "better", "worse", "as good", "no detectable difference"; look at 1 first, then at the margin')
+def word(answer: str, low: float, high: float) -> str | None:
+    """Check the word for an interval of an error ratio, one that has a width."""
+    from helpers.statistics import Interval, finding  # SciPy takes its time, and lesson 01 needs none of it
 
-    right, given = finding((low + high) / 2, low, high, margin), answer.strip().lower()
-    within = "all of the interval lies within the margin"
+    right, given = finding(Interval(math.sqrt(low * high), low, high)), answer.strip().lower()
+    says_more = "1 is not in the interval, which says more"
+    beyond = "the interval reaches beyond the margin, so equality is not shown"
     reasons = {
-        "as good": "the interval reaches beyond the margin, so equality is not shown",
-        "better": within if low > 0 else "the interval reaches zero or below, so it may be no better",
-        "worse": within if high < 0 else "the interval reaches zero or above, so it may be no worse",
-        "no detectable difference": within if right == "as good" else "zero is not in the interval, which says more",
+        "as good": says_more if right in ("better", "worse") else beyond,
+        "better": "the interval reaches 1 or above, so it may be no better",
+        "worse": "the interval reaches 1 or below, so it may be no worse",
+        "no detectable difference": "all of the interval lies within the margin" if right == "as good" else says_more,
     }
     if given not in reasons:
         return f"{answer!r} is not one of the words"

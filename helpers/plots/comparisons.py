@@ -249,6 +249,6 @@ def _by_budget(summary: pd.DataFrame, budgets: Sequence[int | str]) -> str:
         told += [f"as good as scratch: {shown[Finding.AS_GOOD]}"] if Finding.AS_GOOD in shown else []
         low, high = at["accuracy"].min(), at["accuracy"].max()
         if not told and Finding.BASELINE in shown and len(at) > 1:
-            told = ["no difference to scratch is shown"]
+            told = ["no difference from scratch is shown"]
         sentences.append(", ".join([f"with {budget} labels per class {low:.1%} to {high:.1%}", *told]))
     return "; ".join(sentences)

@@ -107,7 +107,7 @@ def write_sweep(swept: "sweep.Sweep", records: list[dict[str, Any]], results: "p
     """
     import pandas as pd
 
-    from helpers import plots, statistics
+    from helpers import plots
 
     varied = sweep.varied(swept, records)
     held_in = {name: f"parameter_{name}" if f"parameter_{name}" in results else name for name in varied}
@@ -135,7 +135,6 @@ def write_sweep(swept: "sweep.Sweep", records: list[dict[str, Any]], results: "p
         missing=len(swept.runs.keys() - {record["name"] for record in records}),
         executed={path.stem for path in (swept.out / "runs").glob("*.html")},
         verdicts=_verdicts(_compared(results), {name: held_in[name] for name in varied if name not in CHOOSING}),
-        margin=statistics.MARGIN,
         columns=columns,
         lines={record["name"]: lines.get(record["name"], [[""] * len(columns)]) for record in records},
         figure=figure,
@@ -162,7 +161,6 @@ def _answers(rows: "pd.DataFrame") -> dict[str, Any]:
         return {}
     summary, table = statistics.summarize(rows), _accuracies(rows, ["strategy"])
     return {
-        "margin": statistics.MARGIN,
         "headline": headline(summary),
         "answers": answers(summary),
         "untrained": [name for name in parameters.strategy_meanings() if name not in set(summary["strategy"])],
@@ -190,16 +188,8 @@ def answers(summary: "pd.DataFrame") -> list[tuple[str, str, str]]:
     """
     from helpers import statistics, wording
 
-    said = list[tuple[str, str, str]]()
-    if claim := statistics.published_claim(summary):
-        holds, why = wording.same_accuracy(claim)
-        where = f"for {claim.checked['strategy']} with {claim.checked['labels_per_class']} labels per class"
-        alone, everything = (float(f"{n:.2g}") for n in (claim.times_faster_on_target, claim.times_faster_in_all))
-        faster = f"{alone} times as fast as scratch on the target task alone, {everything} times with pretraining"
-        said = [
-            ("Published claim: as accurate as an ordinary network", holds, f"{why}, {where}" if why else where),
-            ("Published claim: much faster", f"{faster} counted", "medians over the seeds, without an interval"),
-        ]
+    claim = statistics.published_claim(summary)
+    said = [(f"Published claim, {name}", "", str(told)) for name, told in wording.claim(claim).items() if claim]
     for _, row in summary[summary["strategy"] == "frozen"].iterrows():
         question = f"frozen against scratch, {row['labels_per_class']} labels per class"
         said.append((question, *wording.verdict(row)))
