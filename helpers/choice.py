@@ -27,7 +27,7 @@ def cheap_tests(features: Split, seed: int = 0) -> dict[str, float]:
 
     `logistic`: cross-validated accuracy of a logistic regression, `likelihood`: its mean log-likelihood per image,
     `neighbor`: leave-one-out accuracy of the nearest neighbor, `logme`: `logme`. For each, `<test>_seconds` are those
-    of one core. `tested` counts the images. The seed draws the folds. Raises ValueError for a class with a single image.
+    of one core. `tested` counts the images. The seed draws the folds. Raises ValueError if a class has a single image.
     """
     scores: dict[str, float] = {"tested": len(features)}
     start = time.process_time()
