@@ -1,19 +1,76 @@
 """Choose a start: cheap tests of features on training labels alone, a rule, and its regret.
 
-A start is a set of features: those of a source task, random ones, MobileNet's, or the pixels themselves. The tests are
-compared in Renggli et al. 2022, "Which model to transfer? Finding the needle in the growing haystack".
+A start is a set of features: those of a source task, random ones, MobileNet's, or the pixels themselves. Renggli et al.
+2022, "Which model to transfer? Finding the needle in the growing haystack", compare such tests and such rules.
 """
 
 import time
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+import pandas as pd
 
 from helpers.images import Split
-from helpers.tasks import subsample
+from helpers.tasks import budget_size, subsample
 
 FOLDS = 5
 MOST_TESTED = 100  # images of each class that the cheap tests look at, so that they stay cheap
 SQUARED_NORM = 100.0  # of features on average, as large as that of MNIST's pixels from 0 to 1
+MARGINS = (np.inf, 2.0, 1.0, 0.5, 0.0)  # from which a rule takes its own; the last is to trust the test alone
+TASK, START = ["target", "labels_per_class", "seed"], ["source", "strategy"]  # columns of result rows
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A usual start; by how many standard errors another's `logistic` test must be higher to be taken instead; and what
+    to do with the features of a source task with few labels per class, and from `many` on.
+    """
+
+    start: str
+    margin: float
+    few: str
+    then: str
+    many: int = 50
+
+    def choose(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return source and strategy for each task, from result rows with cheap tests, whose errors are not looked at.
+
+        The tests of a source task's features are in its row of `frozen`.
+        """
+        tested = rows.dropna(subset="logistic").sort_values("logistic", kind="stable").set_index(TASK)
+        usual = tested[tested["strategy"] == self.start]
+        best = tested[~tested.index.duplicated(keep="last")].loc[usual.index]
+        needed = self.margin * np.sqrt(usual["logistic"] * (1 - usual["logistic"]) / usual["tested"])
+        higher = best["logistic"] > usual["logistic"] + needed.fillna(np.inf)
+        chosen = usual[START].where(~higher, best[START]).reset_index()
+        enough = chosen["labels_per_class"].map(budget_size) >= self.many
+        transferred = np.where(enough, self.then, self.few)
+        return chosen.assign(strategy=chosen["strategy"].where(chosen["strategy"] != "frozen", transferred))
+
+
+def make_rule(rows: pd.DataFrame) -> Rule:
+    """Return the rule that would have had the least regret on these rows: first its start, then its strategies for the
+    features of source tasks, then its margin.
+    """
+    accuracy = 1 - rows["errors"] / rows["images"]
+    transferred = rows["source"].notna()
+    enough = rows["labels_per_class"].map(budget_size) >= Rule.many
+
+    def best(some: pd.Series) -> str:
+        return str(accuracy[some].groupby(rows["strategy"]).mean().idxmax())
+
+    rule = Rule(best(~transferred), 0.0, best(transferred & ~enough), best(transferred & enough))
+    rules = [replace(rule, margin=margin) for margin in MARGINS]
+    return min(rules, key=lambda rule: float(regret(rows, rule.choose(rows)).mean()))
+
+
+def regret(rows: pd.DataFrame, chosen: pd.DataFrame) -> pd.Series:
+    """Return by task how many points of test accuracy the chosen rows are behind the best one in hindsight."""
+    accuracy = 100 * (1 - rows["errors"] / rows["images"])
+    best = accuracy.groupby([rows[name] for name in TASK]).max()
+    reached = rows.assign(accuracy=accuracy).merge(chosen[TASK + START], on=TASK + START).set_index(TASK)["accuracy"]
+    return (best - reached).dropna()
 
 
 def few_for_tests(split: Split, labels_per_class: int | str, seed: int = 0) -> Split:
@@ -25,25 +82,19 @@ def few_for_tests(split: Split, labels_per_class: int | str, seed: int = 0) -> S
 def cheap_tests(features: Split, seed: int = 0) -> dict[str, float]:
     """Test features `(n, ...)` on their labels: the higher a score, the better the features seem.
 
-    `logistic`: cross-validated accuracy of a logistic regression, `likelihood`: its mean log-likelihood per image,
-    `neighbor`: leave-one-out accuracy of the nearest neighbor, `logme`: `logme`. For each, `<test>_seconds` are those
-    of one core. `tested` counts the images. The seed draws the folds. Raises ValueError if a class has a single image.
+    `logistic` is the cross-validated accuracy of a logistic regression, `likelihood` its mean log-likelihood per image,
+    `neighbor` the accuracy of the nearest neighbor, `logme` see there; `<test>_seconds` are those of one core. `tested`
+    counts the images. The seed draws the folds. Raises ValueError if a class has a single image.
     """
-    scores: dict[str, float] = {"tested": len(features)}
     start = time.process_time()
-    coordinates = _coordinates(features)
+    coordinates, labels = _coordinates(features), features.labels
     shared = time.process_time() - start
-    tests = {
-        "logistic,likelihood": lambda: cross_validate(coordinates, features.labels, seed),
-        "neighbor": lambda: (nearest_neighbor(coordinates, features.labels),),
-        "logme": lambda: (logme(coordinates, features.labels),),
-    }
-    for names, test in tests.items():
+    scores: dict[str, float] = {"tested": len(labels)}
+    validated, neighbor, evidence = partial(cross_validate, seed=seed), nearest_neighbor, logme
+    for names, test in ((("logistic", "likelihood"), validated), (("neighbor",), neighbor), (("logme",), evidence)):
         start = time.process_time()
-        values = test()
-        seconds = shared + time.process_time() - start
-        for name, value in zip(names.split(","), values, strict=True):
-            scores |= {name: value, f"{name}_seconds": seconds}
+        scores |= zip(names, np.atleast_1d(test(coordinates, labels)).tolist(), strict=True)
+        scores[f"{names[0]}_seconds"] = shared + time.process_time() - start
     return scores
 
 
@@ -54,7 +105,7 @@ def cross_validate(coordinates: np.ndarray, labels: np.ndarray, seed: int = 0) -
 
     smallest = int(np.bincount(labels).min())
     if smallest < 2:
-        raise ValueError("labels: a class has a single image; cross-validation needs two or more of each")
+        raise ValueError("labels: a class has a single image; give two or more of each, to learn and to check")
     folds = StratifiedKFold(min(FOLDS, smallest), shuffle=True, random_state=seed)
     model = LogisticRegression(max_iter=1000)
     probabilities = cross_val_predict(model, coordinates, labels, cv=folds, method="predict_proba")
@@ -93,11 +144,8 @@ def logme(coordinates: np.ndarray, labels: np.ndarray) -> float:
             before, alpha, beta = alpha / beta, used / weights, (images - used) / residual
             if abs(alpha / beta - before) <= 1e-3 * before:
                 break
-        shrunk = alpha + beta * squares
-        weights = (beta**2 * squares * parts / shrunk**2).sum()
-        residual = outside + (alpha**2 * parts / shrunk**2).sum()
-        evidence = images * np.log(beta / (2 * np.pi)) + (np.log(alpha) - np.log(shrunk)).sum()
-        evidences.append((evidence - beta * residual - alpha * weights) / (2 * images))
+        evidence = images * np.log(beta / (2 * np.pi)) - images  # beta * residual + alpha * weights are `images` here
+        evidences.append((evidence + (np.log(alpha) - np.log(alpha + beta * squares)).sum()) / (2 * images))
     return float(np.mean(evidences))
 
 
@@ -109,5 +157,6 @@ def _coordinates(features: Split) -> np.ndarray:
     flat = features.images[:].reshape(len(features), -1).astype(np.float64)
     flat -= flat.mean(axis=0)
     left, singular, _ = np.linalg.svd(flat, full_matrices=False)
-    coordinates = left * singular
-    return coordinates * np.sqrt(SQUARED_NORM * len(flat) / max((singular**2).sum(), 1e-12))
+    coordinates: np.ndarray = left * singular
+    coordinates *= np.sqrt(SQUARED_NORM * len(flat) / max((singular**2).sum(), 1e-12))
+    return coordinates

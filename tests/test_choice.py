@@ -1,6 +1,7 @@
 """Choosing a start: what the cheap tests measure, and that neither they nor the rule see a test image."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
@@ -72,3 +73,57 @@ def test_every_test_prefers_features_that_tell_the_classes_apart(features):
 def test_a_class_with_a_single_image_is_refused(features):
     with pytest.raises(ValueError, match="labels: a class has a single image"):
         choice.cheap_tests(Split(features.images[:11], features.labels[:11]))
+
+
+# The rule
+
+
+def task_rows(budget: int | str = 10, **logistic: float) -> pd.DataFrame:
+    """Make the rows of one task with 50 images tested: MobileNet, pixels, and source task 3, whose errors are drawn."""
+    rng, rows = np.random.default_rng(0), []
+    for name, score in logistic.items():
+        for strategy in ("frozen", "head-first") if name == "source" else (name,):
+            tests = {"logistic": score, "tested": 50.0} if strategy != "head-first" else {}
+            rows.append({"source": 3.0 if name == "source" else np.nan, "strategy": strategy, **tests})
+    table = pd.DataFrame(rows).assign(target=1, labels_per_class=budget, seed=0, images=100)
+    return table.assign(errors=rng.integers(0, 100, len(table)))
+
+
+RULE = choice.Rule("mobilenet", 1.0, "frozen", "head-first")  # one standard error of 0.80 over 50 images is 0.057
+
+
+@pytest.mark.parametrize(
+    ("budget", "scores", "strategy"),
+    [
+        (10, {"mobilenet": 0.80, "pixels": 0.84, "source": 0.85}, "mobilenet"),
+        (10, {"mobilenet": 0.80, "pixels": 0.88, "source": 0.85}, "pixels"),
+        (10, {"mobilenet": 0.80, "pixels": 0.84, "source": 0.86}, "frozen"),
+        (50, {"mobilenet": 0.80, "pixels": 0.84, "source": 0.86}, "head-first"),
+        ("all", {"mobilenet": 1.00, "pixels": 1.00, "source": 1.00}, "mobilenet"),
+    ],
+)
+def test_the_rule_leaves_its_usual_start_only_for_one_that_tests_better_by_the_margin(budget, scores, strategy):
+    (chosen,) = RULE.choose(task_rows(budget, **scores)).itertuples()
+    assert chosen.strategy == strategy
+    assert (chosen.source == 3) == (strategy in ("frozen", "head-first"))
+
+
+def test_the_rule_sees_no_test_image():
+    rows = task_rows(mobilenet=0.80, pixels=0.84, source=0.86)
+    pd.testing.assert_frame_equal(RULE.choose(rows), RULE.choose(rows.drop(columns=["errors", "images"])))
+
+
+def test_regret_is_counted_in_points_behind_the_best_row_of_the_same_task():
+    rows = task_rows(mobilenet=0.80, source=0.86).assign(errors=[30, 20, 10])
+    assert choice.regret(rows, RULE.choose(rows)).to_dict() == {(1, 10, 0): pytest.approx(10)}  # frozen, not head-first
+    assert choice.regret(rows, rows.tail(1)).tolist() == [0]
+
+
+def test_a_rule_trusts_the_cheap_test_only_where_it_was_right():
+    right = task_rows(mobilenet=0.60, source=0.62).assign(errors=[30, 20, 25])
+    wrong = task_rows(mobilenet=0.60, source=0.95).assign(errors=[10, 20, 25])
+    usual = task_rows(50, mobilenet=0.60, pixels=0.60, source=0.60).assign(errors=[5, 90, 20, 10])
+    assert choice.make_rule(pd.concat([right, usual], ignore_index=True)) == choice.Rule(
+        "mobilenet", 0.0, "frozen", "head-first"
+    )
+    assert choice.make_rule(pd.concat([wrong, usual], ignore_index=True)).margin == np.inf
