@@ -99,7 +99,7 @@ def class_(folder: Path, dataset: str | None, only: list[str] | None, given: tup
 def misconceptions(folder: Path, lesson: str) -> None:
     """Count the checks' replies to the answers to a LESSON, in a course folder DIR, after nbgrader autograde.
 
-    The figure misconceptions-LESSON.png is written there too.
+    It also names the learners whose notebook was not graded. The figure misconceptions-LESSON.png is written there.
 
     \b
     Example:
@@ -108,13 +108,17 @@ def misconceptions(folder: Path, lesson: str) -> None:
     from helpers.runner import assignments, notebooks
 
     with _bad_input_in_one_line():
-        counted, picture = assignments.write_misconceptions(folder, notebooks.lesson(lesson).name)
-    click.echo(f"{counted.to_string(index=False)}\n\nOpen {picture}")
+        name = notebooks.lesson(lesson).name
+        counted, picture = assignments.write_misconceptions(folder, name)
+    graded, others = counted.groupby("exercise")["learners"].sum().max(), assignments.not_graded(folder, name)
+    said = [f"{learner}: {why}. nbgrader export gives 0 points" for learner, why in others.items()]
+    click.echo("\n".join([f"{graded} notebooks of {name}", counted.to_string(index=False), *said, f"Open {picture}"]))
 
 
 @main.command(epilog=PARAMETERS)
 @DATASET
 @ONLY
+@FILE
 @GIVEN
 @click.option("--out", type=FOLDER, metavar="DIR", help="New folder.  [default: runs/<dataset>-<date>-<time>]")
 @RESUME
