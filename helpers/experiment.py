@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from helpers import cnn
 from helpers.cnn import Architecture
 from helpers.images import Dataset, Split
+from helpers.messages import check_list
 from helpers.provenance import provenance
 from helpers.store import Facts, load_or_make
 from helpers.tasks import Task, check_budget, check_seed, split_tasks, subsample
@@ -53,8 +54,7 @@ class Plan:
         """Return the `tasks` of each seed; raise ValueError for a budget, seed, strategy or class that cannot be."""
         for name in ("labels_per_class", "seeds"):
             values = getattr(self, name)
-            if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-                raise ValueError(f"{name}: {values!r} is not a list with at least one entry")
+            check_list(name, values, "at least one entry")
             if len({str(value) for value in values}) < len(values):
                 raise ValueError(f"{name}: {list(values)} holds an entry twice; give each once")
         tasks = {}

@@ -1,12 +1,20 @@
 """Messages that several modules give: lists of values, and the refusal of a count."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def listed(values: Iterable[object]) -> str:
     """Join values with commas, as messages and figures list classes or allowed names; no value breaks the line."""
     texts = map(str, values)
     return ", ".join(text if text.isprintable() else repr(text) for text in texts)
+
+
+def check_list(name: str, value: object, entries: str) -> None:
+    """Raise ValueError for a parameter that is not a list with at least one entry."""
+    if isinstance(value, str) and value.startswith("["):
+        raise ValueError(f'{name}: {value!r} is a text; for a list, papermill wants -y "{name}: {value}", not -p')
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise ValueError(f"{name}: {value!r} is not a list of {entries}")
 
 
 def check_counts(**counts: object) -> None:

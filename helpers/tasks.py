@@ -12,7 +12,7 @@ from difflib import get_close_matches
 import numpy as np
 
 from helpers.images import Classes, Dataset, Images, Picked, Split, class_name, fingerprint
-from helpers.messages import listed
+from helpers.messages import check_list, listed
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,7 @@ def check_seed(parameter: str, seed: int) -> None:
 
 def _checked_classes(parameter: str, classes: Sequence[int | str], dataset: Dataset) -> Classes:
     """Return the classes as the dataset has them; raise ValueError that names the parameter if that is impossible."""
-    if isinstance(classes, str) or not isinstance(classes, Sequence):
-        raise ValueError(f"{parameter}: {classes!r} is not a list of classes, such as [0, 1, 2] or [cat, dog]")
+    check_list(parameter, classes, "classes, such as [0, 1, 2] or [cat, dog]")
     whole = all(isinstance(entry, int | np.integer) and not isinstance(entry, bool) for entry in classes)
     if not whole and not all(isinstance(entry, str) for entry in classes):
         raise ValueError(f"{parameter}: {list(classes)} is neither a list of whole numbers nor a list of names")

@@ -19,7 +19,7 @@ import pandas as pd
 from helpers import cnn
 from helpers.cnn import Architecture
 from helpers.images import Images, Picked, Split, fingerprint
-from helpers.messages import listed
+from helpers.messages import check_list, listed
 from helpers.tasks import Task
 from helpers.training import Recipe, Trainer, Training, predict
 
@@ -72,8 +72,7 @@ def named_strategies(names: Sequence[str]) -> list[Strategy]:
     Raises ValueError for one that is not known or occurs twice, and for an empty list.
     """
     known = listed(STRATEGIES)
-    if not isinstance(names, list | tuple) or not names:
-        raise ValueError(f"strategies: {names!r} is not a list of strategies; allowed are {known}")
+    check_list("strategies", names, f"strategies; allowed are {known}")
     for name in names:
         if name not in STRATEGIES:
             raise ValueError(f"strategies: {name!r} is not known; allowed are {known}")

@@ -8,6 +8,7 @@ the same largest training runs, which need the same memory. Seconds and gigabyte
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -26,7 +27,7 @@ from urllib.parse import urlsplit
 import nbformat
 import psutil
 import pytest
-from conftest import MNIST_AT_HAND
+from conftest import MNIST_AT_HAND, cloned
 
 from helpers.store import write_text
 
@@ -128,26 +129,33 @@ class Sampler(Thread):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[Server]:
-    """Start JupyterLab on a copy of the lessons, with its own settings, kernels and run folder."""
+    """Start JupyterLab on a copy of the lessons."""
     home = tmp_path_factory.mktemp("jupyter")
     lessons = home / "lessons"
     lessons.mkdir()
     for path in LESSONS:
         copy_lesson(path, lessons)
+    with jupyterlab(home, lessons, f"--ServerApp.root_dir={lessons}") as server:
+        yield server
+
+
+@contextmanager
+def jupyterlab(home: Path, folder: Path, *arguments: str) -> Iterator[Server]:
+    """Start JupyterLab in a folder, with settings, kernels and a run folder below a home of its own."""
     for plugin, values in SETTINGS.items():
         file = home / "config" / "lab" / "user-settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
         write_text(file, json.dumps(values))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    server = Server(f"http://127.0.0.1:{port}", os.urandom(16).hex(), lessons)
+    server = Server(f"http://127.0.0.1:{port}", os.urandom(16).hex(), folder)
     environment = {**os.environ, "TRANSFER_TUTORIAL_HOME": str(home), "JUPYTER_TOKEN": server.token}
     environment |= {f"JUPYTER_{kind.upper()}_DIR": str(home / kind) for kind in ("config", "data", "runtime")}
     environment.pop("JUPYTERLAB_SETTINGS_DIR", None)
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--allow-root"]
-    command += [f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={lessons}"]
+    command += [f"--port={port}", "--ServerApp.port_retries=0", *arguments]
     with open(home / "log", "w") as log:
-        process = subprocess.Popen(command, cwd=lessons, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
         wait(lambda: process.poll() is not None or server.is_up(), 60, "JupyterLab does not start")
         assert process.poll() is None, (home / "log").read_text()
@@ -256,3 +264,15 @@ def check_no_text_instead_of_widgets(notebook) -> None:
     for instead in ("HBox(", "FloatProgress(", "Error displaying widget", "Loading widget", "model not found"):
         assert instead not in text
     assert not re.search(r"\d+%\|", text), "a progress bar of text"
+
+
+def test_a_lessons_links_open_the_guides_as_the_readme_starts_jupyter(page, tmp_path):
+    clone = cloned(tmp_path / "clone")
+    (command,) = re.findall("`(jupyter lab .+?)`", (clone / "README.md").read_text(encoding="utf-8"))
+    *arguments, lesson = shlex.split(command)[2:]
+    path = clone / lesson.replace("00_whole_game", "01_data_split")
+    with jupyterlab(tmp_path, clone, *arguments) as server:
+        page.goto(f"{server.url}/lab/tree/{path.relative_to(clone)}?token={server.token}&reset", timeout=60_000)
+        page.get_by_role("link", name="Your own images").first.click(timeout=60_000)
+        page.get_by_role("tab", name="own_images.md").wait_for(timeout=60_000)
+        page.get_by_text("# Your own images").first.wait_for(timeout=60_000)

@@ -4,9 +4,11 @@ import copy
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,12 +16,14 @@ import nbformat
 import pytest
 import refresh_outputs
 from click.testing import CliRunner, Result
+from IPython.core.inputtransformer2 import TransformerManager
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from refusals import refused
 
 from helpers import plots
-from helpers.runner import assignments, notebooks
+from helpers.runner import assignments, copies, notebooks
 from helpers.runner.cli import main
+from helpers.store import write_text
 
 LESSONS = notebooks.lessons()
 IN_CI = bool(os.environ.get("CI"))  # there, what is missing is a failure
@@ -136,6 +140,17 @@ def test_an_exercise_is_two_cells_the_learners_and_a_locked_check(course):
         assert not any(cell.outputs for cell in cells(path) if cell.cell_type == "code")
 
 
+def test_a_handout_installs_the_course_on_colab_alone_and_speaks_of_no_results_that_it_lacks(monkeypatch):
+    monkeypatch.setattr(copies, "address", lambda: "https://example.org/course")
+    for lesson in LESSONS:
+        first, *rest = nbformat.reads(assignments._assignment(lesson, {}), as_version=4).cells
+        code = compile(TransformerManager().transform_cell(first.source), lesson.name, "exec")
+        exec(code, {"get_ipython": pytest.fail})  # helpers is here, so that nothing is installed
+        assert "git+https://example.org/course" in first.source
+        given = [cell.source for cell in rest if not {"answer", "results"} & {*cell.metadata.get("tags", [])}]
+        assert not [source for source in given if "Clear Outputs" in source or "results that you see" in source]
+
+
 def test_nothing_is_overwritten_and_nothing_written_for_bad_input(course, tmp_path):
     before = {path: path.read_bytes() for path in course.rglob("*") if path.is_file()}
     with refused("DIR: ", "has 02_cnn_build already, and nothing is overwritten"):
@@ -150,10 +165,11 @@ def test_nothing_is_overwritten_and_nothing_written_for_bad_input(course, tmp_pa
 
 
 def write_graded(course: Path, learner: str, **outputs: list) -> None:
-    """Write a graded notebook of lesson 02 with the outputs of its checks."""
+    """Write a graded notebook of lesson 02 with the outputs of its checks, and of the answer before them."""
     checked = [
-        new_code_cell(metadata={"nbgrader": {"grade": True, "grade_id": name.replace("_", "-")}}, outputs=shown)
+        new_code_cell(metadata={"nbgrader": {about: True, "grade_id": name.replace("_", "-")}}, outputs=shown)
         for name, shown in outputs.items()
+        for about in ["solution" if name == "answer" else "grade"]
     ]
     path = course / "autograded" / learner / "02_cnn_build" / "02_cnn_build.ipynb"
     path.parent.mkdir(parents=True)
@@ -172,11 +188,12 @@ def test_misconceptions_are_counted_by_exercise_and_those_that_differ_in_numbers
     biases = "Not yet: those are the weights; the biases are left out. Hint: each filter has a bias."
     for learner, second in enumerate([raised(biases), raised(biases), printed("Right.\n"), []]):
         first = raised(f"Not yet: it is not {learner},234. Hint: count.") if learner < 3 else raised("x", "NameError")
-        write_graded(tmp_path, f"learner {learner}", exercise_1=first, exercise_2=second)
+        answer = {"answer": raised("x", "IndentationError")} if learner == 3 else {}
+        write_graded(tmp_path, f"learner {learner}", **answer, exercise_1=first, exercise_2=second)
     counted = assignments.misconceptions(tmp_path, "02_cnn_build")
     assert counted.values.tolist() == [
         ["exercise-1", "it is not …", 3],
-        ["exercise-1", "the code stops with NameError", 1],
+        ["exercise-1", "a syntax error", 1],
         ["exercise-2", "those are the weights; the biases are left out", 2],
         ["exercise-2", "points without a word of the check", 1],
         ["exercise-2", "right", 1],
@@ -184,10 +201,33 @@ def test_misconceptions_are_counted_by_exercise_and_those_that_differ_in_numbers
     figure = plots.misconceptions(counted)
     assert [bar.get_width() for bar in figure.axes[0].patches] == [3, 1, 2, 1, 1]
     done = command("misconceptions", tmp_path, "2")
-    assert done.exit_code == 0 and done.output.splitlines()[1].split() == ["exercise-1", "it", "is", "not", "…", "3"]
+    assert done.exit_code == 0 and done.output.splitlines()[0] == "4 notebooks of 02_cnn_build"
+    assert done.output.splitlines()[2].split() == ["exercise-1", "it", "is", "not", "…", "3"]
     assert (tmp_path / "misconceptions-02_cnn_build.png").read_bytes().startswith(b"\x89PNG")
     missing = command("misconceptions", tmp_path, "3")
     assert missing.exit_code == 2 and "has no graded notebooks of 03_pretraining" in missing.output
+
+
+def test_those_without_points_are_named_with_what_they_handed_in(tmp_path):
+    write_graded(tmp_path, "anna", exercise_1=[])
+    there = "02_cnn_build/02_cnn_build.ipynb"
+    for path in (f"anna/{there}", f"damaged/{there}", f"deep/02_cnn_build/{there}", "renamed/02_cnn_build/mine.ipynb"):
+        write_text(tmp_path / "submitted" / path, "{}")
+    write_text(tmp_path / "submitted/other/01_data_split/copy.ipynb", "{}")
+    (tmp_path / "source" / "01_data_split").mkdir(parents=True)
+    with closing(sqlite3.connect(tmp_path / "gradebook.db")) as book, book:
+        book.execute("CREATE TABLE student (id TEXT)")
+        book.executemany("INSERT INTO student VALUES (?)", [("anna",), ("zoe",)])
+    said = assignments.not_graded(tmp_path, "02_cnn_build")
+    nothing, lost = "handed in nothing", "not found by nbgrader; move it to"
+    assert said == {
+        "damaged": "not graded; nbgrader autograde says why",
+        "deep": f"handed in 02_cnn_build/{there}, {lost} submitted/deep/{there}",
+        "other": nothing,
+        "renamed": f"handed in 02_cnn_build/mine.ipynb, {lost} submitted/renamed/{there}",
+        "zoe": nothing,
+    }
+    assert f"damaged: {said['damaged']}. nbgrader export gives 0" in command("misconceptions", tmp_path, "2").output
 
 
 # With nbgrader itself
@@ -265,7 +305,7 @@ def says_right(found: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode
 @NEEDS_NBGRADER
 def test_a_handout_has_no_answers_and_no_outputs_and_what_is_to_be_filled_in_stays(handout):
     text = handout.read_text(encoding="utf-8")
-    assert "<details>" not in text and "YOUR CODE HERE" not in text
+    assert not any(words in text for words in ("<details>", "YOUR CODE HERE", "Clear Outputs"))
     assert not any(cell.outputs for cell in cells(handout) if cell.cell_type == "code")
     assert "my_tasks = ...  # ([classes of the source task], [classes of the target task])" in text
     given = {cell.metadata.nbgrader.grade_id: cell.metadata for cell in graded(handout)}

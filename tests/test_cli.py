@@ -59,7 +59,6 @@ def test_a_dry_run_prints_the_lessons_with_what_they_are_given_and_leaves_nothin
         done = run("--only", "05_comparison, 1", "-p", "seeds", "[7]", "--dry-run", *out)
         assert done.exit_code == 0, done.output
         assert [line.split() for line in done.output.splitlines()] == [
-            ["lesson", "status", "given"],
             ["01_data", "not", "run"],
             ["05_comparison", "not", "run", "seeds=[7]"],
         ]

@@ -132,6 +132,7 @@ def test_class_sets_of_other_sizes_leave_the_reused_head_out_with_a_reason(digit
     ("changed", "says"),
     [
         ({"labels_per_class": []}, "labels_per_class: [] ... at least one entry"),
+        ({"seeds": "[0, 1]"}, """seeds: '[0, 1]' ... papermill wants -y "seeds: [0, 1]", not -p"""),
         ({"labels_per_class": [5, 1000]}, "labels_per_class: 1000 ... class 0 ... at most"),
         ({"seeds": [1, 1]}, "seeds: [1, 1] ... twice"),
         ({"strategies": ["scratch", "froze"]}, "strategies: 'froze' ... scratch, frozen"),

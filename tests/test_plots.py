@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import pandas as pd
@@ -465,20 +465,46 @@ def test_a_sweep_over_seeds_draws_points_with_their_mean_and_interval_and_no_lin
 
 
 def test_a_sweep_shows_each_label_budget_by_itself_and_joins_numbers_alone():
-    values = [("fast", "0.1", 0.0), ("published", "1.0", 0.01)]
-    parts = [results(recipe=recipe, rate=rate).assign(gain=gain) for recipe, rate, gain in values]
+    values = [(recipe, rate) for recipe in ("fast", "published") for rate in ("0.1", "1.0")]
+    parts = [
+        results(recipe=recipe, rate=rate).assign(gain=0.005 * place) for place, (recipe, rate) in enumerate(values)
+    ]
     rows = pd.concat(parts, ignore_index=True)
     rows["test_accuracy"] = (rows["test_accuracy"].astype(float) + rows["gain"]).astype(str)
     figure = rendered(plots.accuracy_by_parameter(rows, {"recipe": "recipe", "learning_rate": "rate", "seed": "seed"}))
     assert [axis.get_xlabel() for axis in figure.axes] == ["recipe"] * 2 + ["learning_rate"] * 2
     recipe, _, rate, _ = figure.axes
     assert tick_labels(recipe.xaxis) == ["fast", "published"]
-    for axis, joined in ((recipe, False), (rate, True)):
+    for axis, ends, joined in ((recipe, [91.25, 92.25], False), (rate, [91.5, 92], True)):
         scratch, frozen = axis.lines
-        assert scratch.get_ydata().tolist() == pytest.approx([91, 92])
-        assert frozen.get_ydata().tolist() == pytest.approx([93, 94])
+        assert scratch.get_ydata().tolist() == pytest.approx(ends)
+        assert frozen.get_ydata().tolist() == pytest.approx([end + 2 for end in ends])
         assert (scratch.get_linestyle() != "None") == joined
     assert not names_a_best(figure.alternative_text)
+
+
+def trees(*grid: tuple[int, int, int]) -> pd.DataFrame:
+    """Return the rows of runs by depth, leaf size and seed; leaves of 5 cost 10 points, a level of depth gains one."""
+    rows = [(f"run {run}", *run, 0.8 + run[0] / 100 - (run[1] - 1) / 40) for run in grid]
+    return pd.DataFrame(rows, columns=["run", "depth", "min_leaf", "seed", "test_accuracy"]).astype(str)
+
+
+def test_a_sweep_with_holes_in_its_grid_compares_equal_settings_and_counts_the_seeds():
+    runs = [(5, 1, 0), *product((2, 4), (1, 5), (0, 1))]
+    axes = {name: name for name in ("depth", "min_leaf", "seed")}
+    figure = rendered(plots.accuracy_by_parameter(trees(*runs), axes))
+    heights = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[0].lines}
+    assert heights == {"min_leaf=1": pytest.approx([82, 84, 85]), "min_leaf=5": pytest.approx([72, 74])}
+    assert "means of 1 to 2 seeds" in figure.alternative_text
+    assert "by depth, a line for each min_leaf, from 72.0% to 85.0%" in figure.alternative_text
+    full = rendered(plots.accuracy_by_parameter(trees(*runs[1:]), axes))
+    assert [line.get_ydata().tolist() for line in full.axes[0].lines] == [pytest.approx([77, 79])], "no hole, so a mean"
+
+
+def test_the_folds_of_a_run_are_counted_as_rows_and_not_as_a_seed():
+    folds = pd.concat([trees((2, 1, 0), (4, 1, 0)).drop(columns="seed")] * 5)
+    text = plots.accuracy_by_parameter(folds, {"depth": "depth"}).alternative_text
+    assert text.startswith("Test accuracy, means of 5 rows: ")
 
 
 # Buttons

@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -224,12 +225,29 @@ def test_without_the_comparison_a_page_says_what_was_run_and_nothing_else(folder
     assert failed.index("broken") < failed.index("has left no results, so there is no verdict") < failed.index("<h2>")
 
 
+def test_lesson_06_alone_has_its_verdict_its_figure_and_the_name_of_the_photos(folder):
+    rows = compared(("scratch", "frozen", "random-frozen")).replace(
+        {"target": "photos", "05": "06", "0 1": "ants bees"}
+    )
+    lessons = [{**RUN["lessons"][1], "number": "06"}]
+    page = report.write_run(folder, {**RUN, "photos": {"name": "my_photos"}, "lessons": lessons}, rows).read_text()
+    text = " ".join(Tags(page).text.split())
+    assert "Transfer learning on my_photos A network is to tell ants bees apart." in text
+    assert "MobileNet learned on the photos of ImageNet" in text and "0.67 times the errors" in text
+    assert "Published" not in text and "cannot tell" not in text
+    (figure,) = [attributes for tag, attributes in Tags(page).tags if tag == "img"]
+    assert figure["alt"].startswith("Test accuracy by labels per class, mean of 3 seeds")
+
+
 def swept(folder: Path, runs: dict[str, dict[str, object]], *parameters: str) -> tuple[Sweep, list[dict[str, object]]]:
     """Return a sweep of lesson 05 with these runs, all done, and their records."""
     defaults = {"seeds": [0, 1, 2], "recipe": "fast", "filters": 32}
     lesson = Notebook("05", "05_a", "Compare", folder / "05_a.ipynb")
-    records = [{"name": name, "status": "done", "parameters": given, "seconds": 1.0} for name, given in runs.items()]
-    return Sweep(lesson, "", "", defaults, {}, {}, {}, parameters, runs, folder, {}), records
+    done = {"status": "done", "seconds": 1.0, "results": ["some"]}
+    records = [{**done, "name": name, "parameters": given} for name, given in runs.items()]
+    record = {"commands": [], "started": "", "made_with": {"versions": {}, "machine": {}, "commit": None}}
+    axes = tuple((name,) for name in parameters)
+    return Sweep(lesson, "", defaults, {}, {}, axes, parameters, runs, folder, record), records
 
 
 def test_a_sweep_over_seeds_takes_them_together_and_names_no_seed_as_best(folder):
@@ -313,6 +331,42 @@ def test_a_training_that_a_lesson_takes_from_an_earlier_one_stands_once_in_the_r
     rows = batch.write_results(batch.Run(tmp_path, {"lessons": lessons}, []))
     assert rows["lesson"].tolist() == ["05"] * len(earlier) + ["06"] * len(own)
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + len(rows)
+
+
+def trees(folder: Path, results: str) -> Path:
+    """Write the page of a sweep of a custom notebook, whose two runs left these rows; return its path."""
+    runs = {"shallow": {"filters": 1}, "deep": {"filters": 2}}
+    planned, records = swept(folder, runs, "filters")
+    planned = replace(planned, notebook=Notebook("", "trees", "Trees", folder / "trees.ipynb"))
+    for record in records:
+        record["results"] = [results] * bool(results)
+    rows = pd.DataFrame({"run": [*runs], "filters": ["1", "2"], "run_seconds": "1.0"})
+    if results:
+        own = pd.read_csv(io.StringIO(results), dtype=str)
+        rows = rows.join(own)
+    return report.write_sweep(planned, records, rows)
+
+
+def test_own_columns_are_shown_and_a_sweep_without_results_says_so(folder):
+    page = trees(folder, "auc,rmse,kind\n0.91,12345.6,a\n0.9,3.25,b\n").read_text()
+    assert re.findall("<th>(\\w+)</th>", page)[:4] == ["Run", "auc", "rmse", "Seconds"]
+    assert re.findall("<td>([^<]+)</td>", page)[:4] == ["0.91", "12346", "0.9", "3.25"]
+    said = "No run left results. A notebook writes them as results-<name>.csv into its working directory."
+    assert said in Tags(trees(folder, "").read_text()).text and said not in page
+
+
+@pytest.mark.browser
+def test_a_click_on_a_columns_name_sorts_the_runs_best_first_whichever_way_is_better(folder, browser):
+    page = browser.new_page()
+    page.goto(trees(folder, "auc,rmse\n0.91,2\n0.9,3.25\n").as_uri())
+
+    def order(column: str) -> list[str]:
+        page.get_by_role("columnheader", name=column).click()
+        return page.locator("tbody .what").all_inner_texts()
+
+    up, down = ["filters=1", "filters=2"], ["filters=2", "filters=1"]
+    assert [order("rmse"), order("rmse"), order("auc"), order("auc")] == [down, up, up, down]
+    page.close()
 
 
 @pytest.mark.browser

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from PIL import Image
 from tiny_course import LISTEN, wait_until, write_notebook
 
 from helpers.folders import PACKAGE, REPOSITORY
-from helpers.runner import cluster, report, sweep
+from helpers.runner import cluster, notebooks, parameters, report, sweep
 from helpers.runner.cli import main
 from helpers.runner.process import lock
 from helpers.store import write_text
@@ -68,7 +69,7 @@ def plan(notebook: object, *swept: str, **given: object) -> sweep.Sweep:
 
 def pretend_to_run(planned: sweep.Sweep, *names: str, **outcome: object) -> None:
     """Leave the records of runs in a sweep's folder as if they had finished."""
-    sweep._save(planned)
+    write_text(planned.out / "sweep.json", json.dumps(planned.record))
     for name in names:
         sweep._write(planned, name, {"notebook": "{}", "results": [RESULTS], "seconds": 1.0, **outcome})
 
@@ -136,17 +137,17 @@ def dask_cluster(folder: Path, workers: int = 1, **environment: str) -> Iterator
 def test_a_grid_is_laid_out_in_order(own):
     planned = plan(own, "seed=0,1", "labels_per_class=[10],[all]", optimizer="sgd")
     assert [name.rpartition("-")[0] for name in planned.runs] == [
-        *("labels_per_class=_10_,optimizer=sgd", "labels_per_class=_all_,optimizer=sgd"),
-        *("seed=1,labels_per_class=_10_,optimizer=sgd", "seed=1,labels_per_class=_all_,optimizer=sgd"),
-    ]
+        *("seed=0,labels_per_class=_10_", "seed=0,labels_per_class=_all_"),
+        *("seed=1,labels_per_class=_10_", "seed=1,labels_per_class=_all_"),
+    ], "what is swept, also if it is the default, and nothing else"
     assert list(planned.runs.values())[1] == {"optimizer": "sgd", "seed": 0, "labels_per_class": ["all"]}
     assert not Path("out").exists()
 
 
 def test_values_may_be_paired(own):
     planned = plan(own, "learning_rate,labels_per_class=[1,[10]],[0.5,[all]]", "seed=0,1")
-    assert planned.swept == ("learning_rate", "labels_per_class", "seed")
-    runs = [tuple(values[name] for name in planned.swept) for values in planned.runs.values()]
+    assert planned.axes == (("learning_rate", "labels_per_class"), ("seed",))
+    runs = [tuple(values[name] for name in planned.varied) for values in planned.runs.values()]
     assert runs == [(1.0, [10], 0), (1.0, [10], 1), (0.5, ["all"], 0), (0.5, ["all"], 1)]
 
 
@@ -157,7 +158,7 @@ def test_a_run_is_named_by_parameters_data_and_code_and_not_by_outputs(own):
     first = names()
     assert len(set(first)) == 2
     assert set(names(optimizer="sgd")).isdisjoint(first)
-    assert max(len(name.encode()) for name in names(optimizer="学" * 200)) < 200, "a file can have this name"
+    assert len(next(iter(plan(own, f"optimizer={'学' * 200}").runs)).encode()) < 200, "a file can have this name"
     assert names(learning_rate=1) == first, "a whole number is a number"
     assert names(learning_rate=1.0) == first, "a default need not be given"
     notebook = nbformat.read(own, as_version=4)
@@ -173,12 +174,25 @@ def test_a_run_is_named_by_parameters_data_and_code_and_not_by_outputs(own):
     assert set(names()).isdisjoint(first)
 
 
+def test_a_file_sets_parameters_as_on_the_command_line_which_comes_first(own):
+    write_text(
+        Path("given.yaml"), "labels_per_class:\n  - 10\n  - all\noptimizer: 010  # a text\nlearning_rate: 1e-3\n"
+    )
+    assert "learning_rate: given twice" in run(own, "-f", "given.yaml", "--grid", "learning_rate=1").output
+    assert parameters.joined(Path("given.yaml"), [("learning_rate", "1")])[-1] == ("learning_rate", "1")
+    (run_parameters,) = plan(own, "seed=0", **dict(parameters.joined(Path("given.yaml"), []))).runs.values()
+    assert run_parameters == {"labels_per_class": [10, "all"], "optimizer": "010", "learning_rate": 0.001, "seed": 0}
+    write_text(Path("given.yaml"), "- 1")
+    refused = run(own, "-f", "given.yaml", "--grid", "seed=0")
+    assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
+    assert "-f: 'given.yaml' is not a YAML file of parameters, such as seeds: [0, 1]" in refused.output
+
+
 def test_a_dry_run_prints_the_table_and_leaves_nothing(own):
     before = sorted(own.parent.rglob("*"))
     done = run(own, "--grid", "seed=0,1", "--grid", "optimizer=adam,sgd", "--dry-run", "--out", "out")
     assert done.exit_code == 0, done.output
-    table = [line.split() for line in done.output.splitlines()]
-    assert table[4:] == [["1", "0", "sgd"], ["2", "1", "adam"], ["3", "1", "sgd"]]
+    assert done.output.splitlines()[-2:] == ["to run  seed=1, optimizer=adam", "to run  seed=1, optimizer=sgd"]
     assert sorted(own.parent.rglob("*")) == before
 
 
@@ -203,7 +217,7 @@ def test_a_dry_run_prints_the_table_and_leaves_nothing(own):
         ("OWN --grid seed=1 --store text.txt", "text.txt' is a file; give a folder"),
         ("OWN --grid seed=1 --scheduler tcp://127.0.0.1:1", "--scheduler: 'tcp://127.0.0.1:1' cannot be reached"),
         ("OWN --grid seed=1 --scheduler tls://127.0.0.1:1", "tls:// needs certificates in Dask's configuration"),
-        ("OWN --grid seed=1 --out other", "exists and is not the folder of a sweep"),
+        ("OWN --grid seed=1 --out other", "holds no sweep that could be resumed; give another folder"),
         ("OWN --grid seed=1 --out text.txt/below", "--out: 'text.txt/below' is below a file, 'text.txt'"),
         ("09 --grid seed=0", "or the number alone, such as 05, or the path of a notebook, which ends in .ipynb"),
         ("text.ipynb --grid seed=0", "notebook: 'text.ipynb' is not a notebook"),
@@ -215,7 +229,7 @@ def test_a_dry_run_prints_the_table_and_leaves_nothing(own):
         ),
         ("OWN", "--grid: there is nothing to sweep over"),
         ("OWN --grid seed=1 --workers 0", "Error: Invalid value for '--workers': 0 is not in the range"),
-        ("--out other", "sweep: needs a LESSON and --out DIR, or --resume DIR alone; see sweep --help"),
+        ("--out other", "sweep: needs a LESSON, or --resume DIR alone; see sweep --help"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_leaves_nothing(own, monkeypatch, command: str, says: str):
@@ -264,11 +278,11 @@ def test_a_sweep_is_resumed_from_anywhere_by_its_folder_alone(own, tmp_path, mon
 @pytest.mark.parametrize(
     ("content", "arguments", "says"),
     [
-        ("{}", [], "holds no sweep.json of a sweep that could be resumed"),
+        ("{}", [], "holds no sweep that could be resumed"),
         (
-            '{"asked": {"notebook": "05", "swept": [], "dataset": "", "given": [], "folder": "gone"}}',
+            '{"notebook": "05", "folder": "gone", "content": {}, "files": {}, "axes": [], "runs": {}, "made_with": {}}',
             [],
-            "'gone', is gone",
+            "'gone', which is gone",
         ),
         ("{}", ["--dataset", "digits"], "--resume: takes everything from the run that it resumes; omit options that"),
     ],
@@ -278,6 +292,63 @@ def test_a_sweep_that_cannot_be_resumed_is_refused(own, content: str, arguments:
     refused = run("--resume", "out", *arguments)
     assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
     assert says in refused.output
+
+
+def test_grids_that_were_added_are_one_sweep_for_its_page_its_figure_and_resume(own, tmp_path, monkeypatch):
+    first = plan(own, "learning_rate=0.1,0.2,7", optimizer="adam")
+    *done, failing = first.runs
+    pretend_to_run(first, *done)
+    pretend_to_run(first, failing, error="ValueError: diverged")
+    second = plan(own, "learning_rate=0.1,0.2", "optimizer=adam,sgd")
+    assert [*second.runs][:3] == [*first.runs], "those of the first grid keep their names"
+    *new, to_go = [*second.runs][3:]
+    pretend_to_run(second, *new)
+    last = plan(own, "optimizer=adam", learning_rate=0.2)
+    assert last.runs == second.runs
+    monkeypatch.chdir("/")
+    resumed = sweep.resume(tmp_path / "out")
+    known = sweep.records(resumed)
+    assert resumed.runs == second.runs and sweep.missing(resumed, known) == [failing, to_go]
+    assert sweep.failure(resumed) == "1 of 5 runs failed, learning_rate=7.0, optimizer=adam: ValueError: diverged"
+    page = report.write_sweep(resumed, known, sweep.write_results(resumed, known)).read_text()
+    assert (
+        'A sweep over learning_rate, optimizer: 3 runs finished,\n<span class="failed">1 failed</span>, 1 to go' in page
+    )
+    assert re.findall(r">(learning_rate=[^<]+)<", page[page.index("<h2>Failed") : page.index("<details")]) == [
+        *("learning_rate=7.0, optimizer=adam", "learning_rate=0.1, optimizer=adam"),
+        *("learning_rate=0.2, optimizer=adam", "learning_rate=0.1, optimizer=sgd"),
+    ]
+    assert "by learning_rate, a line for each optimizer," in page
+
+
+def test_a_sweep_records_what_it_was_made_from_and_how_to_repeat_it(own, monkeypatch):
+    for grid in ("seed=0,1", "seed=2"):
+        planned = plan(own.name, grid, labels_per_class="[10, all]")
+        pretend_to_run(planned, *planned.runs)
+    record = json.loads(Path("out/sweep.json").read_text())
+    assert record["made_with"].keys() == {"versions", "machine", "commit"} and record["started"].startswith("20")
+    assert [shlex.split(line)[:-3] for line in record["commands"]] == [
+        [*f"cd {own.parent} && transfer-tutorial sweep".split(), own.name, "--grid", grid, "--out", "repeated"]
+        for grid in ("seed=0,1", "seed=2")
+    ]
+    record["made_with"]["versions"]["numpy"] = "1.0"
+    monkeypatch.setattr("helpers.runner.batch._made_with", lambda: record["made_with"])
+    upgraded = plan(own.name, "seed=3", labels_per_class="[10, all]")
+    assert sweep.missing(upgraded, sweep.records(upgraded)) == list(upgraded.runs)
+    assert "Note: 3 finished with other code or package versions" in sweep.outlook(upgraded, [])
+    assert len(upgraded.record["made_with_before"]) == 1
+
+
+def test_a_module_beside_the_notebook_that_was_not_sent_along_is_answered_with_how_to_send_it(own):
+    planned = plan(own, "seed=0,1")
+    Path("beside.py").touch()
+    for name, module in zip(planned.runs, ("beside", "elsewhere"), strict=True):
+        pretend_to_run(planned, name, error=f"ModuleNotFoundError: No module named '{module}'")
+    said, other = [record["error"] for record in sweep.records(planned)]
+    assert said.endswith("sys.path.append(os.path.dirname(os.path.abspath('beside.py')))")
+    assert other == "ModuleNotFoundError: No module named 'elsewhere'"
+    code = f"import os, sys\n{said.rpartition(', ')[2]}\nimport beside"
+    assert [name for name, _ in notebooks.named_files(write_notebook(own, PARAMETERS, code))] == ["beside.py"]
 
 
 def write_images(folder: Path) -> Path:
@@ -302,11 +373,13 @@ def test_a_folder_with_runs_of_another_notebook_or_on_other_data_is_refused(own,
     other = write_notebook(tmp_path / "other.ipynb", "dataset: str = 'digits'\nseed: int = 0", "1")
     assert "holds runs of another notebook, my notebook" in run(other, *command).output
     Image.new("L", (8, 8)).save(images / "a" / "another.png")
-    assert "holds runs with another content of" in run(own, *command).output
+    assert f"images changed after 1 runs in '{Path('out').absolute()}' had finished" in run(own, *command).output
     Path("beside.csv").write_text("2")
     refused = run(own, *command)
     assert (refused.exit_code, len(refused.output.splitlines())) == (2, 1), refused.output
-    assert "holds runs of an earlier state of it" in refused.output
+    assert f"Error: --out: {images}, beside.csv changed after 1 runs in " in refused.output
+    write_notebook(own, "dataset: str = 'digits'\nseed: int = 0", "open('beside.csv').read()")
+    assert f"Error: --out: {images}, beside.csv, my notebook.ipynb changed after" in run(own, *command).output
     assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == before
 
 
@@ -393,9 +466,9 @@ def test_a_sweep_runs_what_is_missing_and_one_that_fails_is_reported_among_the_o
     assert "my notebook: 3 runs, 1 of them done" in done.output
     assert "Estimate: 0.0 minutes, 1.0 s a run, divided by the runs at a time" in done.output
     assert "2 to run, 2 at a time; Dask's dashboard: http://127.0.0.1:" in done.output
+    assert "2 of 2 " in done.output and "%|" not in done.output, "a log file gets lines, and no bar"
     (message,) = [line for line in done.output.splitlines() if line.startswith("Error")]
-    assert message.startswith("Error: 1 of 3 runs failed, learning_rate=7.0,data=data.txt,")
-    assert message.endswith(": ValueError: <b>7.0</b> diverged")
+    assert message == "Error: 1 of 3 runs failed, learning_rate=7.0: ValueError: <b>7.0</b> diverged"
     resume = f"To resume: transfer-tutorial sweep --resume {Path('out').absolute()} --workers 2"
     assert done.output.splitlines()[-1] == resume
     assert all(path.read_bytes() == content for path, content in finished.items())

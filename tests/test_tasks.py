@@ -194,6 +194,7 @@ def test_what_is_no_budget_is_refused(tasks: tuple[Task, Task], budget: object):
         ([2, 3, 3], "[2, 3, 3] is not allowed; give two or more classes, each once"),
         ([2, 10], "digits has no class 10; its classes are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
         ("23", "'23' is not a list of classes"),
+        ("[2, 3]", "'[2, 3]' is a text; for a list, papermill wants -y"),
         ([2.0, 3.5], "[2.0, 3.5] is neither a list of whole numbers nor a list of names"),
         ([2, "3"], "[2, '3'] is neither a list of whole numbers nor a list of names"),
     ],

@@ -16,6 +16,7 @@ from helpers.transfer import STRATEGIES
 from helpers.wording import percent
 
 SEEDS = ("seed", "seeds")  # parameters whose values are draws, not settings
+MOST_NAMES = 12  # of lines in a legend
 # Strategies that train all layers cost the most seconds. Where accuracy is drawn by seconds they have their labels on
 # the right, and the others theirs above, below or on the left, which keeps the labels of neighboring points apart.
 NAMED_AT_THE_RIGHT = [name for name, strategy in STRATEGIES.items() if not strategy.freezes]
@@ -126,44 +127,65 @@ def accuracy_by_seconds(summary: pd.DataFrame, one_off: bool = False) -> Figure:
 def accuracy_by_parameter(results: pd.DataFrame, swept: Mapping[str, str]) -> Figure:
     """Show test accuracy by every swept parameter: a row of panels per parameter, a panel per label budget.
 
-    `results` has a row per training run with `test_accuracy`, and may have `strategy`, `labels_per_class` and `seed`;
-    `swept` maps a parameter to the column of text that holds its values. A point is the mean over everything else that
-    was swept and over the seeds, with a 95 % interval. If only seeds were swept, each seed is a point beside the mean.
+    `results` has a row per training run with `test_accuracy`, and may have `strategy`, `labels_per_class` and
+    `seed`; `swept` maps a parameter to the column of text that holds its values. A point is the mean over the seeds,
+    with a 95 % interval, and over the other parameters, unless their grid has holes: then a point is the mean of equal
+    settings. If only seeds were swept, each seed is a point beside the mean.
     """
     missing = {name: "" for name in ("strategy", "labels_per_class", "seed") if name not in results}
     rows = results.assign(**missing).astype({"test_accuracy": float})
     budgets = sorted(set(rows["labels_per_class"]), key=budget_size)
-    shown = {name: column for name, column in swept.items() if name not in SEEDS} or {"seed": "seed"}
+    settings = {name: column for name, column in swept.items() if name not in SEEDS}
+    shown = settings or {"seed": "seed"}
     figure = new_figure(height=3.6 * len(shown), width=max(WIDTH, 2.8 * len(budgets)))
-    sentences = []
+    sentences, counts = [], list[int]()
     for part, (name, column) in zip(figure.subfigures(len(shown), squeeze=False)[:, 0], shown.items(), strict=True):
-        panels = {
-            f"{budget} labels per class" if budget else "": rows["labels_per_class"] == budget for budget in budgets
-        }
+        panels = {f"{budget} labels per class" if budget else "": [budget] for budget in budgets}
         if name == "labels_per_class":
-            column, panels = name, {"": rows["labels_per_class"] != ""}
-        for axis, (title, chosen) in zip(part.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-            said = _by_seed(axis, rows[chosen]) if name in SEEDS else _by_value(axis, rows[chosen], column)
+            column, panels = name, {"": budgets}
+        others = {other: its for other, its in settings.items() if other != name}
+        compared = _equal_settings(rows, column, others)
+        how = f", a line for each {', '.join(others)}," * (compared is not rows)
+        for axis, (title, at) in zip(part.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+            drawn = compared[compared["labels_per_class"].isin(at)]
+            said = _by_seed(axis, drawn) if name in SEEDS else _by_value(axis, drawn, column)
             axis.set(xlabel="a grey point for each seed" if name in SEEDS else name, title=title)
             axis.set_ylim(top=min(axis.get_ylim()[1], 100.5))
             axis.grid(alpha=0.3)
-            sentences.append(f"by {name}{title and ' with '}{title} {said}")
+            sentences.append(f"by {name}{title and ' with '}{title}{how} {said}")
         part.axes[0].set_ylabel("test accuracy [%]")
-        if name not in SEEDS and rows["strategy"].nunique() > 1:
+        if name not in SEEDS and 1 < compared["strategy"].nunique() <= MOST_NAMES:
             part.legend(*part.axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    settings = [column for name, column in shown.items() if name not in SEEDS]
-    seeds = rows.groupby([*settings, "strategy", "labels_per_class"])["seed"].nunique().max()
-    over = "one seed, no interval" if seeds == 1 else f"means of {seeds} seeds with 95 % intervals"
+        points = compared.groupby(["strategy", "labels_per_class", *([] if name in SEEDS else [column])])
+        counts += [*(points["seed"].nunique() if "seed" in results else points.size())]
+    low, high, what = min(counts), max(counts), "seed" if "seed" in results else "row"
+    over = f"means of {f'{low} to ' * (low < high)}{high} {what}s" + " with 95 % intervals" * (what == "seed")
+    over = f"one {what}, no interval" if high == 1 else over
     return with_alt_text(figure, f"Test accuracy, {over}: {'; '.join(sentences)}.")
+
+
+def _equal_settings(rows: pd.DataFrame, column: str, others: Mapping[str, str]) -> pd.DataFrame:
+    """Return rows with a line for each setting of the other parameters, where the values of a parameter were not all
+    tried with the same settings and seeds: means over the settings would compare these too.
+    """
+    texts = [f"{name}=" + rows[its] for name, its in others.items()]
+    setting = texts[0].str.cat(texts[1:], sep=", ") if texts else pd.Series("", rows.index)
+    cells = pd.DataFrame({"setting": setting, "seed": rows["seed"], "value": rows[column]})
+    settings, seeds, values = cells.nunique()
+    if settings == 1 or len(cells.drop_duplicates()) == settings * seeds * values:
+        return rows
+    return rows.assign(strategy=rows["strategy"].where(rows["strategy"] == "", rows["strategy"] + ", ") + setting)
 
 
 def _by_value(axis: Axes, rows: pd.DataFrame, column: str) -> str:
     """Draw accuracy by the values of a parameter, joined by a line if they are numbers; describe it in words."""
     values = list(dict.fromkeys(rows[column]))
-    numbers = pd.to_numeric(pd.Series(values), errors="coerce").notna().all()
+    if numbers := pd.to_numeric(pd.Series(values), errors="coerce").notna().all():
+        values.sort(key=float)
     means = list[float]()
     for strategy, offset in _offsets(in_order(rows["strategy"])).items():
         over_seeds = _over_seeds(rows[rows["strategy"] == strategy], column)
+        over_seeds = over_seeds.loc[[value for value in values if value in over_seeds.index]]
         places = [values.index(value) + offset for value in over_seeds.index]
         _accuracies(axis, places, over_seeds, strategy, joined=numbers)
         means.extend(over_seeds["accuracy"])

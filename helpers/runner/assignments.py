@@ -5,7 +5,9 @@ check, which nbgrader restores before grading.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from helpers.store import write_text
 if TYPE_CHECKING:
     import pandas as pd
 
+SYNTAX_ERRORS = ("SyntaxError", "IndentationError", "TabError")
 CONFIG = Path(__file__).with_name("templates") / "nbgrader_config.txt"
 
 
@@ -39,8 +42,14 @@ def write(folder: Path, chosen: Sequence[Notebook], values: Mapping[str, Any]) -
 
 
 def _assignment(lesson: Notebook, values: Mapping[str, Any]) -> str:
-    """Return a lesson's file with these parameters, without outputs, and with each check in a cell of its own."""
-    notebook, cells = nbformat.reads(copies.copied(lesson.path, linked=False), as_version=4), []
+    """Return a lesson's file with these parameters, without outputs, and with each check in a cell of its own.
+
+    If the repository's address is known, a first cell installs the course on Colab.
+    """
+    notebook, cells = nbformat.reads(copies.copied(lesson.path, linked=False), as_version=4), list[Any]()
+    if address := copies.address():
+        install = CONFIG.with_name("colab.txt").read_text("utf-8").strip().format(address=address)
+        cells.append(nbformat.v4.new_code_cell(install, id="install"))
     for cell in notebook.cells:
         cells.append(cell)
         if cell.cell_type == "code":
@@ -83,12 +92,8 @@ def misconceptions(course: Path, lesson: str) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    rows = [
-        (cell.metadata.nbgrader.grade_id, _reply(cell.outputs))
-        for path in sorted(course.glob(f"autograded/*/{lesson}/{lesson}.ipynb"))
-        for cell in nbformat.read(path, as_version=4).cells
-        if cell.metadata.get("nbgrader", {}).get("grade")
-    ]
+    paths = sorted(course.glob(f"autograded/*/{lesson}/{lesson}.ipynb"))
+    rows = [reply for path in paths for reply in _replies(nbformat.read(path, as_version=4).cells)]
     if not rows:
         raise ValueError(f"DIR: {str(course)!r} has no graded notebooks of {lesson}; run nbgrader autograde first")
     said = pd.DataFrame(rows, columns=["exercise", "reply"])
@@ -99,11 +104,44 @@ def misconceptions(course: Path, lesson: str) -> "pd.DataFrame":
     return counted.sort_values(["exercise", "learners"], ascending=[True, False], kind="stable")
 
 
-def _reply(outputs: list[Any]) -> str:
+def not_graded(course: Path, lesson: str) -> dict[str, str]:
+    """Say of each learner without a graded notebook of a lesson what came back; nbgrader exports them with 0 points.
+
+    Learners are those in the gradebook and those with a folder in `submitted/`.
+    """
+    learners, gradebook = {path.name for path in course.glob("submitted/*/")}, (course / "gradebook.db").absolute()
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{gradebook.as_uri()}?mode=ro", uri=True)) as book:
+        learners |= {learner for (learner,) in book.execute("SELECT id FROM student")}
+    said, place = {}, Path(lesson, f"{lesson}.ipynb")
+    others = {path.name for path in course.glob("source/*")} - {lesson}
+    for learner in sorted(learners - {path.parents[1].name for path in course.glob(f"autograded/*/{place}")}):
+        folder = course / "submitted" / learner
+        found = [path.relative_to(folder) for path in sorted(folder.rglob("*.ipynb"))]
+        found = [path for path in found if path.stem == lesson or path.parts[0] not in others]
+        said[learner] = "not graded; nbgrader autograde says why" if place in found else "handed in nothing"
+        if found and place not in found:
+            said[learner] = f"handed in {listed(found)}, not found by nbgrader; move it to submitted/{learner}/{place}"
+    return said
+
+
+def _replies(cells: list[Any]) -> Iterator[tuple[str, str]]:
+    """Yield the id of each check and its reply; what stopped the answer before it says more than what it led to."""
+    stopped = ""
+    for cell in cells:
+        about = cell.metadata.get("nbgrader", {})
+        if about.get("grade"):
+            yield about.grade_id, _reply(cell.outputs, stopped)
+        errors = [output.ename for output in cell.get("outputs", []) if output.output_type == "error"]
+        stopped = errors[0] if errors and about.get("solution") else ""
+
+
+def _reply(outputs: list[Any], stopped: str) -> str:
     """Return a check's reply without its hint."""
     for output in outputs:
         if output.output_type == "error":
             said = re.match(r"Not yet: (.+)\. Hint: |Not answered yet", output.evalue, re.DOTALL)
-            return (said[1] or "no answer") if said else f"the code stops with {output.ename}"
+            name = stopped or output.ename
+            broken = "a syntax error" if name in SYNTAX_ERRORS else f"the code stops with {name}"
+            return (said[1] or "no answer") if said else broken
     printed = "".join(output.get("text", "") for output in outputs)
     return "right" if printed.endswith("Right.\n") else "points without a word of the check"

@@ -4,9 +4,10 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -62,17 +63,18 @@ def new(
         if twice := facts["test images also in training"]:
             total = facts["test images"]
             notes.append(f"Note: {twice} of {total} test images are training images too; test accuracy flatters")
+    texts = {**dict(given), **{name: value for name, value in values.items() if name == "dataset"}}
     record = {
         "status": "running",
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "parameters": values,
         "dataset": data.get("dataset"),
         "photos": data.get("photos"),
         "backbone": parameters.backbone(chosen, values),
         "notes": notes,
-        "made_with": _made_with(),
+        "commands": [command(["run", "--only", ",".join(lesson.number for lesson in chosen)], texts)],
         "lessons": [_entry(lesson, values) for lesson in chosen],
     }
+    record_made_with(record)
     name = Path(loaded["dataset"].name).stem if "dataset" in loaded else "run"
     folder = (out or Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")).absolute()
     if make and out is None:
@@ -113,7 +115,7 @@ def resume(folder: Path) -> Run:
         run = Run(folder.absolute(), json.loads((folder / "run.json").read_text(encoding="utf-8")), [])
         record, entries = run.record, run.record["lessons"]
         chosen = [notebooks.lesson(entry["name"]) for entry in entries]
-        values, before = dict(record["parameters"]), record["made_with"]
+        values = dict(record["parameters"])
         data = {name: record.get(name) for name in ("dataset", "photos", "backbone")}
         done = [entry["status"] == "done" and _intact(run, entry) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -123,10 +125,8 @@ def resume(folder: Path) -> Run:
     for name, facts in data.items():
         if facts != now.get(name):
             raise ValueError(f"--resume: {name} is not the one that this run started with, {facts}; start a new run")
-    record["made_with"] = _made_with()
-    if record["made_with"] != before:
+    if record_made_with(record):
         run.notes.append("Note: versions, code or machine changed since this run started; run.json keeps both")
-        record.setdefault("made_with_before", []).append(before)
     for position, lesson in enumerate(chosen):
         if not done[position]:
             if entries[position]["status"] == "done":
@@ -137,16 +137,12 @@ def resume(folder: Path) -> Run:
     return run
 
 
-def table(run: Run) -> "pd.DataFrame":
-    """Return a row per lesson: whether it is done, and the parameters that it is given."""
-    import pandas as pd
-
+def outline(run: Run) -> Iterator[str]:
+    """Yield a line per lesson: its name, whether it is done, and the parameters that it is given."""
     given = run.record["parameters"]
-    rows = []
     for entry in run.record["lessons"]:
         values = [f"{name}={as_text(given[name])}" for name in entry["parameters"] if name in given]
-        rows.append({"lesson": entry["name"], "status": entry["status"], "given": " ".join(values)})
-    return pd.DataFrame(rows)
+        yield " ".join([f"{entry['name']:25}", f"{entry['status']:8}", *values])
 
 
 def execute(run: Run, received: list[int], timeout: int | None = None) -> str | None:
@@ -259,6 +255,21 @@ def _data(dataset: Dataset) -> dict[str, Any]:
     images = {"training images": len(dataset.train), "test images": len(dataset.test)}
     images["test images also in training"] = datasets.duplicated_images(dataset)
     return {"name": dataset.name, "sha256": dataset.fingerprint, **images}
+
+
+def command(words: Sequence[str], given: Mapping[str, str]) -> str:
+    """Return the line for a shell that repeats a command of `transfer-tutorial` with these parameters."""
+    options = [word for pair in given.items() for word in ("-p", *pair)]
+    return f"cd {shlex.quote(os.getcwd())} && {shlex.join(['transfer-tutorial', *words, *options])}"
+
+
+def record_made_with(record: dict[str, Any]) -> bool:
+    """Put date, versions, machine and commit into a record; if it has others, keep these too, and return True."""
+    record.setdefault("started", datetime.now().astimezone().isoformat(timespec="seconds"))
+    before, record["made_with"] = record.get("made_with"), _made_with()
+    if changed := before not in (None, record["made_with"]):
+        record.setdefault("made_with_before", []).append(before)
+    return changed
 
 
 def _made_with() -> dict[str, Any]:

@@ -63,6 +63,7 @@ def lessons(folder: Path) -> None:
 # Options of several commands
 DATASET = click.option("--dataset", metavar="NAME-OR-PATH", help="Data by name, a file or a folder of images.")
 ONLY = click.option("--only", type=lambda text: text.split(","), metavar="LESSONS", help="Only these, such as 03,05.")
+FILE = click.option("-f", "file", type=FOLDER, metavar="FILE", help="Set those of a YAML file; -p comes first.")
 GIVEN = click.option("-p", "given", type=(str, str), multiple=True, metavar="NAME VALUE", help="Set a parameter.")
 RESUME = click.option("--resume", type=FOLDER, metavar="DIR", help="Run what is missing or failed in DIR.")
 TIMEOUT = click.option("--timeout", type=click.IntRange(1), metavar="SECONDS", help="Fail if any cell takes longer.")
@@ -73,8 +74,9 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Check everything, print 
 @click.argument("folder", type=FOLDER, metavar="DIR")
 @DATASET
 @ONLY
+@FILE
 @GIVEN
-def class_(folder: Path, dataset: str | None, only: list[str] | None, given: tuple[tuple[str, str], ...]) -> None:
+def class_(folder: Path, only: list[str] | None, dataset: str | None, **asked: Any) -> None:
     """Write the lessons as nbgrader assignments, with the given parameters, into a course folder.
 
     Without --dataset the data is mnist_5k, which works offline. Existing assignments stay as they are.
@@ -86,7 +88,7 @@ def class_(folder: Path, dataset: str | None, only: list[str] | None, given: tup
     from helpers.runner import assignments, batch, notebooks, parameters
 
     with _bad_input_in_one_line():
-        values = {"dataset": "mnist_5k", **parameters.read_given(given, dataset)}
+        values = {"dataset": "mnist_5k", **parameters.read_given(parameters.joined(**asked), dataset)}
         chosen, _, notes = batch.check_with_fallbacks(notebooks.lessons(only), values)
         paths = assignments.write(folder, chosen, values)
     hint = f"To make a handout, in {folder}: nbgrader generate_assignment {paths[0].stem}"
@@ -99,7 +101,7 @@ def class_(folder: Path, dataset: str | None, only: list[str] | None, given: tup
 def misconceptions(folder: Path, lesson: str) -> None:
     """Count the checks' replies to the answers to a LESSON, in a course folder DIR, after nbgrader autograde.
 
-    The figure misconceptions-LESSON.png is written there too.
+    It also names the learners whose notebook was not graded. The figure misconceptions-LESSON.png is written there.
 
     \b
     Example:
@@ -108,13 +110,17 @@ def misconceptions(folder: Path, lesson: str) -> None:
     from helpers.runner import assignments, notebooks
 
     with _bad_input_in_one_line():
-        counted, picture = assignments.write_misconceptions(folder, notebooks.lesson(lesson).name)
-    click.echo(f"{counted.to_string(index=False)}\n\nOpen {picture}")
+        name = notebooks.lesson(lesson).name
+        counted, picture = assignments.write_misconceptions(folder, name)
+    graded, others = counted.groupby("exercise")["learners"].sum().max(), assignments.not_graded(folder, name)
+    said = [f"{learner}: {why}. nbgrader export gives 0 points" for learner, why in others.items()]
+    click.echo("\n".join([f"{graded} notebooks of {name}", counted.to_string(index=False), *said, f"Open {picture}"]))
 
 
 @main.command(epilog=PARAMETERS)
 @DATASET
 @ONLY
+@FILE
 @GIVEN
 @click.option("--out", type=FOLDER, metavar="DIR", help="New folder.  [default: runs/<dataset>-<date>-<time>]")
 @RESUME
@@ -135,7 +141,7 @@ def run(resume: Path | None, timeout: int | None, dry_run: bool, **asked: Any) -
 
         with _bad_input_in_one_line():
             process.allow_open_files()
-            _check_alone(resume, asked)
+            _settle(resume, asked)
             if resume is None:
                 started = batch.new(**asked, make=not dry_run)
                 if not dry_run:
@@ -146,7 +152,7 @@ def run(resume: Path | None, timeout: int | None, dry_run: bool, **asked: Any) -
         for note in started.notes:
             click.echo(note)
         if dry_run:
-            click.echo(batch.table(started).to_string(index=False))
+            click.echo("\n".join(batch.outline(started)))
             return
         with _resumable("run", started.folder, timeout=timeout):
             with batch.recorded(started):
@@ -165,8 +171,14 @@ def run(resume: Path | None, timeout: int | None, dry_run: bool, **asked: Any) -
 @click.argument("notebook", metavar="LESSON", required=False)
 @click.option("--grid", "swept", multiple=True, metavar="NAME=V1,V2,...", help="Sweep over values of a parameter.")
 @DATASET
+@FILE
 @GIVEN
-@click.option("--out", type=FOLDER, metavar="DIR", help="New folder, or an earlier sweep's, to resume or extend it.")
+@click.option(
+    "--out",
+    type=FOLDER,
+    metavar="DIR",
+    help="New folder, or a sweep's, to add to it.  [default: sweeps/<notebook>-<date>-<time>]",
+)
 @RESUME
 @click.option("--scheduler", metavar="ADDRESS", help="Run on this Dask cluster.  [default: on this machine]")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Runs at once.  [default: by cores and memory]")
@@ -193,14 +205,16 @@ def sweep(resume: Path | None, dry_run: bool, yes: bool, **asked: Any) -> None:
             process.allow_open_files()
             how["store"] = how["store"] and how["store"].absolute()
             cluster.check_options(how["scheduler"], how["workers"], how["store"])
-            _check_alone(resume, asked)
+            _settle(resume, asked)
             planned = sweep.plan(**asked, many=yes) if resume is None else sweep.resume(resume)
             if how["scheduler"] is not None:
                 sweep.check_portable(planned)
         known = sweep.records(planned)
         click.echo(sweep.outlook(planned, known))
         if dry_run:
-            click.echo(sweep.table(planned, known).to_string())
+            status = {record["name"]: record["status"] for record in known}
+            for name, values in planned.runs.items():
+                click.echo(f"{status.get(name, 'to run'):8}{sweep.label(planned, {'parameters': values})}")
             return
         with _resumable("sweep", planned.out, **how):
             if sweep.missing(planned, known):
@@ -211,10 +225,13 @@ def sweep(resume: Path | None, dry_run: bool, yes: bool, **asked: Any) -> None:
                 raise click.ClickException(failure)
 
 
-def _check_alone(resume: Path | None, asked: dict[str, Any]) -> None:
-    """Raise ValueError if other options besides `--resume` say what to run."""
+def _settle(resume: Path | None, asked: dict[str, Any]) -> None:
+    """Join the parameters of `-f` and `-p`; raise ValueError if other options besides `--resume` say what to run."""
+    from helpers.runner import parameters
+
     if resume is not None and any(asked.values()):
         raise ValueError("--resume: takes everything from the run that it resumes; omit options that say what to run")
+    asked["given"] = parameters.joined(asked.pop("file"), asked["given"])
 
 
 @contextmanager
@@ -265,9 +282,11 @@ def _run_sweep(planned: "Sweep", **how: Any) -> None:
             where, count, records = opened.enter_context(sweep.started(planned, **how))
         opened.callback(_report_sweep, planned)
         click.echo(where)
-        bar, ended = tqdm(records, total=count, unit="run"), Counter[str]()
+        bar, ended = tqdm(records, total=count, unit="run", disable=None), Counter[str]()
         for record in bar:
             ended[record["status"]] += 1
+            if bar.disable:  # no terminal, but perhaps a log file
+                click.echo(f"{ended.total()} of {count} {record['status']}: {sweep.label(planned, record)}")
             bar.set_postfix(finished=ended["done"], failed=ended["failed"], refresh=False)
 
 

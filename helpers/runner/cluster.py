@@ -36,14 +36,11 @@ def check_options(scheduler: str | None, workers: int | None, store: Path | None
 @contextmanager
 def connect(scheduler: str | None, workers: int | None) -> "Iterator[tuple[Client, dict[str, Any]]]":
     """Connect to a scheduler's address, or start `workers` on this machine, by default as many as its cores and memory
-    allow, and stop them at the end; yield Dask's client and the runs' settings.
+    allow, and stop them at the end; yield Dask's client and a kernel's share of the `memory`, in bytes.
 
     Workers on this machine run one kernel each and share the cores, unless the user has set numbers of threads. They
-    can be reached only from here, with a certificate made for this sweep. The settings limit a kernel to its share of
-    the memory, in bytes; a cluster has limits of its own.
-
-    Raises ConnectionError if no worker can be started, and ValueError if the scheduler cannot be reached or a worker
-    lacks this version of this package.
+    can be reached only from here, with a certificate made for this sweep.
+    Raises ConnectionError if none can be started, ValueError if the scheduler cannot be reached or a worker is unfit.
     """
     import dask
     from dask.system import CPU_COUNT

@@ -68,20 +68,25 @@ def as_json(notebook: dict[str, Any]) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
+def address() -> str:
+    """Return the repository's address, "" if the installed package does not know it."""
+    urls = list[str]()
+    with suppress(PackageNotFoundError):
+        urls = metadata("transfer-learning-tutorial").get_all("Project-URL") or []
+    return dict(url.split(", ", 1) for url in urls).get("Repository", "").rstrip("/")
+
+
 def copied(lesson: Path, linked: bool = True) -> str:
     """Return a lesson's file, whose links to other files lead to the repository, if its address is known.
 
     Links to other lessons are removed unless `linked`, for copies that lie in folders of their own.
     """
-    address = ""
-    with suppress(PackageNotFoundError):
-        urls = metadata("transfer-learning-tutorial").get_all("Project-URL") or []
-        address = dict(url.split(", ", 1) for url in urls).get("Repository", "").rstrip("/")
+    repository = address()
 
     def to(target: str) -> str:
         if target.startswith("notebooks/") and target.endswith(".ipynb"):
             return posixpath.relpath(target, "notebooks") if linked else ""
-        return f"{address}/blob/HEAD/{target}" if address else ""
+        return f"{repository}/blob/HEAD/{target}" if repository else ""
 
     return as_json(relinked(json.loads(lesson.read_text(encoding="utf-8")), to))
 

@@ -118,10 +118,7 @@ def code(path: Path) -> str:
 
 
 def named_files(notebook: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the files below a notebook's folder that a string in its code names, and their paths.
-
-    Results of an earlier run are left out, because the notebook writes these itself.
-    """
+    """Yield names and paths of the files below a notebook's folder that a string in its code names; not its results."""
     names = set()
     for cell in code_cells(notebook):
         constants = (node.value for node in ast.walk(_parsed(cell)) if isinstance(node, ast.Constant))
@@ -145,10 +142,8 @@ def execute(
 ) -> None:
     """Execute a notebook in a fresh kernel of this interpreter and save it to `output` after each cell.
 
-    Any number of processes can do so at once. A description is shown with a progress bar; without one, the kernel
-    prints nothing on the terminal either.
-
-    Raises CellError at the first cell that fails, after the notebook up to there was saved.
+    A description is shown with a progress bar; without one, the kernel prints nothing on the terminal either. Raises
+    CellError at the first cell that fails, after the notebook up to there was saved.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -165,7 +160,7 @@ def execute(
                 kernel_manager_class=_kernel_manager(sockets, settings.environment, quiet=not description),
                 extra_arguments=["--ignore-cwd", "--InteractiveShellApp.exec_PYTHONSTARTUP=False"],
                 resources={"metadata": {"path": settings.folder and str(settings.folder)}},
-                progress_bar={"desc": description} if description else False,
+                progress_bar={"desc": description, "disable": None} if description else False,
                 execution_timeout=settings.timeout,
                 start_timeout=PATIENCE,
                 iopub_timeout=PATIENCE,

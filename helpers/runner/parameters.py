@@ -3,24 +3,30 @@
 This is the runner's only module that knows networks, recipes and plans. Nothing here imports TensorFlow.
 """
 
+import hashlib
 import json
 import math
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 from helpers import backbones, cnn, datasets, experiment, folders, tasks, training, transfer
+from helpers.files import folder_sha256
 from helpers.images import Dataset
 from helpers.messages import listed
 from helpers.runner import notebooks
 from helpers.runner.notebooks import Notebook
+from helpers.runner.process import absolute
 
 TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
 CLASS_LISTS = ("source_classes", "target_classes")  # by number, or by name
 BACKBONE = "backbone_weights"  # a lesson with this parameter also has the backbone's width, photos and their size
+FOLDERS = ("dataset", "photos")  # parameters that may name one
 MOST_RUNS = 10_000  # that a grid may have without --yes
 Grid = Sequence[Sequence[dict[str, Any]]]  # for each --grid its settings, values by name: of one parameter, or paired
 
@@ -58,6 +64,18 @@ def read_given(given: Sequence[tuple[str, str]], dataset: str | None = None) -> 
     if dataset is not None and values.setdefault("dataset", dataset) != dataset:
         raise ValueError(f"dataset: given twice, as {dataset!r} and {values['dataset']!r}")
     return values
+
+
+def joined(file: Path | None, given: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the parameters of a YAML file, as papermill's `-f` takes it, and those of `-p`, which come first."""
+    import yaml
+
+    try:
+        node = yaml.compose(file.read_text("utf-8-sig"), _loader()) if file else yaml.MappingNode("", [])
+        texts = {name.value: yaml.serialize(value) for name, value in node.value if name.value not in dict(given)}
+    except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"-f: {str(file)!r} is not a YAML file of parameters, such as seeds: [0, 1]") from error
+    return [*((name, json.dumps(read(name, text), ensure_ascii=False)) for name, text in texts.items()), *given]
 
 
 def _travels(value: Any) -> bool:
@@ -127,9 +145,40 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def typed(value: Any, default: Any) -> Any:
-    """Return a whole number as a float if the default is one and no digit is lost, so that 1 and 1.0 are one run."""
-    return float(value) if type(value) is int and isinstance(default, float) and abs(value) < 2**53 else value
+def settled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as they are recorded: data folders absolute, a whole number as a float if the default is one and no
+    digit is lost, so that 1 and 1.0 are one run.
+    """
+    settled = dict(values)
+    for name, value in values.items():
+        if is_data_folder(name, value):
+            settled[name] = absolute(value)
+        if type(value) is int and isinstance(defaults.get(name), float) and abs(value) < 2**53:
+            settled[name] = float(value)
+    return settled
+
+
+def data(runs: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Return the files that the parameters of runs name, and MNIST's if a run takes it from a file; and the SHA-256 of
+    the former and of data folders; all by path.
+    """
+    values = {(name, value) for run in runs for name, value in run.items() if isinstance(value, str)}
+    files = {value: Path(os.path.expanduser(value)).read_bytes() for _, value in sorted(values) if names_file(value)}
+    digests = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+    digests |= {value: folder_sha256(Path(value)) for name, value in values if is_data_folder(name, value)}
+    if "MNIST_NPZ" in os.environ and any(run.get("dataset", defaults.get("dataset")) == "mnist" for run in runs):
+        files[os.environ["MNIST_NPZ"]] = Path(os.environ["MNIST_NPZ"]).read_bytes()
+    return files, digests
+
+
+def names_file(value: Any) -> bool:
+    """Tell whether a value is the path of a file that exists, rather than a word."""
+    return isinstance(value, str) and bool(re.search(r"[./\\]", value)) and os.path.isfile(os.path.expanduser(value))
+
+
+def is_data_folder(name: str, value: Any) -> bool:
+    """Tell whether a parameter names a folder of images."""
+    return name in FOLDERS and datasets.is_path(value) and os.path.isdir(os.path.expanduser(value))
 
 
 def check_grid(grid: Grid, given: Mapping[str, Any], many: bool) -> None:

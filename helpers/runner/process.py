@@ -1,7 +1,4 @@
-"""What the operating system can do to a process: signals, lost streams, missing folders, limits, locks.
-
-It knows nothing of notebooks, so that no other module of the runner has to think about any of this.
-"""
+"""What the operating system can do to a process: signals, lost streams, missing folders, limits, locks."""
 
 import os
 import signal

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 COMPARISON = "05"  # the lesson that compares strategies
+COMPARED = ((COMPARISON, "target"), ("06", "photos"))  # lessons and tasks with a verdict; the first that was run counts
 NUMBERS = ("seed", "test_errors", "test_accuracy", "train_seconds", "pretrain_seconds", "extract_seconds")
 CHOOSING = ("seed", "seeds", "strategies", "labels_per_class")  # parameters that only say which trainings there are
 MOST_ANSWERS = 24  # that a page of a sweep gives one by one
+NOT_MEASURED = ("seed", "fold", "strategy", "labels_per_class", "test_accuracy")  # or shown already
 SETTINGS = ("optimizer", "learning_rate", "frozen_convs")  # columns in which trainings of one lesson may differ
 
 
@@ -63,6 +65,8 @@ def write_run(folder: Path, run: dict[str, Any], results: "pd.DataFrame") -> Pat
     """
     import nbformat
 
+    from helpers import plots, statistics
+
     paths = {lesson["name"]: folder / "lessons" / f"{lesson['name']}.ipynb" for lesson in run["lessons"]}
     read = {name: nbformat.read(path, as_version=4) for name, path in paths.items() if path.is_file()}
     executed = [lesson for lesson in run["lessons"] if lesson["name"] in read]
@@ -76,7 +80,14 @@ def write_run(folder: Path, run: dict[str, Any], results: "pd.DataFrame") -> Pat
             figure = pages.figure(folder / "key-figure.png", *found)
     compared = _compared(results)
     others = results.drop(compared.index)
-    numbers, data = [each["number"] for each in run["lessons"]], (run["dataset"] or {}).get("name")
+    photos = len(compared) > 0 and compared["task"].iloc[0] == "photos"
+    if figure is None and photos:
+        drawn = plots.accuracy_by_labels(statistics.summarize(compared, "photos"), "photos")
+        figure = pages.figure(folder / "key-figure.png", plots.png(drawn)[0], drawn.alternative_text)
+    numbers, data = (
+        [each["number"] for each in run["lessons"]],
+        (run["photos" if photos else "dataset"] or {}).get("name"),
+    )
     what = "Transfer learning" if len(compared) else f"Lesson{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
     index = pages.render(
         "index.html",
@@ -109,46 +120,58 @@ def write_sweep(swept: "sweep.Sweep", records: list[dict[str, Any]], results: "p
 
     from helpers import plots
 
-    varied = sweep.varied(swept, records)
-    held_in = {name: f"parameter_{name}" if f"parameter_{name}" in results else name for name in varied}
-    figure, columns = None, list[str]()
-    lines: dict[str, list[list[str]]] = {}  # of the table, by run
-    numbers = pd.to_numeric(results.get("test_accuracy", pd.Series(dtype=float)), errors="coerce").dropna()
-    if len(numbers):
-        rows = results.loc[numbers.index].assign(test_accuracy=numbers)
-        if "task" in rows and (rows["task"] == "target").any():
-            rows = rows[rows["task"] == "target"]
-        rows = rows.assign(strategy=strategies(rows) if "strategy" in rows else "")
-        drawn = plots.accuracy_by_parameter(rows, {name: held_in[name] for name in swept.swept})
+    held_in = {name: f"parameter_{name}" if f"parameter_{name}" in results else name for name in swept.varied}
+    rows = results.assign(strategy=strategies(results) if "strategy" in results else "")
+    if "task" in rows and (rows["task"] == "target").any():
+        rows = rows[rows["task"] == "target"]
+    numbers = rows.apply(pd.to_numeric, errors="coerce")
+    figure, tables = None, list["pd.DataFrame"]()
+    measured = numbers.get("test_accuracy", pd.Series(dtype=float)).dropna()
+    if len(measured):
+        measured = rows.loc[measured.index].assign(test_accuracy=measured)
+        held = {
+            ", ".join(axis): measured[[held_in[name] for name in axis]].agg(", ".join, axis=1) for axis in swept.axes
+        }
+        axes = {axis: f"axis {axis}" for axis in held}
+        drawn = plots.accuracy_by_parameter(measured.assign(**{axes[axis]: held[axis] for axis in held}), axes)
         figure = pages.figure(swept.out / "accuracy.png", plots.png(drawn)[0], drawn.alternative_text)
-        table = _accuracies(rows, ["run", "strategy"])
-        named = int("strategy" in results)
-        columns = ["Strategy"] * named + list(table)
-        for (run, strategy), cells in table.iterrows():
-            lines.setdefault(run, []).append([strategy] * named + list(cells))
+        tables.append(_accuracies(measured, ["run", "strategy"]))
+    if not swept.notebook.number:
+        own = [name for name in rows.columns[1 + rows.columns.get_loc("run_seconds") :] if name not in NOT_MEASURED]
+        means = numbers[own].dropna(axis=1, how="all").groupby([rows["run"], rows["strategy"]], sort=False).mean()
+        tables.append(means.map("{:.5g}".format).replace("nan", ""))
+    table = pd.concat(tables, axis=1).fillna("") if tables else pd.DataFrame()
+    named, lines = int("strategy" in results), dict[str, list[list[str]]]()  # of the table, by run
+    for (run, strategy), cells in table.iterrows():
+        lines.setdefault(run, []).append([strategy] * named + list(cells))
+    columns = ["Strategy"] * (named and len(table) > 0) + list(table)
+    settings = {name: column for name, column in held_in.items() if name not in CHOOSING}
     page = pages.render(
         "sweep.html",
         title=swept.notebook.title,
-        swept=swept.swept,
+        swept=swept.varied,
         **{status: [each for each in records if each["status"] == status] for status in ("failed", "done")},
-        names={record["name"]: sweep.label(swept, record, varied) for record in records},
-        missing=len(swept.runs.keys() - {record["name"] for record in records}),
+        names={record["name"]: sweep.label(swept, record) for record in records},
+        missing=len(swept.runs) - len(records),
         executed={path.stem for path in (swept.out / "runs").glob("*.html")},
-        verdicts=_verdicts(_compared(results), {name: held_in[name] for name in varied if name not in CHOOSING}),
+        verdicts=_verdicts(_compared(results), settings),
         columns=columns,
+        nothing=not any(record.get("results") for record in records),
         lines={record["name"]: lines.get(record["name"], [[""] * len(columns)]) for record in records},
         figure=figure,
+        record=swept.record,
     )
     write_text(swept.out / "sweep.html", page)
     return swept.out / "sweep.html"
 
 
 def _compared(results: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the target task's rows of the comparison, as numbers; none if it was not run."""
+    """Return the rows that a verdict is about, as numbers; none if no lesson with one was run."""
     columns = {"lesson", "task", "strategy", "labels_per_class", *NUMBERS}
     if not columns <= set(results):  # a lesson of one's own
         return results[:0]
-    rows = results[(results["lesson"] == COMPARISON) & (results["task"] == "target")]
+    known = [results[(results["lesson"] == lesson) & (results["task"] == task)] for lesson, task in COMPARED]
+    rows = next((rows for rows in known if len(rows)), results[:0])
     budgets = [budget if budget == "all" else int(budget) for budget in rows["labels_per_class"]]
     return rows.assign(labels_per_class=budgets).astype(dict.fromkeys(NUMBERS, float))
 
@@ -159,11 +182,15 @@ def _answers(rows: "pd.DataFrame") -> dict[str, Any]:
 
     if not len(rows):
         return {}
-    summary, table = statistics.summarize(rows), _accuracies(rows, ["strategy"])
+    task, table = rows["task"].iloc[0], _accuracies(rows, ["strategy"])
+    summary, photos = statistics.summarize(rows, task), task == "photos"
+    expected = ["scratch", "random-frozen"] if photos else parameters.strategy_meanings()
+    said = [each for each in answers(summary) if not (photos and each[0].startswith("Published"))]
     return {
+        "photos": photos,
         "headline": headline(summary),
-        "answers": answers(summary),
-        "untrained": [name for name in parameters.strategy_meanings() if name not in set(summary["strategy"])],
+        "answers": said,
+        "untrained": [name for name in expected if name not in set(summary["strategy"])],
         "budgets": sorted(set(summary["labels_per_class"]), key=budget_size),
         "columns": list(table),
         "accuracies": dict(zip(table.index, table.to_numpy().tolist(), strict=True)),
@@ -218,7 +245,7 @@ def _verdicts(rows: "pd.DataFrame", settings: dict[str, str]) -> list[tuple[str,
         return said
     for values, alike in once.groupby(columns, sort=False) if settings else [((), once)]:
         where = "".join(f"{name}={value}, " for name, value in zip(settings, values, strict=True))
-        summary = statistics.summarize(alike)
+        summary = statistics.summarize(alike, alike["task"].iloc[0])
         for _, row in summary[summary["strategy"] == "frozen"].iterrows():
             said.append((f"{where}{row['labels_per_class']} labels per class", *wording.verdict(row)))
     return said

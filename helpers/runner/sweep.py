@@ -1,9 +1,8 @@
 """A sweep: one notebook over a grid of parameters, on the processes of this machine or on a Dask cluster.
 
-Dask schedules the runs, repeats them and survives workers that die; papermill executes each run. The notebook and the
-data files that its parameters name travel to the workers as bytes, and each run's results are written here when it
-ends. So workers need this package but no shared folder, and a sweep that was stopped resumes with what is missing.
-A dataset that is a folder stays where it is, so such a sweep runs only on this machine.
+Dask schedules the runs, repeats them and survives workers that die; papermill executes each run. Workers need this
+package but no shared folder: notebook and data files travel to them as bytes, and results are written here. A dataset
+that is a folder stays where it is, and such a sweep runs only on this machine.
 """
 
 import hashlib
@@ -12,20 +11,21 @@ import json
 import os
 import re
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.datasets import is_path
-from helpers.files import folder_sha256
+from helpers import provenance
 from helpers.folders import check_folder, read_results
-from helpers.runner import cluster, notebooks, pages, parameters
+from helpers.messages import listed
+from helpers.runner import batch, cluster, notebooks, pages, parameters
 from helpers.runner.notebooks import Notebook
-from helpers.runner.parameters import as_text
-from helpers.runner.process import absolute, lock
+from helpers.runner.parameters import FOLDERS, as_text
+from helpers.runner.process import lock
 from helpers.runner.worker import VERSION, one_line, run_notebook
 from helpers.store import checksum, write_text
 
@@ -33,25 +33,21 @@ if TYPE_CHECKING:
     import pandas as pd
     from distributed import Client, Future
 
-FOLDERS = ("dataset", "photos")  # parameters that may name one
-KEYS = {"done": {"name", "parameters", "seconds", "results"}, "failed": {"name", "parameters", "error"}}  # of a record
-
 
 @dataclass(frozen=True)
 class Sweep:
-    """A notebook, the grid of its runs, and everything that their results depend on."""
+    """A notebook, its runs, and everything that their results depend on."""
 
     notebook: Notebook
-    fingerprint: str  # of what the notebook executes, with the files beside it
-    code: str  # SHA-256 of the code of `helpers` that the notebook uses
+    code: str  # SHA-256 of the code of `helpers` that the notebook uses, and of package versions
     defaults: dict[str, Any]  # of the notebook's parameters
     files: dict[str, bytes]  # data files, by the path that parameters name them by
     beside: dict[str, bytes]  # files beside the notebook, by the path that its code names them by
-    digests: dict[str, str]  # SHA-256 of data files and data folders, by path
-    swept: tuple[str, ...]  # names of the swept parameters
+    axes: tuple[tuple[str, ...], ...]  # parameters in which runs differ: alone, or those whose values are paired
+    varied: tuple[str, ...]  # all of these
     runs: dict[str, dict[str, Any]]  # the parameters of each run, by its name
     out: Path  # folder for the results
-    asked: dict[str, Any]  # the request, from which `resume` plans the same sweep again
+    record: dict[str, Any]  # what `sweep.json` says
 
 
 def plan(
@@ -62,92 +58,60 @@ def plan(
     out: Path | None,
     many: bool = False,
 ) -> Sweep:
-    """Check what the command line asks for, a grid and parameters that all runs share, as text; lay out the runs.
+    """Check a grid and parameters that all runs share, as text; lay out the runs, and add them to those of an earlier
+    sweep in the folder.
 
     Raises ValueError for what `parameters` refuses and for a folder that cannot be used, DownloadError for data that
     cannot be downloaded. More than 10,000 runs are refused unless `many`.
     """
-    if notebook is None or out is None:
-        raise ValueError("sweep: needs a LESSON and --out DIR, or --resume DIR alone; see sweep --help")
+    if notebook is None:
+        raise ValueError("sweep: needs a LESSON, or --resume DIR alone; see sweep --help")
     chosen = notebooks.find(notebook)
     defaults = notebooks.defaults(chosen.path)
-    shared = {name: _settled(name, value, defaults) for name, value in parameters.read_given(given, dataset).items()}
-    grid = [
-        [{name: _settled(name, value, defaults) for name, value in setting.items()} for setting in settings]
-        for settings in parameters.read_grid(swept)
-    ]
+    shared = parameters.settled(parameters.read_given(given, dataset), defaults)
+    grid = [[parameters.settled(setting, defaults) for setting in settings] for settings in parameters.read_grid(swept)]
     parameters.check_grid(grid, shared, many)
     parameters.check([chosen], shared, grid)
-    named = {name: value for name, value in defaults.items() if _names_file(value)}
-    choices = parameters.choices({**named, **shared}, grid)
-    files, digests = _data(choices, defaults)
-    fingerprint, beside = _source(chosen)
-    first = {name: values[0] for name, values in choices.items()}
+    named = {name: value for name, value in defaults.items() if parameters.names_file(value)}
+    first = {**named, **shared, **{name: value for settings in grid for name, value in settings[0].items()}}
     combinations = [dict(ChainMap(*settings, first)) for settings in itertools.product(*grid)]
-    runs = {_name(fingerprint, defaults, values, digests): values for values in combinations}
-    digests |= _earlier_digests(out.absolute(), chosen.name, fingerprint, digests)
+    out = out or Path("sweeps", f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}")
     check_folder("--out", str(out), out.absolute())
-    return Sweep(
-        notebook=chosen,
-        fingerprint=fingerprint,
-        code=notebooks.code(chosen.path),
-        defaults=defaults,
-        files=files,
-        beside=beside,
-        digests=digests,
-        swept=tuple(name for settings in grid for name in settings[0]),
-        runs=runs,
-        out=out.absolute(),
-        asked={"notebook": notebook, "swept": swept, "dataset": dataset, "given": given, "folder": os.getcwd()},
-    )
+    words = ["sweep", notebook, *(word for text in swept for word in ("--grid", text)), "--out", "repeated"]
+    command = batch.command(words, dict(given) | ({"dataset": dataset} if dataset else {}))
+    return _joined(chosen, out.absolute(), combinations, [tuple(settings[0]) for settings in grid], [command])
 
 
 def resume(folder: Path) -> Sweep:
-    """Return the sweep that was last asked for in a folder; changes to the working directory of that time, because
-    values may be paths. Raises ValueError if it cannot be resumed.
-    """
+    """Return the sweep in a folder, and change to the working directory where it was started: values may be paths."""
     folder = folder.absolute()
+    before = _read_record("--resume", folder)
     try:
-        asked = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["asked"]
-        options = {name: asked[name] for name in ("notebook", "swept", "dataset", "given")}
-        started_in = asked["folder"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"--resume: {str(folder)!r} holds no sweep.json of a sweep that could be resumed") from error
-    try:
-        os.chdir(started_in)
+        os.chdir(before["folder"])
     except OSError as error:
-        raise ValueError(f"--resume: the folder in which this sweep was started, {started_in!r}, is gone") from error
-    return plan(**options, out=folder, many=True)
+        raise ValueError(
+            f"--resume: the sweep was started in the folder {before['folder']!r}, which is gone"
+        ) from error
+    return _joined(notebooks.find(before["notebook"]), folder, [], [], [])
 
 
 def check_portable(sweep: Sweep) -> None:
     """Raise ValueError if the data is a folder, which cannot travel to a cluster."""
-    for name in FOLDERS:
-        for values in sweep.runs.values():
-            if _is_data_folder(name, values.get(name)):
-                raise ValueError(
-                    f"{name}: {Path(values[name]).name!r} is a folder, which the machines of a cluster do not have; "
-                    "sweep on this machine, or give as dataset an .npz file, which travels to them"
-                )
+    for name, value in {(name, as_text(values.get(name))) for values in sweep.runs.values() for name in FOLDERS}:
+        if parameters.is_data_folder(name, value):
+            raise ValueError(
+                f"{name}: {Path(value).name!r} is a folder, which the machines of a cluster do not have; "
+                "sweep on this machine, or give as dataset an .npz file, which travels to them"
+            )
 
 
 def records(sweep: Sweep) -> list[dict[str, Any]]:
-    """Return the records of all runs in the folder, finished or failed: those of this grid first, in its order.
-
-    Damaged records are left out, and those of runs whose code of `helpers` has changed since.
-    """
-    order, known = {name: place for place, name in enumerate(sweep.runs)}, []
-    for path in sorted((sweep.out / "runs").glob("*.json")):
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            record = json.loads(path.read_text(encoding="utf-8"))
-            complete = record["status"] == "failed" or path.with_suffix(".ipynb").is_file()
-            if complete and record["code"] == sweep.code and KEYS[record["status"]] <= record.keys():
-                known.append(record)
-    return sorted(known, key=lambda record: order.get(record["name"], len(order)))
+    """Return the records of all runs, finished or failed, made with this code of `helpers` and these packages."""
+    return [record for record in _stored(sweep.out, sweep.runs) if record["code"] == sweep.code]
 
 
 def missing(sweep: Sweep, known: list[dict[str, Any]]) -> list[str]:
-    """Return the names of the runs of the grid that have not finished, according to their records."""
+    """Return the names of the runs that have not finished, according to their records."""
     done = {record["name"] for record in known if record["status"] == "done"}
     return [name for name in sweep.runs if name not in done]
 
@@ -177,59 +141,42 @@ def write_results(sweep: Sweep, known: list[dict[str, Any]]) -> "pd.DataFrame":
     return rows
 
 
-def table(sweep: Sweep, known: list[dict[str, Any]]) -> "pd.DataFrame":
-    """Return a row per run: its parameters, and whether it is done or has failed."""
-    import pandas as pd
-
-    status = {record["name"]: record["status"] for record in known}
-    table = pd.DataFrame(list(sweep.runs.values())).map(as_text)
-    return table.assign(status=[status.get(name, "") for name in sweep.runs])
-
-
-def varied(sweep: Sweep, known: list[dict[str, Any]]) -> list[str]:
-    """Return the parameters in which runs differ: those swept, then those of other grids with runs in the folder."""
-    given = [{**sweep.defaults, **record["parameters"]} for record in known]
-    differing = [name for name in sweep.defaults if len({as_text(values[name]) for values in given}) > 1]
-    return list(dict.fromkeys([*sweep.swept, *differing]))
-
-
-def label(sweep: Sweep, record: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Name a run for people, by its values of these parameters, `varied` ones: a file's name leaves out defaults."""
+def label(sweep: Sweep, record: Mapping[str, Any]) -> str:
+    """Name a run for people, by its values of the parameters in which runs differ."""
     values = {**sweep.defaults, **record["parameters"]}
-    return ", ".join(f"{name}={as_text(values[name])}" for name in names)
+    return ", ".join(f"{name}={as_text(values[name])}" for name in sweep.varied)
 
 
 def outlook(sweep: Sweep, known: list[dict[str, Any]]) -> str:
     """Say how many runs are done, and how long the missing ones will take, as far as it is known."""
     to_run = len(missing(sweep, known))
     said = f"{sweep.notebook.name}: {len(sweep.runs)} runs, {len(sweep.runs) - to_run} of them done"
+    if stale := sum(each["status"] == "done" and each["code"] != sweep.code for each in _stored(sweep.out, sweep.runs)):
+        said += f"\nNote: {stale} finished with other code or package versions; they count as missing and run again"
     seconds = [record["seconds"] for record in known if record["status"] == "done"]
-    if not to_run:
+    if not to_run or not seconds:
         return said
-    if not seconds:
-        return f"{said}\nEstimate: none until the first run has finished; then the progress bar shows one"
     mean = sum(seconds) / len(seconds)
     return f"{said}\nEstimate: {to_run * mean / 60:.1f} minutes, {mean:.1f} s a run, divided by the runs at a time"
 
 
 def failure(sweep: Sweep) -> str | None:
-    """Say which runs of the grid failed, None if none did."""
-    failed = [record for record in records(sweep) if record["status"] == "failed" and record["name"] in sweep.runs]
+    """Say how many runs failed, and why the first did; None if none did."""
+    failed = [record for record in records(sweep) if record["status"] == "failed"]
     if not failed:
         return None
-    return f"{len(failed)} of {len(sweep.runs)} runs failed, {failed[0]['name']}: {failed[0]['error']}"
+    return f"{len(failed)} of {len(sweep.runs)} runs failed, {label(sweep, failed[0])}: {failed[0]['error']}"
 
 
 @contextmanager
 def started(
     sweep: Sweep, scheduler: str | None, workers: int | None, **settings: Any
 ) -> Iterator[tuple[str, int, Iterator[dict[str, Any]]]]:
-    """Connect to the workers and lock the folder; yield what there is to say of them, the number of missing runs, and
-    the record of each of these runs when it ends.
+    """Connect to the workers and lock the folder; yield a line about them, the number of missing runs, and the record
+    of each of these runs when it ends.
 
-    A run fails if a cell takes longer than `timeout` seconds, and is repeated up to `retries` times; runs keep trained
-    networks in the folder `store`, unless it is None. Raises as `cluster.connect` does, and ValueError if another
-    process is at work in the folder.
+    The settings are the options `timeout`, `retries` and `store`. Raises as `cluster.connect` does, and ValueError if
+    another process is at work in the folder.
     """
     with cluster.connect(scheduler, workers) as (client, limits):
         sweep.out.mkdir(parents=True, exist_ok=True)
@@ -245,13 +192,12 @@ def _execute(
 ) -> Iterator[dict[str, Any]]:
     """Execute runs on the workers; write each one's record and notebook when it ends, and yield the record.
 
-    Dask repeats a run whose worker dies. Raises ConnectionError if the scheduler goes away; what was yielded by then is
-    written.
+    Raises ConnectionError if the scheduler goes away.
     """
     import dask
     from distributed import as_completed
 
-    _save(sweep)
+    write_text(sweep.out / "sweep.json", json.dumps(sweep.record, indent=1))
     mnist = {name: os.environ[name] for name in ("MNIST_NPZ",) if os.environ.get(name) in sweep.files}
     payload = {
         "notebook": sweep.notebook.path.read_bytes(),
@@ -276,89 +222,101 @@ def _execute(
         yield _write(sweep, future.key.removeprefix("run-"), outcome)
 
 
-def _settled(name: str, value: Any, defaults: Mapping[str, Any]) -> Any:
-    """Return a parameter's value in the form that is recorded: data folders absolute, numbers in the default's type."""
-    return absolute(value) if _is_data_folder(name, value) else parameters.typed(value, defaults.get(name))
+def _joined(
+    notebook: Notebook,
+    out: Path,
+    combinations: list[dict[str, Any]],
+    axes: list[tuple[str, ...]],
+    commands: list[str],
+) -> Sweep:
+    """Add runs with these parameters to those of the folder's sweep, if there is one.
 
-
-def _data(choices: Mapping[str, Sequence[Any]], defaults: Mapping[str, Any]) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Return the files that the values of parameters name, and MNIST's if a run takes it from a file; and the SHA-256
-    of these files and of data folders; all by path.
+    A run is known by a digest of notebook, parameters and data, whether a parameter was swept or shared.
     """
-    values = [(name, value) for name, values in choices.items() for value in values]
-    paths = {value for _, value in values if _names_file(value)}
-    if "MNIST_NPZ" in os.environ and "mnist" in choices.get("dataset", [defaults.get("dataset")]):
-        paths.add(os.environ["MNIST_NPZ"])
-    files = {path: Path(os.path.expanduser(path)).read_bytes() for path in sorted(paths)}
-    digests = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
-    return files, digests | {
-        value: folder_sha256(Path(value)) for name, value in values if _is_data_folder(name, value)
-    }
+    empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    before = {} if empty else _read_record("--out", out)
+    defaults, beside = notebooks.defaults(notebook.path), dict[str, bytes]()
+    if not notebook.number:
+        beside = {name: path.read_bytes() for name, path in notebooks.named_files(notebook.path)}
+    content = {notebook.path.name: notebooks.fingerprint(notebook.path)}
+    content |= {name: hashlib.sha256(read).hexdigest() for name, read in beside.items()}
+    runs = dict(before.get("runs", {}))
+    files, digests = parameters.data([*runs.values(), *combinations], defaults)
+    if before:
+        _check_unchanged(
+            out, before, notebook, {**content, **{path: digests.get(path, "") for path in before["files"]}}
+        )
+    known = {name.rpartition("-")[2]: name for name in runs}
+    for values in combinations:
+        given = {name: [value, digests.get(as_text(value))] for name, value in {**defaults, **values}.items()}
+        words = [f"{name}={as_text(values[name])[-24:]}" for names in axes for name in names]
+        said, digest = re.sub(r"[^\w.=+,-]+", "_", ",".join(words), flags=re.ASCII), checksum([content, given])[:12]
+        runs[known.get(digest, f"{said[:120]}-{digest}")] = values
+    axes = list(dict.fromkeys([*map(tuple, before.get("axes", [])), *axes]))
+    texts = [{name: as_text(value) for name, value in {**defaults, **values}.items()} for values in runs.values()]
+    differing = [name for name in defaults if len({values[name] for values in texts}) > 1]
+    path = notebook.name if notebook.number else str(notebook.path)  # of a lesson wherever the course is installed
+    commands = list(dict.fromkeys([*before.get("commands", []), *commands]))
+    record = {"notebook": path, "folder": os.getcwd(), **before, "commands": commands, "axes": axes, "runs": runs}
+    record |= {"content": content, "files": digests}
+    batch.record_made_with(record)
+    versions = [record["made_with"]["versions"][package] for package in provenance.PACKAGES]
+    return Sweep(
+        notebook=notebook,
+        code=checksum([notebooks.code(notebook.path), versions]),
+        defaults=defaults,
+        files=files,
+        beside=beside,
+        axes=(*axes, *((name,) for name in differing if name not in itertools.chain(*axes))),
+        varied=tuple(dict.fromkeys([*itertools.chain(*axes), *differing])),
+        runs=runs,
+        out=out,
+        record=record,
+    )
 
 
-def _source(notebook: Notebook) -> tuple[str, dict[str, bytes]]:
-    """Return the SHA-256 of all that a notebook executes, and the files beside a custom one that belong to it."""
-    fingerprint = notebooks.fingerprint(notebook.path)
-    if notebook.number:
-        return fingerprint, {}
-    beside = {name: path.read_bytes() for name, path in notebooks.named_files(notebook.path)}
-    return checksum([fingerprint, beside]) if beside else fingerprint, beside
+def _read_record(parameter: str, folder: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError, TypeError):
+        record: dict[str, Any] = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+        if "runs" in record:
+            return record
+    raise ValueError(f"{parameter}: {str(folder)!r} holds no sweep that could be resumed; give another folder")
 
 
-def _name(fingerprint: str, defaults: Mapping[str, Any], passed: Mapping[str, Any], digests: Mapping[str, str]) -> str:
-    """Name a run by what differs from the defaults, for people, and by a digest of notebook, parameters and data.
-
-    Whether a parameter is swept or shared makes no difference, so a grid can grow by another parameter.
-    """
-    values = {**defaults, **passed}
-    words = [f"{name}={as_text(value)[-24:]}" for name, value in values.items() if value != defaults[name]]
-    label = re.sub(r"[^\w.=+,-]+", "_", ",".join(words) or "defaults", flags=re.ASCII)  # one byte each in a file's name
-    origin = [fingerprint, {name: [value, digests.get(as_text(value))] for name, value in values.items()}]
-    return f"{label[:120]}-{checksum(origin)[:12]}"
-
-
-def _earlier_digests(out: Path, notebook: str, fingerprint: str, digests: Mapping[str, str]) -> dict[str, str]:
-    """Return the SHA-256 of data that earlier runs in a folder used, by path; raise ValueError if the folder holds
-    anything but runs of this notebook on the same data.
-    """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return {}
-    try:
-        before = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
-        known, content, name = dict(before["files"]), before["content"], before["notebook"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"--out: {str(out)!r} exists and is not the folder of a sweep; give a new one") from error
-    if content != fingerprint:
-        which = "an earlier state of it" if name == notebook else f"another notebook, {name}"
-        raise ValueError(f"--out: {str(out)!r} holds runs of {which}, and each sweep needs its own; give a new one")
-    for path in digests.keys() & known.keys():
-        if digests[path] != known[path]:
-            raise ValueError(f"--out: {str(out)!r} holds runs with another content of {path!r}; give a new folder")
-    return known
+def _check_unchanged(out: Path, before: dict[str, Any], notebook: Notebook, now: dict[str, str]) -> None:
+    """Raise ValueError if the runs in a folder are another notebook's, or if it, a file beside it or data changed."""
+    if (name := Path(before["notebook"]).stem) != notebook.name:
+        raise ValueError(f"--out: {str(out)!r} holds runs of another notebook, {name}; give a new folder")
+    then = {**before["files"], **before["content"]}
+    if changed := sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name)):
+        done = sum(record["status"] == "done" for record in _stored(out, before["runs"]))
+        raise ValueError(
+            f"--out: {listed(changed)} changed after {done} runs in {str(out)!r} had finished, and new runs would not "
+            "match them; give a new folder"
+        )
 
 
-def _names_file(value: Any) -> bool:
-    """Tell whether a value is the path of a file that exists, rather than a word."""
-    with suppress(OSError, ValueError):
-        looks_like_one = isinstance(value, str) and bool(re.search(r"[./\\]", value))
-        return looks_like_one and os.path.isfile(os.path.expanduser(value))
-    return False
-
-
-def _is_data_folder(name: str, value: Any) -> bool:
-    """Tell whether a parameter names a folder of images."""
-    return name in FOLDERS and is_path(value) and os.path.isdir(os.path.expanduser(value))
-
-
-def _save(sweep: Sweep) -> None:
-    """Write `sweep.json`: what the results in the folder depend on, and what was asked for last."""
-    identity = {"notebook": sweep.notebook.name, "content": sweep.fingerprint, "files": sweep.digests}
-    write_text(sweep.out / "sweep.json", json.dumps({**identity, "asked": sweep.asked}, indent=1))
+def _stored(out: Path, runs: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield the records of these runs that are there and complete."""
+    for name in runs:
+        path = out / "runs" / f"{name}.json"
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            needed = {"done": {"seconds", "results"}, "failed": {"error"}}[record["status"]]
+            complete = record["status"] == "failed" or path.with_suffix(".ipynb").is_file()
+            if complete and {"name", "code", "parameters", *needed} <= record.keys():
+                yield record
 
 
 def _write(sweep: Sweep, name: str, outcome: dict[str, Any]) -> dict[str, Any]:
     """Write the outcome of a run, last its record, which says that everything is there; return the record."""
     status, notebook = "failed" if "error" in outcome else "done", outcome.pop("notebook", "")
+    lacks = re.search(r"ModuleNotFoundError: No module named '(\w+)'", outcome.get("error", ""))
+    if lacks and (sweep.notebook.path.parent / f"{lacks[1]}.py").is_file():
+        outcome["error"] += (
+            "; only files that a string in the notebook names are sent along, so write, before the import"
+        )
+        outcome["error"] += f", sys.path.append(os.path.dirname(os.path.abspath('{lacks[1]}.py')))"
     body = outcome.pop("body", "")
     for file, content in outcome.pop("extra", {}).items():
         (sweep.out / "runs" / name).mkdir(parents=True, exist_ok=True)
@@ -366,7 +324,7 @@ def _write(sweep: Sweep, name: str, outcome: dict[str, Any]) -> dict[str, Any]:
     record = {"name": name, "code": sweep.code, "status": status, "parameters": sweep.runs[name], **outcome}
     if notebook:
         links = [("../sweep.html", "All runs of this sweep"), (f"{name}.ipynb", "This one as a notebook")]
-        about = label(sweep, record, sweep.swept)
+        about = label(sweep, record)
         page = pages.render("page.html", title=about, about=about, links=links, body=body)
         write_text(sweep.out / "runs" / f"{name}.ipynb", notebook)
         write_text(sweep.out / "runs" / f"{name}.html", page)

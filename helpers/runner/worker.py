@@ -1,7 +1,4 @@
-"""One run of a sweep, on a worker: unpack what it needs, execute the notebook, return the results.
-
-A worker needs this package and no shared folder: the notebook and the data files arrive as bytes.
-"""
+"""One run of a sweep, on a worker: unpack what it needs, execute the notebook, return the results."""
 
 import tempfile
 import threading
@@ -12,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from helpers import __version__
-from helpers.provenance import SOURCES, digest
+from helpers.provenance import PACKAGES, SOURCES, digest, version
 from helpers.runner import notebooks, pages
 from helpers.runner.notebooks import CellError, KernelSettings, Notebook
 from helpers.store import checksum
 
 VERSION = f"{__version__}+{checksum({module: digest(module) for module in SOURCES})[:12]}"  # of the whole package
+VERSION = ", ".join([VERSION, *(f"{package} {version(package)}" for package in PACKAGES)])
 
 
 class RunError(RuntimeError):
@@ -31,11 +29,9 @@ class RunError(RuntimeError):
 def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
     """Execute one run on a worker, in a folder that is deleted afterwards.
 
-    `payload` is what all runs share: the notebook, the files `beside` it, the data files, the version of this package,
-    the settings of `sweep.started`. The outcome holds the executed `notebook` as text, the `body` of its page, the text
-    of each `results-*.csv` in its working directory or run folder, each file `extra-*` in its working directory as
-    bytes, and the `seconds` that it took. Raises RunError with the outcome if a cell fails, or if results cannot be
-    read.
+    `payload` is what all runs share. The outcome holds the executed `notebook` as text, the `body` of its page, the
+    texts of `results-*.csv` in its working directory or run folder, files `extra-*` in its working directory as bytes,
+    and the `seconds` that it took. Raises RunError with the outcome if a cell fails, or if results cannot be read.
     """
     import nbformat
 
