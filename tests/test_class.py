@@ -21,6 +21,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from refusals import refused
 
 from helpers import plots
+from helpers.folders import REPOSITORY
 from helpers.runner import assignments, copies, notebooks
 from helpers.runner.cli import main
 from helpers.store import write_text
@@ -61,6 +62,19 @@ def test_each_checked_exercise_has_a_point_and_an_id_that_never_changes(lesson):
         assert (about.grade, about.solution, about.locked, about.points) == (True, True, False, 1)
         (found[about.grade_id],) = re.findall(r"(?m)^checks\.(\w+)\(", cell.source)
     assert found == IDS.get(lesson.name, {})
+
+
+def test_the_plans_name_parts_of_the_lessons_that_hold_the_exercises_named_with_them():
+    guide = (REPOSITORY / "docs" / "teachers.md").read_text(encoding="utf-8")
+    rows = re.findall(r"(?m)^\| \d+ to \d+ \| (\d\d) \| (.*?) \|", guide)
+    named = {(lesson, said): re.findall(r"\*([A-Z][^*]+)\*", said) for lesson, said in rows}
+    assert sum(map(len, named.values())) >= 4
+    for (lesson, said), parts in named.items():
+        prose = "\n".join(cell.source for cell in cells(LESSONS[int(lesson)].path) if cell.cell_type == "markdown")
+        taught = [prose.index(f"\n## {part}\n") for part in parts]  # an error here: there is no such part
+        end = prose.index("\n## ", max(taught) + 1) if taught else len(prose)
+        for number in re.findall(r"exercises? (\d)(?: and (\d))?", said):
+            assert all(prose.index(f"**Exercise {each}.") < end for each in filter(None, number)), said
 
 
 ASKED = """

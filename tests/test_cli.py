@@ -96,6 +96,8 @@ def test_a_run_leaves_notebooks_pages_results_and_a_record(course, home, tmp_pat
     assert outputs(folder, "01_data") == f"{sys.executable} digits 3\n"
     kept = record(folder)
     assert (kept["status"], status(folder)) == ("done", ["done"] * 3)
+    repeated = "transfer-tutorial run --only 01,03,05 -p seed 3 -p seeds '[1, 2]' -p run_dir shared -p dataset digits"
+    assert kept["commands"] == [f"cd {Path.cwd()} && {repeated}"]
     assert kept["dataset"]["name"] == "digits" and len(kept["dataset"]["sha256"]) == 64
     assert kept["lessons"][1]["parameters"]["epochs"] == 5 and "seeds" not in kept["lessons"][1]["parameters"]
     assert kept["made_with"]["versions"]["tensorflow"]

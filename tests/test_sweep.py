@@ -193,7 +193,10 @@ def test_a_dry_run_prints_the_table_and_leaves_nothing(own):
     done = run(own, "--grid", "seed=0,1", "--grid", "optimizer=adam,sgd", "--dry-run", "--out", "out")
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[-2:] == ["to run  seed=1, optimizer=adam", "to run  seed=1, optimizer=sgd"]
+    assert run(own, "--grid", "seed=0,1", "--dry-run").exit_code == 0
     assert sorted(own.parent.rglob("*")) == before
+    without_out = sweep.plan(str(own), ["seed=0"], None, [], None).out
+    assert re.fullmatch(rf"{own.parent}/sweeps/my notebook-\d{{8}}-\d{{6}}", str(without_out))
 
 
 @pytest.mark.parametrize(
