@@ -143,7 +143,8 @@ def server(tmp_path_factory) -> Iterator[Server]:
     server = Server(f"http://127.0.0.1:{port}", os.urandom(16).hex(), lessons)
     environment = {**os.environ, "TRANSFER_TUTORIAL_HOME": str(home), "JUPYTER_TOKEN": server.token}
     environment |= {f"JUPYTER_{kind.upper()}_DIR": str(home / kind) for kind in ("config", "data", "runtime")}
-    environment.pop("JUPYTERLAB_SETTINGS_DIR", None)
+    for name in ("JUPYTERLAB_SETTINGS_DIR", "TQDM_DISABLE"):
+        environment.pop(name, None)
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--allow-root"]
     command += [f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={lessons}"]
     with open(home / "log", "w") as log:
