@@ -50,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Give the whole session an empty home for run folders; nbval's kernels inherit it, but use no fixtures."""
     home = tempfile.TemporaryDirectory(prefix="transfer-tutorial-")
     os.environ["TRANSFER_TUTORIAL_HOME"] = home.name
+    os.environ["TQDM_DISABLE"] = "1"  # a bar that only slow machines show would differ from the stored outputs
     config.add_cleanup(home.cleanup)
 
 

@@ -151,7 +151,8 @@ def jupyterlab(home: Path, folder: Path, *arguments: str) -> Iterator[Server]:
     server = Server(f"http://127.0.0.1:{port}", os.urandom(16).hex(), folder)
     environment = {**os.environ, "TRANSFER_TUTORIAL_HOME": str(home), "JUPYTER_TOKEN": server.token}
     environment |= {f"JUPYTER_{kind.upper()}_DIR": str(home / kind) for kind in ("config", "data", "runtime")}
-    environment.pop("JUPYTERLAB_SETTINGS_DIR", None)
+    for name in ("JUPYTERLAB_SETTINGS_DIR", "TQDM_DISABLE"):
+        environment.pop(name, None)
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--allow-root"]
     command += [f"--port={port}", "--ServerApp.port_retries=0", *arguments]
     with open(home / "log", "w") as log:

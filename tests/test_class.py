@@ -14,7 +14,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import refresh_outputs
 from click.testing import CliRunner, Result
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat.v4 import new_code_cell, new_notebook, new_output
@@ -95,16 +94,6 @@ def test_a_check_raises_its_own_words_where_nbgrader_runs_it_and_nowhere_else(py
     assert right == "Right."
     assert wrong.startswith("raised: Not yet: those are the weights; the biases are left out, one per filter. Hint: ")
     assert missing.startswith("raised: Not answered yet: ")
-
-
-def test_refreshing_outputs_keeps_what_nbgrader_knows_of_a_cell(tmp_path, monkeypatch):
-    about = graded(LESSONS[2].path)[0].metadata
-    executed = new_notebook(cells=[new_code_cell("1 + 1", metadata={**about, "scrolled": True})])
-    executed.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    monkeypatch.setattr(refresh_outputs, "execute", lambda *_: executed)
-    refresh_outputs.refresh(tmp_path / "own.ipynb", tmp_path / "own.ipynb", {}, images=True, unchanged=set())
-    (cell,) = cells(tmp_path / "own.ipynb")
-    assert cell.metadata == about
 
 
 # The command that prepares a class

@@ -119,7 +119,7 @@ def test_the_commands_ask_for_the_stored_trainings(rows, tmp_path, monkeypatch):
     logged.write_text(f"#!/bin/sh\nprintf '%s\\0' \"$@\" END >> {tmp_path}/log\n")
     logged.chmod(0o755)
     text = (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
-    *commands, _ = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    *commands, _, _ = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     subprocess.run(["bash", "-ec", "".join(commands)], env=environ, cwd=REPOSITORY, check=True)
     monkeypatch.chdir(REPOSITORY)

@@ -89,8 +89,9 @@ def test_of_the_runner_only_the_parameters_know_networks():
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build a wheel of a clone."""
     folder = tmp_path_factory.mktemp("wheel")
-    command = [*(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"), "-w", folder]
-    ran = subprocess.run([*command, cloned(folder / "clone")], capture_output=True, text=True)
+    build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+    command = [sys.executable, "-c", build, folder]
+    ran = subprocess.run(command, cwd=cloned(folder / "clone"), capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     (wheel,) = folder.glob("transfer_learning_tutorial-*.whl")
     return wheel

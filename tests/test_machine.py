@@ -12,17 +12,15 @@ from importlib import metadata
 from pathlib import Path
 
 import distributed
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from nbclient import NotebookClient
-from nbformat.v4 import new_markdown_cell, new_notebook
 from refusals import refused
-from tiny_course import CHILD, outputs, printed, record, run, save_npz, transfer_tutorial, write_notebook
+from tiny_course import CHILD, outputs, printed, record, run, transfer_tutorial, write_notebook
 
 from helpers import folders, plots, store
 from helpers.provenance import provenance
-from helpers.runner import batch, cli, notebooks, pages, parameters, process, worker
+from helpers.runner import batch, cli, notebooks, parameters, process, worker
 from helpers.runner.notebooks import KernelSettings, Notebook
 
 pwd = pytest.importorskip("pwd")  # not on Windows
@@ -35,24 +33,6 @@ def test_a_setting_that_tqdm_cannot_read_is_left_out_and_others_stay(python):
     ran = python(code, TQDM_NCOLS="abc", TQDM_MININTERVAL="30")
     assert (ran.returncode, ran.stdout) == (0, "30\n"), ran.stderr
     assert python(code, TQDM_MININTERVAL="0.5", TQDM_ASCII="-#").stdout == "0.5\n"
-
-
-def test_pages_take_the_templates_that_come_with_nbconvert(tmp_path: Path, monkeypatch):
-    for template in ("basic", "classic", "base"):
-        store.write_text(tmp_path / "nbconvert" / "templates" / template / "index.html.j2", "{% block any %}another")
-        store.write_text(tmp_path / "nbconvert" / "templates" / template / "base.html.j2", "another")
-        store.write_text(tmp_path / "nbconvert" / "templates" / template / "conf.json", "{")
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    body = pages.body(new_notebook(cells=[new_markdown_cell("# Title")]))
-    assert "<h1" in body and "Title" in body and "another" not in body
-
-
-def test_the_commit_of_a_run_is_this_repositorys_in_a_git_hook_too(tmp_path: Path, monkeypatch):
-    known = batch._made_with()["commit"]
-    if known is None:
-        pytest.skip("this is not a git repository")
-    monkeypatch.setenv("GIT_DIR", str(tmp_path))
-    assert batch._made_with()["commit"] == known
 
 
 # Notebooks in kernels of their own
@@ -314,18 +294,6 @@ def test_a_notebook_in_another_language_is_refused(tmp_path: Path):
         notebooks.find(str(path))
 
 
-def test_lesson_01_runs_on_classes_of_ten_images(tmp_path: Path):
-    labels = np.repeat(np.arange(10), 10)
-    images = np.random.default_rng(0).integers(0, 256, (100, 8, 8), np.uint8)
-    save_npz(tmp_path / "few.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-    given = {"dataset": str(tmp_path / "few.npz"), "validation_fraction": 0.2}
-    parameters.check([notebooks.lesson("01")], given)
-    first, *others = ("".join(cell["source"]) for cell in notebooks.code_cells(notebooks.lesson("01").path))
-    names: dict[str, object] = {}
-    for source in (first, *(f"{name} = {value!r}" for name, value in given.items()), *others):
-        exec(source, names)
-
-
 # Slow and crowded machines
 
 
@@ -355,17 +323,3 @@ def test_few_files_that_may_be_open_are_raised_where_they_can_be_else_refused(tm
     assert python(code.format((40, 1000))).stdout == "(256, 1000)\n"
     assert python(code.format((900, 1000))).stdout == "(900, 1000)\n"
     assert "ulimit -n: 40 files may be open at a time; a run needs 256" in python(code.format((40, 40))).stderr
-
-
-def test_a_process_killed_while_it_saves_leaves_nothing_that_is_read(run_folder: Path, python):
-    code = (
-        "import os, sys; from pathlib import Path; from helpers import store\n"
-        "def make(path): path.write_bytes(b'half of it'); os.kill(os.getpid(), 9)\n"
-        "store.load_or_make(Path(sys.argv[1]), 'weights.bin', {'seed': 0}, make)"
-    )
-    assert python(code, run_folder).returncode == -signal.SIGKILL
-    assert store.find(run_folder, "weights.bin", {"seed": 0}) is None
-    made, _ = store.load_or_make(
-        run_folder, "weights.bin", {"seed": 0}, lambda path: {"n": path.write_bytes(b"weights")}
-    )
-    assert made.read_bytes() == b"weights"

@@ -8,7 +8,8 @@ import pytest
 
 from helpers import provenance as origins
 from helpers.folders import PACKAGE
-from helpers.provenance import provenance
+from helpers.provenance import code_of, provenance
+from helpers.runner.worker import VERSION
 
 COMPUTE = {"backend", "cnn", "experiment", "images", "tasks", "training", "transfer"}
 PRINT = """
@@ -29,9 +30,9 @@ def test_what_a_network_is_made_from_names_values_versions_and_code():
 
 def test_a_network_depends_on_the_modules_that_compute_it(monkeypatch: pytest.MonkeyPatch):
     before, depends = provenance()["code"], set()
+    digests = {module: origins.digest(module) for module in origins.SOURCES}
     for module in origins.SOURCES:
-        digests = {**{name: origins.digest(name) for name in origins.SOURCES}, module: "another"}
-        monkeypatch.setattr(origins, "digest", digests.get)
+        monkeypatch.setattr(origins, "digest", {**digests, module: "another"}.get)
         depends |= {module} if provenance()["code"] != before else set()
         monkeypatch.undo()
     assert depends == COMPUTE
@@ -51,10 +52,9 @@ def test_a_network_depends_on_the_modules_that_compute_it(monkeypatch: pytest.Mo
 def test_what_an_edit_discards(tmp_path: Path, python, module: str, old: str, new: str, changed: tuple[bool, ...]):
     copytree(PACKAGE, tmp_path / "helpers")
     source = tmp_path / "helpers" / f"{module}.py"
-    before = json.loads(python(PRINT, tmp_path).stdout)
     assert source.read_text().count(old) == 1
     source.write_text(source.read_text().replace(old, new))
-    after = json.loads(python(PRINT, tmp_path).stdout)
+    before, after = (provenance()["code"], code_of(["statistics"]), VERSION), json.loads(python(PRINT, tmp_path).stdout)
     assert tuple(one != other for one, other in zip(before, after, strict=True)) == changed
 
 

@@ -1,18 +1,13 @@
 """Bad input is refused with exit code 2 and one sentence, before a lesson starts and before anything is written."""
 
-import http.server
 import os
 import shlex
 import sys
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from tiny_course import run, save_npz
+from tiny_course import run
 
-from helpers import datasets
 from helpers.runner import notebooks
 from helpers.store import write_text
 
@@ -20,9 +15,8 @@ from helpers.store import write_text
 @pytest.fixture
 def folder(tmp_path: Path, offline: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work offline in a folder with a few names taken, and fail at once if a lesson is started."""
-    for name in ("home/file", "work/file", "work/file.txt", "work/full/mine", "work/folder.npz/class/mine"):
+    for name in ("home/file", "work/file", "work/file.txt", "work/full/mine"):
         write_text(tmp_path / name, "")
-    (tmp_path / "work" / "empty").mkdir()
     monkeypatch.setenv("TRANSFER_TUTORIAL_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(notebooks, "execute", lambda *given: pytest.fail("a lesson was started"))
     monkeypatch.chdir(tmp_path / "work")
@@ -55,20 +49,14 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
         ("--dataset letters", "dataset: 'letters' is not known; allowed are mnist, mnist_5k,"),
         ("--dataset ~nosuchuser/absent.npz", "dataset: there is no file"),
         ("--dataset file.txt", "dataset: 'file.txt' is not allowed; give the path of an .npz file"),
-        ("--dataset empty", "dataset: 'empty' is empty; give one folder of images per class"),
-        ("--dataset folder.npz", "dataset: 'folder.npz' has no readable image"),
         ("--dataset mnist", 'dataset: "mnist" is not on this machine and could not be downloaded'),
         # classes and splits
         ("-p source_classes '[4, 5]'", "source_classes and target_classes both hold 4 ([4, 5] and"),
-        ("-p source_classes [7]", "source_classes: [7] is not allowed; give two or more classes"),
-        ("-p target_classes '[1, 11]'", "target_classes: digits has no class 11; its classes are 0, 1"),
-        ("-p validation_fraction .nan", "validation_fraction: nan is not allowed"),
         ("-p validation_fraction 0.001", "validation_fraction: 0.001 of 716 images in 5 classes leaves a class of"),
         # numbers, and words that YAML would read as numbers
         ("-p epochs 0", "epochs: 0 is not allowed; give a whole number of at least 1"),
         ("-p epochs 2.5", "epochs: 2.5 is not a whole number like the default, 1"),
         ("-p epochs true", "epochs: True is not a whole number"),
-        ("-p learning_rate -1e-3", "learning_rate: -0.001 is not allowed; give a number above 0"),
         ("-p learning_rate 1:30", "learning_rate: '1:30' is not a number like the default, 1.0"),
         ("-p seed 010", "seed: '010' is not a whole number like the default, 0"),
         ("-p seed -1", "seed: -1 is not a seed; give a whole number from 0 to 4294967295"),
@@ -76,19 +64,14 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
         ("-p frozen_convs 3", "frozen_convs: 3 is not allowed; give 0, 1 or 2"),
         # names
         ("-p recipe slow", "recipe: 'slow' is not known; allowed are published, fast"),
-        ("-p optimizer fast", "optimizer: 'fast' is not known; allowed are adadelta, adam, rmsprop"),
         ("-p optimizer None", "optimizer: None is not a text like the default, 'adadelta'"),
         ("-p epoch 3", "has this name; known are backbone_weights"),
         ("--only 01 -p epochs 3", "epochs: no parameter of 01_data_split has this name"),
         ("--only 09", "lesson: '09' is not known; allowed are 00_whole_game, 01_data_split, 02_cnn_build"),
-        ("--only ''", "lesson: '' is not known; allowed are"),
         # the comparison
         ("-p strategies scratch", "strategies: 'scratch' is not a list like the default"),
-        ("-p strategies '[scratch, magic]'", "strategies: 'magic' is not known; allowed are scratch, frozen,"),
         ("--only 05 -p strategies [reused-head] -p target_classes '[0, 1]'", "leaves nothing to compare"),
         ("-p labels_per_class [ten]", "labels_per_class: 'ten' is not a label budget"),
-        ("-p labels_per_class '[10, 1000]'", "labels_per_class: 1000 is more than class 0"),
-        ("-p seeds '[0, 1, 0]'", "seeds: [0, 1, 0] holds an entry twice; give each once"),
         ("--only 06 -p seeds [-1]", "seeds: -1 is not a seed; give a whole number from 0 to 4294967295"),
         # values that cannot be read, or would reach the notebook changed
         ("-p target_classes '[1,'", "target_classes: '[1,' cannot be read as YAML; values look like 3"),
@@ -117,22 +100,6 @@ def test_a_damaged_record_of_a_run_is_refused(folder: Path, content: bytes):
     check_refusal(folder, "--resume .", "--resume: ", "holds no run.json of a run that could be resumed")
 
 
-def test_a_damaged_file_is_refused(folder: Path):
-    write_text(Path("mine.npz"), "label,pixel\n1,255\n")
-    check_refusal(
-        folder, "--only 01 --dataset mine.npz", "cannot be read as an .npz file with the arrays x_train, y_train"
-    )
-    write_text(Path(os.environ["KERAS_HOME"], "datasets", "mnist.npz"), "half of it")
-    check_refusal(folder, "--dataset mnist", 'dataset: "mnist" is not on this machine and could not be downloaded')
-
-
-def test_a_class_with_a_single_image_is_refused(folder: Path):
-    save_npz("mine.npz", y_train=np.append(np.resize(np.arange(9), 199), 9))
-    classes = "-p source_classes '[0, 9]' -p target_classes '[1, 2]' -p labels_per_class [1]"
-    says = "dataset: mine.npz has a single training image of class 9; give each class two or more"
-    check_refusal(folder, f"--only 05 --dataset mine.npz {classes}", says)
-
-
 def test_a_folder_without_permission_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch):
     Path("locked").mkdir()
     for locked in (folder / "home", Path("locked")):
@@ -142,36 +109,3 @@ def test_a_folder_without_permission_is_refused(folder: Path, monkeypatch: pytes
     says = "cannot be written to; give a folder that can be written to"
     check_refusal(folder, "-p run_dir mine", f"run_dir: 'mine' {says}")
     check_refusal(folder, "--out locked/run", f"--out: 'locked/run' {says}")
-
-
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes, int], None]]:
-    """Serve one content for every download; the function sets it, and the length that it claims to have."""
-    answer: dict[str, bytes | int] = {}
-
-    class Server(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(answer["length"]))
-            self.end_headers()
-            self.wfile.write(answer["content"])
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        monkeypatch.setattr(datasets, "KERAS_DATASETS", f"http://127.0.0.1:{server.server_port}/")
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        yield lambda content, length: answer.update(content=content, length=length)
-        server.shutdown()
-
-
-@pytest.mark.parametrize(
-    ("dataset", "length", "why"),
-    [("mnist", 100, "not whole, or another file"), ("fashion_mnist", 1000, "could not be downloaded")],
-)
-def test_a_download_with_other_content_is_not_kept(folder: Path, served, dataset: str, length: int, why: str):
-    served(b"PK" * 50, length)
-    command = f"--only 01 --dataset {dataset}"
-    check_refusal(folder, command, f'dataset: "{dataset}" is not on this machine', why, 'pass dataset="mnist_5k"')

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 from conftest import IN_CI
@@ -96,17 +96,6 @@ def test_every_figure_has_its_alternative_text(path, site):
     assert all(len(text) > 20 for text in shown) and (shown or path not in [*LESSONS, *COMPUTED])
 
 
-def test_links_within_the_site_lead_to_a_page_and_a_place_on_it(site):
-    pages = [(site / page).resolve() for page in PAGES]
-    places = {page: {attributes.get("id") for _, attributes in tags(page)} for page in pages}
-    for page in pages:
-        for link in map(urlsplit, links(page)):
-            if not link.scheme and not link.netloc:
-                target = (page.parent / unquote(link.path)).resolve() if link.path else page
-                assert target.is_file(), link
-                assert not link.fragment or unquote(link.fragment) in places[target], link
-
-
 @pytest.mark.parametrize("path", [*WRITTEN, ROOT / "README.md"], ids=lambda path: path.stem)
 def test_links_between_files_lead_to_a_file_and_to_a_heading_as_github_names_it(path):
     for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", path.read_text(encoding="utf-8")):
@@ -160,17 +149,6 @@ def address(site) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@pytest.mark.browser
-def test_the_search_finds_the_learning_rate(browser, address):
-    page = browser.new_page()
-    page.goto(f"{address}/index.html")
-    page.wait_for_url("**/docs/index.html")  # the first page
-    page.goto(f"{address}/search.html?q=learning+rate")
-    page.locator("#search-results li").first.wait_for()
-    assert "03 · Pretrain on the source task" in " ".join(page.locator("#search-results li a").all_inner_texts())
-    page.close()
 
 
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
