@@ -20,7 +20,7 @@ MOST_NAMES = 12  # of lines in a legend
 # Strategies that train all layers cost the most seconds. Where accuracy is drawn by seconds they have their labels on
 # the right, and the others theirs above, below or on the left, which keeps the labels of neighboring points apart.
 NAMED_AT_THE_RIGHT = [name for name, strategy in STRATEGIES.items() if not strategy.freezes]
-AT_THE_RIGHT = cycle([((6, -8), "left", "center"), ((7, 5), "left", "center")])
+AT_THE_RIGHT = cycle([((-7, 4), "right", "center"), ((7, 5), "left", "center"), ((6, -8), "left", "center")])
 AROUND = cycle([((0, 6), "center", "bottom"), ((0, -6), "center", "top"), ((-7, -3), "right", "center")])
 BUDGET_LABELS = {name: next(AT_THE_RIGHT if name in NAMED_AT_THE_RIGHT else AROUND) for name in STRATEGIES}
 
