@@ -349,8 +349,8 @@ FAULTS = [
     Fault(
         "whole numbers do not stand for floats",
         "runner/parameters",
-        "return float(value) if type(value) is int",
-        "return float(value) if type(value) is bool",
+        "settled[name] = float(value)",
+        "settled[name] = value",
         "sweep",
     ),
     Fault(
