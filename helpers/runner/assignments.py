@@ -22,7 +22,8 @@ from helpers.store import write_text
 if TYPE_CHECKING:
     import pandas as pd
 
-SYNTAX_ERRORS = ("SyntaxError", "IndentationError", "TabError")
+STOPS = dict.fromkeys(("SyntaxError", "IndentationError", "TabError"), "a syntax error")  # others are called by name
+STOPS["KeyboardInterrupt"] = "the code takes too long"
 CONFIG = Path(__file__).with_name("templates") / "nbgrader_config.txt"
 
 
@@ -141,7 +142,6 @@ def _reply(outputs: list[Any], stopped: str) -> str:
         if output.output_type == "error":
             said = re.match(r"Not yet: (.+)\. Hint: |Not answered yet", output.evalue, re.DOTALL)
             name = stopped or output.ename
-            broken = "a syntax error" if name in SYNTAX_ERRORS else f"the code stops with {name}"
-            return (said[1] or "no answer") if said else broken
+            return (said[1] or "no answer") if said else STOPS.get(name, f"the code stops with {name}")
     printed = "".join(output.get("text", "") for output in outputs)
     return "right" if printed.endswith("Right.\n") else "points without a word of the check"
