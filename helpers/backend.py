@@ -31,6 +31,7 @@ for cuts_training_short in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):
 os.environ["KERAS_BACKEND"] = "tensorflow"
 with contextlib.nullcontext() if wants_messages else _without_stderr():
     import keras
+    import tensorflow
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
         f"Keras was imported with the backend {keras.backend.backend()!r} before this course; restart the kernel, and "
@@ -43,4 +44,18 @@ keras.config.set_epsilon(1e-7)
 if not wants_messages:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # several networks in a row are not "excessive retracing"
 
-__all__ = ["keras"]
+
+def one_thread() -> None:
+    """Let TensorFlow compute on one thread from now on, unless it has computed something already."""
+    with contextlib.suppress(RuntimeError):
+        tensorflow.config.threading.set_intra_op_parallelism_threads(1)
+
+
+def threads() -> int:
+    """Return on how many threads TensorFlow computes: as set here, else in its environment variable, else all cores."""
+    set_here = tensorflow.config.threading.get_intra_op_parallelism_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return set_here or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or cores
+
+
+__all__ = ["keras", "one_thread", "threads"]

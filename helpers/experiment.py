@@ -5,25 +5,28 @@ they make equally many updates in batches of one size. A seed repeats everything
 initial weights, the images drawn for a budget, the order of batches, dropout.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import product
+from functools import cache
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from helpers import cnn
 from helpers.cnn import Architecture
-from helpers.images import Dataset, Split
+from helpers.images import Dataset
 from helpers.messages import check_list
 from helpers.provenance import provenance
-from helpers.store import Facts, load_or_make
+from helpers.store import Facts, find, load_or_make
 from helpers.tasks import Task, check_budget, check_seed, split_tasks, subsample
-from helpers.training import Recipe, Training, predict
+from helpers.training import BENCH, Bench, Recipe, Training, predict
 from helpers.transfer import (
     STRATEGIES,
     Features,
@@ -36,6 +39,8 @@ from helpers.transfer import (
     check_frozen_convs,
     strategies_for,
 )
+
+SOURCE_FILE = "pretrained.weights.h5"
 
 
 @dataclass(frozen=True)
@@ -96,33 +101,40 @@ def compare(
     once.
 
     Pretraining runs once per seed; its row is `scratch` on the source task. What the run folder has of an earlier
-    comparison is taken from there.
+    comparison is taken from there. The rest is trained side by side: a network on each core, with one thread, so that
+    the results are the same on any number of cores.
     `architecture.classes` is set from the plan. The largest thing in memory is one set of cached features.
     """
     tasks = plan.check(dataset)
     strategies, left_out = strategies_for(plan.strategies, len(plan.source_classes), len(plan.target_classes))
+    random, pretrained = ([one for one in strategies if one.start == start] for start in ("random", "pretrained"))
+    budgets, seeds = plan.labels_per_class, plan.seeds if pretrained else ()
+    total = len(seeds) + len(tasks) * len(budgets) * len(strategies)
     networks = Networks(replace(architecture, classes=len(plan.target_classes)), recipe, plan.frozen_convs)
-    source_networks = networks  # compiled once for both tasks
-    if len(plan.source_classes) != len(plan.target_classes):
-        source_networks = Networks(replace(architecture, classes=len(plan.source_classes)), recipe)
-    needs_source = any(strategy.start == "pretrained" for strategy in strategies)
-    trainings = len(plan.seeds) * (needs_source + len(plan.labels_per_class) * len(strategies))
-    places = [*product(plan.labels_per_class, [strategy.name for strategy in strategies])]
-    rows, probabilities = [], {}
-    with tqdm(total=trainings, desc="trainings", disable=not progress) as bar:
-        for seed, (source, target) in tasks.items():
-            network = pretrain(folder, source, source_networks, seed) if needs_source else None
-            if network:
-                rows.append(network.row)
-                bar.update()
-            trained = []
-            repetition = Repetition(seed, target, network)
-            for row, predicted in train_strategies(networks, strategies, plan.labels_per_class, repetition, folder):
-                trained.append(row)
-                probabilities[row["strategy"], row["labels_per_class"], seed] = predicted
-                bar.update()
-            rows += sorted(trained, key=lambda row: places.index((row["labels_per_class"], row["strategy"])))
-    return Comparison(pd.DataFrame(rows), left_out, target, probabilities)
+    with tqdm(total=total, desc="trainings", disable=not progress) as bar, side_by_side(networks, total) as cores:
+        runs = _Runs(networks, folder, cores, bar.update)
+        sources = {seed: runs.pretrain(tasks[seed][0], seed) for seed in seeds}
+        for seed, (_, target) in tasks.items():
+            runs.train(random, budgets, Repetition(seed, target))
+        for seed, job in sources.items():
+            cores.finish([job])
+            runs.train(pretrained, budgets, Repetition(seed, tasks[seed][1], job.made))
+    rows = []
+    for seed in tasks:
+        rows += [sources[seed].made.row] if pretrained else []
+        rows += [runs.made[one.name, budget, seed][0] for budget in budgets for one in strategies]
+    return Comparison(pd.DataFrame(rows), left_out, target, {run: tested for run, (_, tested) in runs.made.items()})
+
+
+def train_strategies(
+    networks: Networks, strategies: list[Strategy], budgets: Sequence[int | str], repetition: Repetition, folder: Path
+) -> list[tuple[Row, np.ndarray]]:
+    """Return each strategy's result row and test probabilities at each budget, with one seed, as `compare` does."""
+    with side_by_side(networks, len(strategies) * len(budgets)) as cores:
+        runs = _Runs(networks, folder, cores)
+        for start in ("random", "pretrained"):
+            runs.train([one for one in strategies if one.start == start], budgets, repetition)
+    return [runs.made[one.name, budget, repetition.seed] for budget in budgets for one in strategies]
 
 
 def pretrain(
@@ -134,23 +146,42 @@ def pretrain(
     `networks` train it, and lose their weights to it. `watch` asks for the learning curve on the validation split,
     which takes a while and changes nothing else. With `description`, a progress bar shows under that name.
     """
+    return _keep_source(
+        folder, task, networks, seed, lambda: _pretrain(networks, task, seed, description, watch), watch
+    )
+
+
+def _pretrain(
+    networks: Networks, task: Task, seed: int, description: str | None = None, watch: bool = False
+) -> tuple[list[np.ndarray], Facts]:
+    """Train the whole network on the source task; return its weights, and the facts to keep with them."""
+    trainer = networks.whole
+    cnn.initialize(trainer.model, seed)
+    training = trainer.train(task.train, seed, task.validation if watch else None, description)
+    row = result_row(task, "scratch", "all", seed, training, predict(trainer.model, task.test.images))
+    return trainer.model.get_weights(), {"row": row, "history": training.history.to_dict("list")}
+
+
+def _keep_source(
+    folder: Path,
+    task: Task,
+    networks: Networks,
+    seed: int,
+    trained: Callable[[], tuple[list[np.ndarray], Facts]],
+    watch: bool = False,
+) -> SourceNetwork:
+    """Return the pretrained network in the run folder, or else the one that is `trained`, after it is kept there."""
 
     def make(path: Path) -> Facts:
-        trainer = networks.whole
-        cnn.initialize(trainer.model, seed)
-        training = trainer.train(task.train, seed, task.validation if watch else None, description)
-        trainer.model.save_weights(path)
-        row = result_row(task, "scratch", "all", seed, training, predict(trainer.model, task.test.images))
-        return {"row": row, "history": training.history.to_dict("list")}
+        weights, facts = trained()
+        model.set_weights(weights)
+        model.save_weights(path)
+        return facts
 
+    model, origin = cnn.build_cnn(networks.architecture), pretraining_provenance(task, networks, seed)
     file, facts = load_or_make(
-        folder,
-        "pretrained.weights.h5",
-        pretraining_provenance(task, networks, seed),
-        make,
-        lambda facts: not watch or bool(facts["history"]["update"]),
+        folder, SOURCE_FILE, origin, make, lambda facts: not watch or bool(facts["history"]["update"])
     )
-    model = cnn.build_cnn(networks.architecture)
     model.load_weights(file)
     return SourceNetwork(model, facts["row"], pd.DataFrame(facts["history"]), file.name)
 
@@ -160,43 +191,183 @@ def pretraining_provenance(task: Task, networks: Networks, seed: int) -> dict[st
     return provenance(classes=task.classes, images=task.fingerprint, **networks.settings, seed=seed)
 
 
-def train_strategies(
-    networks: Networks, strategies: list[Strategy], budgets: Sequence[int | str], repetition: Repetition, folder: Path
-) -> Iterator[tuple[Row, np.ndarray]]:
-    """Yield each strategy's result row and test probabilities at each budget, with one seed.
-
-    Strategies with the same frozen features share their extraction; all budgets share that of the test images.
-    `head-first` goes on from the head that `frozen` trained. Each training run is kept in the run folder, and the same
-    one is taken from there another time.
+@dataclass(eq=False)
+class Job:
+    """Work for one core: a worker calls `work` with its networks, then the main thread `keep` with what that returned;
+    `made` is what `keep` returned.
     """
-    seed, task, source = repetition.seed, repetition.target, repetition.source
-    shared = {"images": task.fingerprint, "classes": task.classes, "seed": seed, "frozen_convs": networks.frozen_convs}
-    cached: tuple[Features, Features] | None = None
-    tested: Features | None = None
-    head: TrainedHead | None = None
 
-    def make(path: Path, strategy: Strategy, budget: int | str, images: Split) -> Facts:
-        nonlocal cached, tested, head
-        needs_features = strategy.freezes or (strategy.head == "trained" and head is None)
-        if needs_features and networks.caches_features and cached is None:
-            cached = networks.extract(strategy, repetition, images, tested)
-            tested = cached[1]
-        training, probabilities = networks.train(strategy, repetition, images, cached, head)
-        if strategy.name == "frozen":
-            head = networks.trained_head(training)
-        np.save(path, probabilities)
-        return {"row": result_row(task, strategy.name, budget, seed, training, probabilities)}
+    work: Callable[["Sized"], Any]
+    keep: Callable[[Any], Any] = lambda result: result
+    made: Any = None
 
-    for start in ("random", "pretrained"):  # one at a time, so that only one set of features is in memory
-        tested, used = None, source.file if source and start == "pretrained" else None
-        for budget in budgets:
-            images, cached, head = subsample(task.train, budget, seed), None, None  # gone before the next are made
-            for strategy in [strategy for strategy in strategies if strategy.start == start]:
-                made_from = {**shared, **networks.settings, "strategy": strategy.name, "labels_per_class": budget}
-                origin = provenance(**made_from, source=used)
-                train = partial(make, strategy=strategy, budget=budget, images=images)
-                file, facts = load_or_make(folder, "training.npy", origin, train)
-                yield facts["row"], np.load(file)
+
+Sized = Callable[[int], Networks]  # a worker's networks, by the number of classes
+
+
+@dataclass
+class SideBySide:
+    """Jobs on all cores: each worker is a thread that trains with its own networks, and touches nothing else."""
+
+    pool: Executor
+    idle: list[Sized]
+    waiting: list[Job] = field(default_factory=list)
+    running: dict[Future[Any], tuple[Job, Sized]] = field(default_factory=dict)
+
+    def do(self, *jobs: Job) -> list[Any]:
+        """Do jobs that were not waiting, and return what they made."""
+        self.waiting += jobs
+        self.finish(jobs)
+        return [job.made for job in jobs]
+
+    def finish(self, jobs: Sequence[Job]) -> None:
+        """Return when these jobs are done. They go first; others that wait get the cores that are free."""
+        self.waiting.sort(key=lambda job: job not in jobs)
+        while any(job in jobs for job in (*self.waiting, *(job for job, _ in self.running.values()))):
+            while self.idle and self.waiting:
+                job, networks = self.waiting.pop(0), self.idle.pop()
+                self.running[self.pool.submit(job.work, networks)] = job, networks
+            ended, _ = wait(self.running, return_when=FIRST_COMPLETED)
+            for future in sorted(ended, key=lambda future: future.exception() is not None):
+                job, networks = self.running.pop(future)
+                self.idle.append(networks)
+                job.made = job.keep(future.result())  # what is done is kept before what failed is raised
+
+
+@contextmanager
+def side_by_side(networks: Networks, jobs: int) -> Iterator[SideBySide]:
+    """Let a block add jobs to those waiting, and do them all, with these networks and others like them.
+
+    If one fails, or the user interrupts, the others stop before their next call of a compiled function.
+    """
+    from helpers.backend import one_thread
+
+    one_thread()
+    at_once, stop = min(joblib.cpu_count(), jobs), Event()
+    with ThreadPoolExecutor(at_once, initializer=BENCH.set, initargs=(Bench(at_once, stop),)) as pool:
+        try:
+            others = (
+                Networks(networks.architecture, networks.recipe, networks.frozen_convs) for _ in range(1, at_once)
+            )
+            cores = SideBySide(pool, [_sized(own) for own in (networks, *others)])
+            yield cores
+            cores.finish([*cores.waiting, *(job for job, _ in cores.running.values())])
+        finally:
+            stop.set()
+
+
+def _sized(own: Networks) -> Sized:
+    def of(classes: int) -> Networks:
+        architecture = replace(own.architecture, classes=classes)
+        return own if architecture == own.architecture else Networks(architecture, own.recipe)
+
+    return cache(of)
+
+
+@dataclass
+class _Runs:
+    """Training runs, from the run folder or made now: `made` holds result rows and test probabilities by strategy,
+    budget and seed.
+    """
+
+    networks: Networks
+    folder: Path
+    cores: SideBySide
+    done: Callable[[], object] = lambda: None
+    made: dict[tuple[str, int | str, int], tuple[Row, np.ndarray]] = field(default_factory=dict)
+
+    def pretrain(self, task: Task, seed: int) -> Job:
+        """Return the job that makes a source network, done already if the run folder has one."""
+        networks = _sized(self.networks)(len(task.classes))
+
+        def keep(trained: tuple[list[np.ndarray], Facts]) -> SourceNetwork:
+            source = _keep_source(self.folder, task, networks, seed, lambda: trained)
+            self.done()
+            return source
+
+        job = Job(lambda sized: _pretrain(sized(len(task.classes)), task, seed), keep)
+        if find(self.folder, SOURCE_FILE, pretraining_provenance(task, networks, seed)):
+            job.made = pretrain(self.folder, task, networks, seed)
+            self.done()
+        else:
+            self.cores.waiting.append(job)
+        return job
+
+    def train(self, strategies: list[Strategy], budgets: Sequence[int | str], repetition: Repetition) -> None:
+        """Train strategies with the same start: at once those on cached features, of which only one set is in memory at
+        a time; the others as cores become free.
+        """
+        test = None  # features of the test images, which all budgets share
+        for budget in reversed(budgets):  # the longest first, so that all cores are done at the same time
+            missing = [one for one in strategies if not self._take(one, budget, repetition)]
+            test = self._train(missing, budget, repetition, test)
+
+    def _train(
+        self, strategies: list[Strategy], budget: int | str, repetition: Repetition, test: Features | None
+    ) -> Features | None:
+        """Train strategies at a budget. `head-first` goes on from the head of `frozen`, or else trains its own."""
+        task, cached = repetition.target, None
+        heads = [one for one in strategies if one.freezes or one.head == "trained"]
+        later = [one for one in heads if one.head == "trained" and STRATEGIES["frozen"] in heads]
+        first = [one for one in heads if one not in later]
+        self.cores.waiting += [self._job(one, budget, repetition) for one in strategies if one not in heads]
+        if first and self.networks.caches_features:
+            images = subsample(task.train, budget, repetition.seed)
+            job = Job(lambda sized: sized(len(task.classes)).extract(first[0], repetition, images, test))
+            (cached,) = self.cores.do(job)
+            test = cached[1]
+        made = self.cores.do(*(self._job(one, budget, repetition, cached) for one in first))
+        for one in later:
+            head = made[first.index(STRATEGIES["frozen"])]
+            self.cores.waiting.append(self._job(one, budget, repetition, head=head))
+        return test
+
+    def _job(
+        self,
+        strategy: Strategy,
+        budget: int | str,
+        repetition: Repetition,
+        cached: tuple[Features, Features] | None = None,
+        head: TrainedHead | None = None,
+    ) -> Job:
+        """Return the job of one training run, which makes the trained head if `head-first` can go on from it."""
+        task, seed = repetition.target, repetition.seed
+
+        def work(sized: Sized) -> tuple[Training, np.ndarray, TrainedHead | None]:
+            networks, images = sized(len(task.classes)), subsample(task.train, budget, seed)
+            training, probabilities = networks.train(strategy, repetition, images, cached, head)
+            return training, probabilities, networks.trained_head(training) if strategy.name == "frozen" else None
+
+        def keep(trained: tuple[Training, np.ndarray, TrainedHead | None]) -> TrainedHead | None:
+            training, probabilities, own_head = trained
+
+            def make(path: Path) -> Facts:
+                np.save(path, probabilities)
+                return {"row": result_row(task, strategy.name, budget, seed, training, probabilities)}
+
+            self._take(strategy, budget, repetition, make)
+            return own_head
+
+        return Job(work, keep)
+
+    def _take(
+        self,
+        strategy: Strategy,
+        budget: int | str,
+        repetition: Repetition,
+        make: Callable[[Path], Facts] | None = None,
+    ) -> bool:
+        """Take a training run from the run folder, where `make` puts it; return whether there is one."""
+        task, source = repetition.target, repetition.source if strategy.start == "pretrained" else None
+        made_from = {"images": task.fingerprint, "classes": task.classes, "seed": repetition.seed}
+        made_from |= {"strategy": strategy.name, "labels_per_class": budget, "source": source and source.file}
+        origin = provenance(**made_from, **self.networks.settings, frozen_convs=self.networks.frozen_convs)
+        known = self.folder, "training.npy", origin
+        kept = load_or_make(*known, make) if make else find(*known)
+        if kept:
+            self.made[strategy.name, budget, repetition.seed] = kept[1]["row"], np.load(kept[0])
+            self.done()
+        return kept is not None
 
 
 def result_row(
@@ -219,4 +390,6 @@ def result_row(
         "train_seconds": training.seconds,
         "pretrain_seconds": training.pretrain_seconds,
         "extract_seconds": training.extract_seconds,
+        "threads": training.threads,
+        "at_once": training.at_once,
     }

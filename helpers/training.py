@@ -7,7 +7,9 @@ Each epoch costs it some 25 ms, most of the time where an epoch has a single ste
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from threading import Event
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,6 +96,7 @@ class Training:
     `history` has one row per look at the validation split: update, epoch, loss and accuracy on the batches since the
     last look, validation_loss, validation_accuracy. `losses` holds each batch's loss. `seconds` covers the updates
     alone; what transfer needed before them, a pretrained network and features extracted by it, has seconds of its own.
+    TensorFlow computed on so many `threads`, while networks were trained so many `at_once`.
     """
 
     recipe: Recipe
@@ -103,6 +106,26 @@ class Training:
     seconds: float
     pretrain_seconds: float = 0.0
     extract_seconds: float = 0.0
+    threads: int = 1
+    at_once: int = 1
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where a thread trains: among how many that train `at_once`, and the event that stops all of them."""
+
+    at_once: int = 1
+    stop: Event = field(default_factory=Event)
+
+    def check(self) -> None:
+        """Raise InterruptedError after the event: between two calls of a compiled function, as nothing else stops a
+        thread.
+        """
+        if self.stop.is_set():
+            raise InterruptedError("another training run failed, or the user interrupted")
+
+
+BENCH = ContextVar("bench", default=Bench())  # noqa: B039, each thread has its own
 
 
 class Trainer:
@@ -177,10 +200,12 @@ class Trainer:
         With `validation`, the model is evaluated on it at five points at most, outside the timed part. With
         `description`, a progress bar shows under that name.
         """
+        from helpers.backend import threads
+
         if [variable.path for variable in self.model.trainable_variables] != self._trained:
             raise RuntimeError("trainable was changed after the model was compiled; make a new Trainer")
         self._reset(seed)
-        recipe = recipe or self.recipe
+        recipe, bench = recipe or self.recipe, BENCH.get()
         updates = recipe.updates(len(split))
         rates = np.array([recipe.rate(update, updates) for update in range(updates)], np.float32)
         looks = np.linspace(0, updates, VALIDATION_POINTS + 1).round().astype(int)[1:]
@@ -191,6 +216,7 @@ class Trainer:
         rows: list[tuple[int | float, ...]] = []
         with tqdm(total=updates, desc=description, disable=description is None, leave=False) as bar:
             for stop in stops:
+                bench.check()
                 start = time.perf_counter()
                 indices = np.stack([next(batches) for _ in range(done, stop)])
                 images = _batch(self.model, split.images, indices)
@@ -205,7 +231,8 @@ class Trainer:
                     loss = float(self.model.compute_loss(y=validation.labels, y_pred=probabilities))
                     rows.append((done, epoch, *recent, loss, accuracy))
         columns = ["update", "epoch", "loss", "accuracy", "validation_loss", "validation_accuracy"]
-        return Training(recipe, pd.DataFrame(rows, columns=columns), logs[:, 0], updates, seconds)
+        history, parallel = pd.DataFrame(rows, columns=columns), {"threads": threads(), "at_once": bench.at_once}
+        return Training(recipe, history, logs[:, 0], updates, seconds, **parallel)
 
     def _reset(self, seed: int) -> None:
         """Forget earlier trainings: every optimizer offered here starts from zeros, and dropout from its seed."""
@@ -250,6 +277,7 @@ def predict(model: "keras.Model", images: Images, dtype: str = "float32") -> np.
     batch_size = min(256, 256 * 28 * 28 // math.prod(images.shape[1:3]))
     model.make_predict_function()  # what predict_on_batch calls, but it copies each output to NumPy before the cast
     for start in range(0, len(images), batch_size):
+        BENCH.get().check()
         batch = slice(start, start + batch_size)
         outputs[batch] = keras.ops.cast(model.predict_function([(_batch(model, images, batch),)]), dtype)
     return outputs

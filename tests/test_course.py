@@ -159,7 +159,7 @@ def test_a_run_repeated_from_its_record_gives_the_same_whatever_other_programs_s
     assert all(first[part] == second[part] for part in ("dataset", "made_with"))
     before, after = (pd.read_csv(run / "results.csv", dtype=str) for run in (small_run, again))
     compared = [column for column in after if not column.endswith("seconds")]
-    assert len(after) == 1 + 3 and len(compared) == 12
+    assert len(after) == 1 + 3 and len(compared) == 14
     assert before[before["lesson"] == "05"][compared].reset_index(drop=True).equals(after[compared])
     pairs = list(zip(pictures(small_run, "05"), pictures(again, "05"), strict=True))
     assert [one == other for one, other in pairs] == [True] * 3  # the figures themselves would be long to print

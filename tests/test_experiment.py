@@ -1,10 +1,15 @@
 """The experiment: fair and repeatable trainings, one row each."""
 
+import gc
 import math
+import threading
+import time
+import weakref
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,8 +20,8 @@ from helpers import experiment
 from helpers.experiment import Comparison, Plan
 from helpers.images import Dataset
 from helpers.tasks import Task
-from helpers.training import Recipe
-from helpers.transfer import Networks
+from helpers.training import Recipe, Training
+from helpers.transfer import Features, Networks, Strategy
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras on NumPy
 PLAN = Plan([5, 6, 7, 8, 9], [0, 1, 2, 3, 4], labels_per_class=[5, "all"], seeds=[0, 1])
@@ -45,6 +50,7 @@ def test_no_row_lacks_a_value(compared: Comparison):
     assert compared.results.columns.tolist() == [
         *("task", "classes", "strategy", "labels_per_class", "seed", "optimizer", "learning_rate", "updates"),
         *("test_images", "test_errors", "test_accuracy", "train_seconds", "pretrain_seconds", "extract_seconds"),
+        *("threads", "at_once"),
     ]
     assert (compared.results["train_seconds"] > 0).all()
 
@@ -123,6 +129,105 @@ def test_class_sets_of_other_sizes_leave_the_reused_head_out_with_a_reason(digit
     assert "7 outputs and the target task 3 classes" in result.left_out["reused-head"]
     assert result.probabilities["frozen", "all", 0].shape == (len(result.target.test), 3)
     assert rows.loc["frozen", "test_accuracy"] > 0.6  # by chance 0.33
+
+
+# Side by side
+
+
+def cores(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(joblib, "cpu_count", lambda: count)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_results_are_the_same_on_any_number_of_cores(compared, digits, run_folder: Path, monkeypatch, count: int):
+    cores(monkeypatch, count)
+    again = experiment.compare(digits, PLAN, SMALL, ADAM, run_folder, progress=False)
+    assert set(again.results["at_once"]) == {count}
+    measured = ["train_seconds", "pretrain_seconds", "extract_seconds", "at_once"]
+    pd.testing.assert_frame_equal(again.results.drop(columns=measured), compared.results.drop(columns=measured))
+    for key, probabilities in again.probabilities.items():
+        assert np.array_equal(probabilities, compared.probabilities[key])
+
+
+def test_a_process_that_compares_gives_each_network_one_thread_and_a_sweeps_worker_its_share_of_the_cores(python):
+    code = """if True:
+        import sys, tempfile
+        from pathlib import Path
+        sys.path.insert(0, "tests")
+        from small import ADAM, SMALL
+        from helpers.datasets import load_dataset
+        from helpers.experiment import Plan, compare
+        plan = Plan([5, 6], [0, 1], ["scratch", "frozen"], [5], [0])
+        with tempfile.TemporaryDirectory() as folder:
+            rows = compare(load_dataset("digits"), plan, SMALL, ADAM, Path(folder), progress=False).results
+        print(rows[["threads", "at_once"]].drop_duplicates().to_numpy())"""
+    ran = python(code, TF_NUM_INTRAOP_THREADS="2", LOKY_MAX_CPU_COUNT="1")
+    assert ran.stdout == "[[1 1]]\n", ran.stderr
+
+
+def test_one_set_of_features_at_a_time_is_in_memory_and_all_budgets_share_the_test_images(
+    digits, run_folder: Path, monkeypatch
+):
+    extract, train, test = Networks.extract, [], []
+
+    def watched(networks: Networks, *arguments: object) -> tuple[Features, Features]:
+        gc.collect()
+        assert not any(features() for features in train)
+        made = extract(networks, *arguments)
+        train.append(weakref.ref(made[0]))
+        test.append(made[1])
+        return made
+
+    monkeypatch.setattr(Networks, "extract", watched)
+    cores(monkeypatch, 3)
+    experiment.compare(digits, PLAN, SMALL, ADAM, run_folder, progress=False)
+    assert len(train) == 8  # of seeds, label budgets, and random or pretrained features
+    assert len({id(features) for features in test}) == 4
+
+
+@pytest.mark.parametrize("stops", [MemoryError("no memory for random-frozen"), KeyboardInterrupt()], ids=repr)
+def test_a_run_that_fails_and_ctrl_c_stop_the_runs_beside_it(digits, run_folder: Path, monkeypatch, stops):
+    train, wait, began, threads = Networks.train, experiment.wait, time.monotonic(), threading.active_count()
+
+    def failing(networks: Networks, strategy: Strategy, *arguments: object) -> tuple[Training, np.ndarray]:
+        if strategy.name == "random-frozen" and isinstance(stops, MemoryError):
+            raise stops
+        return train(networks, strategy, *arguments)
+
+    def interrupted(running: dict, return_when: str) -> object:
+        ended = wait(running, timeout=2, return_when=return_when)
+        if not ended.done and isinstance(stops, KeyboardInterrupt):
+            raise stops
+        return ended
+
+    monkeypatch.setattr(Networks, "train", failing)
+    monkeypatch.setattr(experiment, "wait", interrupted)
+    cores(monkeypatch, 2)
+    plan, hours = replace(PLAN, strategies=["scratch", "random-frozen"]), replace(ADAM, min_updates=10**6)
+    with pytest.raises(type(stops)) as raised:
+        experiment.compare(digits, plan, SMALL, hours, run_folder, progress=False)
+    assert raised.value is stops
+    assert threading.active_count() == threads
+    assert time.monotonic() - began < 60
+
+
+def test_what_was_done_before_a_run_failed_is_kept(digits, run_folder: Path, monkeypatch):
+    train, trained = Networks.train, []
+
+    def failing(networks: Networks, strategy: Strategy, *arguments: object) -> tuple[Training, np.ndarray]:
+        if strategy.name == "frozen" and "frozen" not in trained:
+            trained.append("frozen")
+            raise MemoryError
+        trained.append(strategy.name)
+        return train(networks, strategy, *arguments)
+
+    monkeypatch.setattr(Networks, "train", failing)
+    cores(monkeypatch, 2)
+    plan = replace(PLAN, seeds=[0], labels_per_class=[5], strategies=["random-frozen", "frozen"])
+    with pytest.raises(MemoryError):
+        experiment.compare(digits, plan, SMALL, ADAM, run_folder, progress=False)
+    experiment.compare(digits, plan, SMALL, ADAM, run_folder, progress=False)
+    assert trained == ["random-frozen", "frozen", "frozen"]
 
 
 # Bad plans

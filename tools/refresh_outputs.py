@@ -1,7 +1,7 @@
 """Run the lessons and store what they show: on MNIST in notebooks/, on a part of it, made smaller, in tests/reference/.
 
-The result rows on that part are stored too, without their seconds. From the stored rows of the study the notebooks in
-docs/ are then computed anew; `--only pages` does nothing else, and takes seconds.
+The result rows on that part are stored too, without seconds and cores. From the stored rows of the study the notebooks
+in docs/ are then computed anew; `--only pages` does nothing else, and takes seconds.
 
     MNIST_NPZ=.../mnist.npz TRANSFER_TUTORIAL_DATA=... python tools/refresh_outputs.py [--only 03,05] [--anew]
 
@@ -123,11 +123,11 @@ def number_cells(notebook: NotebookNode) -> None:
 
 
 def store_results(home: Path, number: str, stored_at: Path) -> None:
-    """Store the rows that a lesson left, if it left any, without the columns that hold seconds."""
+    """Store the rows that a lesson left, if it left any, without the columns of seconds and cores."""
     path = home / "runs" / "lessons" / f"results-{number}.csv"
     if path.is_file():
         rows = pd.read_csv(path, dtype=str)
-        rows.drop(columns=rows.filter(like="seconds").columns).to_csv(stored_at, index=False)
+        rows.drop(columns=rows.filter(regex="seconds|threads|at_once").columns).to_csv(stored_at, index=False)
 
 
 def store_key_figure(lesson: Path) -> None:

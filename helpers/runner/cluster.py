@@ -63,7 +63,8 @@ def connect(scheduler: str | None, workers: int | None) -> "Iterator[tuple[Clien
             return
         dask.config.refresh(paths=[], env={})  # the user's configuration is meant for other clusters
         workers = workers or max(1, min(CPU_COUNT, MEMORY_LIMIT // KERNEL_MEMORY))
-        threads = {name: os.environ.get(name, str(max(1, CPU_COUNT // workers))) for name in THREADS}
+        share = (*THREADS, "LOKY_MAX_CPU_COUNT")  # the latter limits how many networks are trained at once
+        threads = {name: os.environ.get(name, str(max(1, CPU_COUNT // workers))) for name in share}
         local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "security": True, "env": threads}
         try:
             with ctrl_c_waits():
