@@ -98,10 +98,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_wheel_holds_every_module_template_and_lesson(wheel):
-    wanted = [*MODULES, PACKAGE / "py.typed", *filter(Path.is_file, (PACKAGE / "runner" / "templates").rglob("*"))]
+    files = [path for name in ("runner/templates", "data") for path in (PACKAGE / name).rglob("*") if path.is_file()]
+    wanted = [*MODULES, PACKAGE / "py.typed", *files]
     lessons = {f"helpers/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
     held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("helpers/")}
     assert held == {path.relative_to(ROOT).as_posix() for path in wanted} | lessons
+    assert wheel.stat().st_size < 7e6  # bytes
 
 
 @pytest.fixture
@@ -136,9 +138,9 @@ def test_an_installed_wheel_writes_the_lessons_and_their_runs_into_the_working_d
 
 @pytest.mark.outside
 @pytest.mark.notebook
-def test_an_installed_wheel_runs_a_lesson(installed, tmp_path):
+def test_an_installed_wheel_runs_the_lesson_with_photos_offline(offline, installed, tmp_path):
     before = sorted((tmp_path / "site").rglob("*.ipynb"))
-    done = installed("-c", CLI, "run", "--dataset", "digits", "--only", "01")
+    done = installed("-c", CLI, "run", "--dataset", "digits", "--only", "06", "-p", "seeds", "[0]")
     assert done.returncode == 0, done.stderr
     assert len(list(Path("runs").glob("digits-*/index.html"))) == 1
     assert sorted((tmp_path / "site").rglob("*.ipynb")) == before
