@@ -79,6 +79,7 @@ QUOTED = [  # # is the ratio, % its interval
     (README, "frozen / fine-tuned, 10", "# times the errors of fine-tuning with 10 labels per class (%)"),
     (README, "frozen / scratch, flowers all", "makes # times the errors of a small network from scratch (%)"),
     (README, "frozen / random-frozen, flowers all", "# times the errors of the same head on random weights (%)"),
+    (README, "head-first / frozen, 10", "makes # times its errors with 10 labels (%)"),
     (LESSON_04, "frozen / fine-tuned, 50", "makes # times the errors, and the interval from %"),
     (LESSON_04, "frozen / fine-tuned, 10", "with # times the errors (%)"),
     (LESSON_05, "random-frozen / scratch, 10", "With ten seeds it is # times (%)"),
@@ -93,6 +94,9 @@ QUOTED = [  # # is the ratio, % its interval
         "makes # times the errors of its control `random-frozen` with 10 labels (%)",
     ),
     (LESSON_05, "frozen / random-frozen, all", "and # times with all (%)"),
+    (LESSON_05, "head-first / frozen, 10", "`head-first` makes # times the errors of `frozen` with 10 labels (%)"),
+    (LESSON_05, "head-first / fine-tuned, 10", "# times those of `fine-tuned` (%)"),
+    (LESSON_05, "head-first / frozen, all", "makes # times the errors of `frozen` (%)"),
     (LESSON_05, "random-frozen / scratch, 10, 0 to 2", "*helps* with 10 labels per class, with # times the errors (%)"),
     (LESSON_05, "frozen / scratch, 50, 3 to 9", "they find # times the errors of `scratch` (%)"),
     (LESSON_05, "frozen / scratch, 10, 3 to 9", "with 10 labels # times (%)"),
@@ -100,6 +104,7 @@ QUOTED = [  # # is the ratio, % its interval
 FOUND = {
     "frozen / scratch": {"better": "10 50", "as good": "all"},
     "reused-head / scratch": {"as good": "all"},
+    "head-first / frozen": {"better": "10 20 500 all", "as good": "5 50 100 200"},
     "random-frozen / scratch": {"as good": "10"},
     "frozen / fine-tuned": {"better": "5 10 20", "as good": "50 100 200 500", "no detectable difference": "all"},
 }
