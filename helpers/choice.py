@@ -45,7 +45,7 @@ class Rule:
         return chosen.assign(strategy=chosen["strategy"].where(chosen["strategy"] != "frozen", transferred))
 
 
-RULE = Rule("mobilenet 6", 1.0, "frozen", "head-first")
+RULE = Rule("mobilenet 6", 2.0, "frozen", "head-first")
 
 
 def make_rule(rows: pd.DataFrame) -> Rule:
