@@ -39,7 +39,7 @@ class Rule:
         usual = tested[tested["strategy"] == self.start]
         best = tested[~tested.index.duplicated(keep="last")].loc[usual.index]
         needed = self.margin * np.sqrt(usual["logistic"] * (1 - usual["logistic"]) / usual["tested"])
-        higher = best["logistic"] > usual["logistic"] + needed.fillna(np.inf)
+        higher = best["logistic"] > usual["logistic"] + needed  # not where infinity times zero is needed
         chosen = usual[START].where(~higher, best[START]).reset_index()
         transferred = np.where(chosen["labels_per_class"].map(budget_size) >= self.many, self.then, self.few)
         return chosen.assign(strategy=chosen["strategy"].where(chosen["strategy"] != "frozen", transferred))
