@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shlex
 import subprocess
 from typing import Any
 
@@ -10,7 +11,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_course import transfer_tutorial
+from tiny_course import arrays, transfer_tutorial
 
 from helpers.cnn import CONVOLUTIONS, Architecture, build_cnn
 from helpers.experiment import Plan
@@ -179,3 +180,18 @@ def test_a_sweep_tunes_another_trains_with_what_it_chose_and_the_rows_are_collec
         notebooks.find(str(EXPERIMENTS / "collect.ipynb")), tmp_path / "c.ipynb", {"sweeps": str(tmp_path)}
     )
     assert f"trainings.csv: {4 + 2 + 2 * 3} rows of {len(rows)}, 0 of them known" in (tmp_path / "c.ipynb").read_text()
+
+
+@pytest.mark.sweep
+def test_the_commands_for_other_sets_train_and_judge_the_rule(tmp_path):
+    page = notebooks.find(str(REPOSITORY / "docs" / "should_i_transfer.ipynb"))
+    cells = nbformat.read(page.path, as_version=4).cells
+    (block,) = re.findall(r"```bash\n(.*?)```", "\n".join(cell.source for cell in cells), re.DOTALL)
+    starts, sources, show = map(shlex.split, block.replace("docs/", f"{REPOSITORY}/docs/").splitlines())
+    np.savez(tmp_path / "mine.npz", **arrays(160, classes=(0, 1, 2, 3, 10, 11, 12, 13)))
+    for command, small in ((starts, ["-p", "backbone_weights", "random", "-p", "blocks", "[6]"]), (sources, [])):
+        words = [word.replace("seed=0,1,2", "seed=0") for word in command[1:]]
+        done = transfer_tutorial(tmp_path, *words, "-p", "labels_per_class", "[5]", *small)
+        assert done.returncode == 0, done.stdout + done.stderr
+    notebooks.execute(page, tmp_path / "shown.ipynb", {show[-2]: str(tmp_path / show[-1])})
+    assert "set 1: mean regret of the rule" in (tmp_path / "shown.ipynb").read_text()
