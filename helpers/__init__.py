@@ -1,9 +1,9 @@
 """The science: images, networks, trainings and statistics. No module here finds or runs a notebook; `runner` does.
 
 A module imports only from those before it: `backend`, `messages`, `images`, `layouts`, `files`, `datasets`, `tasks`,
-`store`, `provenance`, `folders`, `cnn`, `training`, `transfer`, `experiment`, `backbones`, `statistics`, `choice`,
-`wording`, `plots`, `checks`. TensorFlow takes seconds to import, so Keras is imported, through `backend`, in the
-functions that need it.
+`store`, `provenance`, `folders`, `photos`, `cnn`, `training`, `transfer`, `experiment`, `backbones`, `statistics`,
+`choice`, `wording`, `plots`, `checks`. TensorFlow takes seconds to import, so Keras is imported, through `backend`, in
+the functions that need it.
 """
 
 import os

@@ -5,23 +5,27 @@ from -1 to 1. Its photos are those of ImageNet, 1,000 classes.
 """
 
 import os
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
 
 from helpers import cnn
-from helpers.datasets import PHOTO_SIZES, fetch
-from helpers.experiment import result_row
-from helpers.files import check_size
-from helpers.images import Split
+from helpers.datasets import fetch
+from helpers.experiment import Plan, compare, result_row
+from helpers.files import as_uint8, check_size
+from helpers.folders import PACKAGE
+from helpers.images import Dataset, Split
 from helpers.messages import listed
+from helpers.photos import SIZES, Photos
 from helpers.store import sha256
-from helpers.tasks import Task, subsample
+from helpers.tasks import Task, budgets_for, subsample
 from helpers.training import Recipe, Trainer, Training, predict
-from helpers.transfer import Features, Row, target_seed
+from helpers.transfer import STRATEGIES, Features, Networks, Repetition, Row, extract_features, target_seed
 
 if TYPE_CHECKING:
     import keras
@@ -30,34 +34,61 @@ if TYPE_CHECKING:
 WIDTHS = {0.25: "2_5", 0.5: "5_0", 0.75: "7_5", 1.0: "1_0"}  # as the published files spell them
 PARAMETERS = {0.25: 218_544, 0.5: 829_536, 0.75: 1_832_976, 1.0: 3_228_864}  # without the top, by width
 WEIGHTS = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/"
+PACKAGED = PACKAGE / "data" / "mobilenet_2_5_224_tf_no_top.h5"
+PACKAGED_SHA256 = "dbdb03ee2a22fd895301636cd328b234bb3a9952358f436d82f46b81e0d5b0bf"
 BLOCKS = 13
+CUTS = {3: (4, 4), 6: (2, 2), BLOCKS: (2, 1)}  # for digits, by block: over how many rows and columns maps are averaged
+SMALL = 32  # pixels to which photos are resized for the network of the course
 
 
 def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
     """Return the file of MobileNet's weights without its top, None for `"random"`.
 
-    `"imagenet"` is the published file for 224 pixels, which fits every size: from `$TRANSFER_TUTORIAL_DATA`, else from
-    Keras's cache, after fetching it there. Anything else is the path of such a file. Only numbers are read from it.
-    Raises ValueError for another width or file, DownloadError if the published one cannot be had.
+    `"imagenet"` is the published file for 224 pixels, which fits every size. That of width 0.25 is in the package; the
+    others come from `$TRANSFER_TUTORIAL_DATA`, else from Keras's cache, after fetching them there. Anything else is the
+    path of such a file. Only numbers are read from it. Raises ValueError for another width or a damaged file,
+    DownloadError if the published one cannot be had.
     """
     if isinstance(width, bool) or width not in WIDTHS:
         raise ValueError(f"backbone_width: {width!r} has no published weights; allowed are {listed(WIDTHS)}")
     if weights == "random":
         return None
-    if weights == "imagenet":
-        name = f"mobilenet_{WIDTHS[width]}_224_tf_no_top.h5"
-        instead = "set TRANSFER_TUTORIAL_DATA to a folder that holds it"
-        path = fetch("models", name, WEIGHTS + name, "backbone_weights", f"MobileNet's {name}", instead)
-    else:
+    if weights != "imagenet":
         path = Path(os.path.expanduser(str(weights)))
         if not path.is_file():
             raise ValueError(f'backbone_weights: there is no file {weights!r}; give "imagenet", "random" or a file')
-    if _parameters(path) != PARAMETERS[width]:
+    elif width == 0.25:
+        path = PACKAGED
+    else:
+        name = f"mobilenet_{WIDTHS[width]}_224_tf_no_top.h5"
+        instead = "set TRANSFER_TUTORIAL_DATA to a folder that holds it"
+        path = fetch("models", name, WEIGHTS + name, "backbone_weights", f"MobileNet's {name}", instead)
+    count, whole = _numbers(path)
+    others = {number: other for other, number in PARAMETERS.items() if other != width}
+    if whole and count in others:
         raise ValueError(
-            f"backbone_weights: {path.name!r} is damaged or holds something else than the weights of MobileNet of "
+            f"backbone_weights: {path.name!r} is for backbone_width {others[count]}, not {width}; set that"
+        )
+    if not whole or count != PARAMETERS[width] or (path.name == PACKAGED.name and sha256(path) != PACKAGED_SHA256):
+        raise ValueError(
+            f"backbone_weights: {path.name!r} is damaged or holds something other than the weights of MobileNet of "
             f"width {width} without its top; give that .h5 file as Keras publishes it"
         )
     return path
+
+
+def _numbers(path: Path) -> tuple[int, bool]:
+    """Count the numbers in all arrays of an HDF5 file, and tell whether it can be read and all are finite."""
+    import h5py
+
+    found = list[np.ndarray]()
+    try:
+        with h5py.File(path) as file:
+            file.visititems(lambda _, item: found.append(np.ravel(item)) if isinstance(item, h5py.Dataset) else None)
+        known = path.suffix in (".h5", ".hdf5")  # by which Keras knows how to read it
+        return sum(map(len, found)), known and all(np.isfinite(numbers).all() for numbers in found)
+    except Exception:  # a damaged file makes h5py and NumPy raise a dozen kinds
+        return 0, False
 
 
 def weights_facts(width: float, weights: str) -> dict[str, str | None]:
@@ -70,7 +101,7 @@ def mobilenet(size: int, width: float = 0.25, weights: Path | None = None, seed:
     """Build MobileNet without its top for images `(size, size, 3)` from -1 to 1; without weights, `seed` draws them."""
     from helpers.backend import keras
 
-    check_size(size, "photo_size", PHOTO_SIZES)
+    check_size(size, "photo_size", SIZES)
     model = keras.applications.MobileNet(
         input_shape=(size, size, 3), alpha=width, include_top=False, weights=weights and str(weights)
     )
@@ -81,16 +112,14 @@ def mobilenet(size: int, width: float = 0.25, weights: Path | None = None, seed:
 
 def extractor(
     backbone: "keras.Model",
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     block: int = BLOCKS,
-    rescale: bool = True,
-    pooled: bool = True,
+    cells: tuple[int, int] | None = None,
 ) -> "keras.Model":
     """Return a network from images as they come, uint8 of one or three channels, to feature maps after a block.
 
-    It enlarges and rescales the images, and averages each map over its four quarters, those of the last block, of
-    which the photo is all that is left, as a whole: `(2, 2, channels)` and `(1, 1, channels)`. Without `rescale` the
-    backbone is fed 0 to 255; without `pooled` the maps stay as they are.
+    It enlarges and rescales the images, and averages each map over so many rows and columns of `cells`: over its four
+    quarters by default, those of the last block as a whole. The result is `(rows, columns, channels)`.
     """
     from helpers.backend import keras
 
@@ -99,14 +128,11 @@ def extractor(
     photo = image if image_shape[0] == size else layers.Resizing(size, size)(image)
     if image_shape[2] == 1:
         photo = layers.Concatenate()([photo] * 3)
-    photo = layers.Rescaling(1 / 127.5, offset=-1)(photo) if rescale else layers.Rescaling(1)(photo)
     until = keras.Model(backbone.input, backbone.get_layer(f"conv_pw_{block}_relu").output)
-    maps = until(photo, training=False)
-    if not pooled:
-        return keras.Model(image, maps)
-    if block == BLOCKS:
-        return keras.Model(image, layers.GlobalAveragePooling2D(keepdims=True)(maps))
-    return keras.Model(image, layers.AveragePooling2D(max(1, maps.shape[1] // 2))(maps))
+    maps = until(layers.Rescaling(1 / 127.5, offset=-1)(photo), training=False)
+    rows, columns = cells or ((1, 1) if block == BLOCKS else (2, 2))
+    height, width = maps.shape[1:3]
+    return keras.Model(image, layers.AveragePooling2D((max(1, height // rows), max(1, width // columns)))(maps))
 
 
 class Head:
@@ -147,15 +173,6 @@ class Head:
         training = replace(training, extract_seconds=train.seconds * len(few) / len(train))
         return result_row(task, strategy, labels_per_class, seed, training, probabilities), probabilities
 
-    def network(self) -> "keras.Model":
-        """Return the head as it was last trained, with its shift and scale as a layer: features to probabilities."""
-        from helpers.backend import keras
-
-        model, scaler = self.trainer.model, self.scaler
-        shift, scale = (moments.reshape(model.input_shape[1:]) for moments in (scaler.mean_, scaler.scale_**2))
-        scaled = keras.layers.Normalization((1, 2, 3), mean=shift, variance=scale)
-        return keras.Sequential([keras.Input(model.input_shape[1:]), scaled, *model.layers], name="scaled_head")
-
     def _scaled(self, features: Split) -> Split:
         return Split(self.scaler.transform(_flat(features)).reshape(features.images.shape), features.labels)
 
@@ -164,11 +181,60 @@ def _flat(features: Split) -> np.ndarray:
     return features.images[:].reshape(len(features), -1)
 
 
-def _parameters(path: Path) -> int:
-    """Count the numbers in all arrays of an HDF5 file, none if it is no such file; reads none of them."""
-    import h5py
+def compare_cuts(
+    dataset: Dataset, plan: Plan, architecture: cnn.Architecture, recipe: Recipe, folder: Path, backbone: "keras.Model"
+) -> pd.DataFrame:
+    """Return the rows of `experiment.compare`, and those of heads on a backbone that is cut at three depths.
 
-    found = list[int]()
-    with suppress(OSError, RuntimeError, ValueError, KeyError), h5py.File(path) as file:
-        file.visititems(lambda _, item: found.append(getattr(item, "size", None) or 0))  # a group has none
-    return sum(found) if path.suffix in (".h5", ".hdf5") else 0  # by which Keras knows how to read it
+    The heads get equally many numbers of each image: where a cut has more maps, each is averaged over larger parts.
+    """
+    comparison = compare(dataset, plan, architecture, recipe, folder)
+    rows = list[Row]()
+    for block, cells in CUTS.items():
+        cut = extractor(backbone, dataset.train.images.shape[1:], block, cells)
+        head = Head(cut.output_shape[1:], replace(architecture, classes=len(plan.target_classes)), recipe)
+        test = extract_features(cut, comparison.target.test, "float32")
+        for seed in plan.seeds:
+            _, target = plan.tasks(dataset, seed)
+            largest = subsample(target.train, plan.labels_per_class[-1], seed)  # the other budgets are part of it
+            train = extract_features(cut, largest, "float32")
+            rows += [head.row(target, f"block {block}", n, seed, train, test)[0] for n in plan.labels_per_class]
+    return pd.concat([comparison.results, pd.DataFrame(rows)], ignore_index=True)
+
+
+def compare_photos(
+    photos: Photos,
+    labels_per_class: Sequence[int | str],
+    seeds: Sequence[int],
+    architecture: cnn.Architecture,
+    recipe: Recipe,
+    backbone: "keras.Model",
+) -> pd.DataFrame:
+    """Train three strategies on photos, and return a row per training run.
+
+    `frozen` is a head on the backbone, `random-frozen` the same head on the same network with random weights, and
+    `scratch` the small network of the course on photos of 32 pixels. A budget that a class cannot fill becomes "all".
+    """
+    from helpers.backend import keras
+
+    small = replace(photos, images=as_uint8(photos.images, "a photo", SMALL))
+    architecture = replace(architecture, image_shape=small.images.shape[1:], classes=len(photos.classes))
+    networks, everything = Networks(architecture, recipe), Split(photos.images, photos.labels)
+    shape = photos.images.shape[1:]
+    untrained = keras.models.clone_model(backbone)
+    known, control = extractor(backbone, shape), extractor(untrained, shape)
+    head = Head(known.output_shape[1:], architecture, recipe)
+    frozen = extract_features(known, everything, "float32")
+    rows = list[Row]()
+    for seed in tqdm(seeds, desc="seeds"):
+        cnn.initialize(untrained, target_seed(seed))
+        features = {"frozen": frozen, "random-frozen": extract_features(control, everything, "float32")}
+        (train, _, test), task = photos.split(seed), small.task(seed)
+        for budget in budgets_for(task.train, labels_per_class):
+            images = subsample(task.train, budget, seed)
+            training, scores = networks.train(STRATEGIES["scratch"], Repetition(seed, task), images)
+            rows.append(result_row(task, "scratch", budget, seed, training, scores))
+            for name, of_all in features.items():
+                parts = (replace(of_all, images=of_all.images[n], labels=of_all.labels[n]) for n in (train, test))
+                rows.append(head.row(task, name, budget, seed, *parts)[0])
+    return pd.DataFrame(rows)

@@ -35,7 +35,6 @@ ANTS_BEES = "https://download.pytorch.org/tutorial/hymenoptera_data.zip"
 ANTS_BEES_HASH = "sha256:fbc41b31d544714d18dd1230b1e2b455e1557766e13e67f9f5a7a23af7c02209"
 ANTS_BEES_FILES = "15d89271f257b89832a79a665d92fea577411e875ab6be14222a571af4b2b359"  # SHA-256 of what is in it
 KNOWN_HASHES = {"mnist.npz": MNIST_NPZ_HASH, "hymenoptera_data.zip": ANTS_BEES_HASH, **dict(FASHION_MNIST.values())}
-PHOTO_SIZES = (32, 224)  # what MobileNet halves five times, and the size that it was trained at
 
 
 class DownloadError(RuntimeError):
@@ -65,21 +64,6 @@ def load_dataset(name: str = "mnist", image_size: int = 0) -> Dataset:
     return files.read(Path(os.path.expanduser(str(name))), image_size)
 
 
-def load_photos(photos: str = "ants_bees", photo_size: int = 128) -> Dataset:
-    """Load `"ants_bees"`, the 397 photos of PyTorch's transfer learning tutorial, or a folder of images by its path.
-
-    All are cropped and resized to squares of `photo_size` pixels, 32 to 224. Raises ValueError for what `files.read`
-    refuses and for a folder with one class, DownloadError if the photos cannot be downloaded.
-    """
-    folder = _ants_bees() if photos == "ants_bees" else Path(os.path.expanduser(str(photos)))
-    if not str(photos) or not folder.is_dir():
-        raise ValueError(f'photos: {photos!r} is no folder; give "ants_bees" or the path of a folder of images')
-    dataset = replace(files.read(folder, photo_size, "photos", PHOTO_SIZES), name=Path(photos).name)
-    if len(dataset.classes) < 2:
-        raise ValueError(f"photos: {photos!r} has the class {listed(dataset.classes)} only; give two or more folders")
-    return dataset
-
-
 def resized(dataset: Dataset, image_size: int) -> Dataset:
     """Return a dataset with its images resized, unless the size is 0."""
     train, test = (
@@ -91,7 +75,11 @@ def resized(dataset: Dataset, image_size: int) -> Dataset:
 
 def is_path(name: object) -> bool:
     """Tell whether this is, or looks like, the path of a file or folder rather than a name that a parameter knows."""
-    if not isinstance(name, str | Path) or not str(name) or name in {*NAMED, "ants_bees", "imagenet", "random"}:
+    if (
+        not isinstance(name, str | Path)
+        or not str(name)
+        or name in {*NAMED, "flowers", "ants_bees", "imagenet", "random"}
+    ):
         return False
     path = Path(os.path.expanduser(str(name)))
     return bool(path.suffix) or len(path.parts) > 1 or path.exists()
@@ -221,7 +209,7 @@ def _fetch_dataset(dataset: str, file: str) -> Path:
     return fetch("datasets", file, KERAS_DATASETS + Path(file).name, "dataset", f'"{dataset}"', instead)
 
 
-def _ants_bees() -> Path:
+def ants_bees() -> Path:
     """Return the folder of the ants and bees, in `$TRANSFER_TUTORIAL_DATA` or unpacked into Keras's cache.
 
     The photos themselves are checked, because archives with the same photos differ.

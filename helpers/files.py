@@ -35,6 +35,8 @@ FAULTS = {
     UnidentifiedImageError: "not recognized as an image",
     Image.DecompressionBombError: "too large (over 50 million pixels)",
 }
+HEIC = "HEIC, which is not read (export as JPEG)"
+BRANDS = (b"hei", b"hev", b"mif", b"msf")  # of HEIC, three of the bytes 8 to 11
 INDEX = re.compile(r"(unnamed: \d+|index|id|)", re.IGNORECASE)  # a column of a table that pandas has written
 KERAS_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 MEDMNIST_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -124,6 +126,8 @@ def _read_folder(root: Path, size: int) -> Dataset:
     faults, digests = _read_images(files, pixels)
 
     kept = np.flatnonzero([not fault for fault in faults])
+    if not len(kept) and HEIC in faults:
+        raise Refused("has no image but HEIC photos, and HEIC is not read; export them as JPEG")
     if not len(kept):
         raise Refused(f"has no readable image; {ARRANGE}; images may be {listed(FORMATS)}")
     names = {class_name(folder.path.name) for folder in class_folders}
@@ -144,8 +148,8 @@ def _read_folder(root: Path, size: int) -> Dataset:
     remarks = {file: fault or nested * (file.parent != home[file]) for file, fault in zip(files, faults, strict=True)}
     remarks |= {file: "outside the class folders" for folder in (tree, *sets) for file in folder.files}
     notes += _notes({file.relative_to(root).as_posix(): remark for file, remark in remarks.items()})
-    test_files = tuple(files[index] for index in kept[for_testing])
-    return Dataset(root.absolute().name, train, test, classes, tuple(notes), test_files)
+    in_order = tuple(files[index] for part in (for_training, for_testing) for index in kept[part])
+    return Dataset(root.absolute().name, train, test, classes, tuple(notes), in_order)
 
 
 def _notes(remarks: dict[str, str]) -> list[str]:
@@ -184,9 +188,15 @@ def _read_image(path: Path, pixels: np.ndarray) -> tuple[str, bytes]:
                     raise Image.DecompressionBombError
                 pixels[...] = _prepared(image, len(pixels))
         except Exception as error:  # a damaged file makes Pillow raise a dozen kinds
-            return FAULTS.get(type(error), "broken"), b""
+            return HEIC if _is_heic(path) else FAULTS.get(type(error), "broken"), b""
         stream.seek(0)
         return "", hashlib.file_digest(stream, "sha256").digest()
+
+
+def _is_heic(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        start = stream.read(11)
+    return start[4:8] == b"ftyp" and start[8:] in BRANDS
 
 
 def _prepared(image: Image.Image, size: int) -> Image.Image:

@@ -52,7 +52,7 @@ class Split:
 @dataclass(frozen=True)
 class Dataset:
     """Training and test images; label `i` of either means `classes[i]`. `notes` are sentences that a user must see,
-    `test_files` the files that the test images were read from, if they were files.
+    `files` those that the training images, then the test images, were read from, if each was a file.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Dataset:
     test: Split
     classes: Classes
     notes: tuple[str, ...] = ()
-    test_files: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
 
     @property
     def fingerprint(self) -> str:

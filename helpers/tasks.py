@@ -72,21 +72,6 @@ def split_tasks(
     )
 
 
-def whole_task(name: str, dataset: Dataset) -> Task:
-    """Return the task of telling all classes of a dataset apart, with an empty validation split.
-
-    Raises ValueError for a class without an image in the training or the test set.
-    """
-    for split, kind in ((dataset.train, "training"), (dataset.test, "test")):
-        counts = np.bincount(split.labels, minlength=len(dataset.classes))
-        if without := [label for label, count in zip(dataset.classes, counts, strict=True) if not count]:
-            raise ValueError(
-                f"{name}: {dataset.name} has no {kind} image of class {listed(without)}; add some or remove it"
-            )
-    none = Split(dataset.train.images[:0], dataset.train.labels[:0])
-    return Task(name, dataset.classes, dataset.train, none, dataset.test)
-
-
 def budgets_for(split: Split, labels_per_class: Sequence[int | str]) -> list[int | str]:
     """Return label budgets in order, those larger than the smallest class replaced by "all", without repetition."""
     smallest = int(np.bincount(split.labels).min())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_course import arrays, save_npz, transfer_tutorial, write_course
 
 from helpers import datasets
@@ -26,16 +27,10 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[1]
 CACHED = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets" / "mnist.npz"
 NO_MNIST = "MNIST is not available: set MNIST_NPZ to a mnist.npz"
-WEIGHTS, PHOTOS = "mobilenet_2_5_224_tf_no_top.h5", "hymenoptera_data"
 DATA = Path(os.environ.get("TRANSFER_TUTORIAL_DATA") or os.devnull).expanduser().absolute()
 MNIST_AT_HAND = bool(os.environ.get("MNIST_NPZ")) or CACHED.is_file() or (DATA / "mnist.npz").is_file()
-PHOTOS_AT_HAND = all(
-    any(path.exists() for path in (DATA / name, DATA / f"{name}.zip", CACHED.parents[1] / kind / name))
-    for kind, name in (("models", WEIGHTS), ("datasets", PHOTOS))
-)
 IN_CI = bool(os.environ.get("CI"))  # where a missing browser is a failure
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-NO_PHOTOS = f"lesson 06's files are missing: set TRANSFER_TUTORIAL_DATA to a folder with {WEIGHTS} and {PHOTOS}.zip"
 
 hypothesis.settings.register_profile("course", deadline=None, derandomize=True, database=None, max_examples=60)
 hypothesis.settings.load_profile("course")
@@ -65,11 +60,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("mnist")
             if not MNIST_AT_HAND:
                 item.add_marker(pytest.mark.skip(reason=NO_MNIST))
-        runs_a_lesson = any(map(item.get_closest_marker, ("notebook", "browser", "memory")))
-        if runs_a_lesson and "06_pretrained_network" in item.nodeid:
-            item.add_marker("photos")
-        if item.get_closest_marker("photos") and not PHOTOS_AT_HAND:
-            item.add_marker(pytest.mark.skip(reason=NO_PHOTOS))
     order = {tests / "reference": 1, tests / "test_course.py": 2, lessons: 3}  # the course uses the reference's results
     items.sort(key=lambda item: order.get(item.path, order.get(item.path.parent, 0)))
 
@@ -114,6 +104,19 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(spelling, raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     return tmp_path / "keras" / "datasets"
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> Path:
+    """Make photos of two classes, not square and in colour: 10 to train on and 5 to test with, dark or light."""
+    draws = np.random.default_rng(0)
+    for split, count in (("train", 10), ("test", 5)):
+        for name, brightness in (("dark", 60), ("light", 200)):
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = draws.integers(brightness - 50, brightness + 50, (40, 60, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "photos" / split / name / f"{number}.png")
+    return tmp_path / "photos"
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ def test_images_and_labels_belong_together_and_are_in_the_order_of_their_paths(t
     dataset = read(tmp_path)
     assert dataset.test.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
     assert [dataset.classes[label] for label in dataset.test.labels] == [10, 10, 10, 9, 9]
-    assert [path.name for path in dataset.test_files] == ["1.png", "10.png", "2.png", "x.png", "z.png"]
+    assert [path.name for path in dataset.files[len(dataset.train) :]] == ["1.png", "10.png", "2.png", "x.png", "z.png"]
 
 
 def test_hidden_files_and_those_of_operating_systems_are_ignored(tmp_path: Path):

@@ -59,6 +59,8 @@ def errors() -> pd.DataFrame:
     """Return the errors of ten seeds: label budgets and seeds as rows, strategies as columns."""
     rows = pd.read_csv(ROOT / "docs/study/trainings.csv", keep_default_na=False)
     rows = rows[(rows["question"] == "seeds") & (rows["task"] == "target")]
+    flowers = pd.read_csv(ROOT / "docs/study/flowers.csv")
+    rows = pd.concat([rows, flowers.assign(labels_per_class="flowers " + flowers["labels_per_class"])])
     return rows.pivot(index=["labels_per_class", "seed"], columns="strategy", values="errors")
 
 
@@ -75,6 +77,8 @@ QUOTED = [  # # is the ratio, % its interval
     (README, "frozen / scratch, 50", "% with 50)"),
     (README, "frozen / scratch, all", "as good (#, from %)"),
     (README, "frozen / fine-tuned, 10", "# times the errors of fine-tuning with 10 labels per class (%)"),
+    (README, "frozen / scratch, flowers all", "makes # times the errors of a small network from scratch (%)"),
+    (README, "frozen / random-frozen, flowers all", "# times the errors of the same head on random weights (%)"),
     (LESSON_04, "frozen / fine-tuned, 50", "makes # times the errors, and the interval from %"),
     (LESSON_04, "frozen / fine-tuned, 10", "with # times the errors (%)"),
     (LESSON_05, "random-frozen / scratch, 10", "With ten seeds it is # times (%)"),

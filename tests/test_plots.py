@@ -151,7 +151,7 @@ def test_a_name_is_drawn_as_it_is_with_dollar_signs():
 
 
 def test_letters_that_matplotlibs_font_lacks_are_taken_from_an_installed_font():
-    figure = plots.photo(np.zeros((8, 8, 3), np.uint8), "ᶁ cat")  # of STIX, which comes with Matplotlib
+    figure = plots.photos([np.zeros((8, 8, 3), np.uint8)], ["ᶁ cat"])  # of STIX, which comes with Matplotlib
     with warnings.catch_warnings(action="error"):
         plots.png(figure)
 
@@ -402,15 +402,25 @@ def test_accuracy_of_one_seed_has_no_interval_and_names_no_best(summary: pd.Data
     assert not names_a_best(figure.alternative_text)
 
 
-def test_accuracy_by_depth_has_a_point_per_cut_and_other_strategies_as_lines_across(summary: pd.DataFrame):
+def test_errors_stand_at_their_share_and_the_cuts_of_a_backbone_are_joined(summary: pd.DataFrame):
     cuts = summary.replace({"frozen": "block 3", "reused-head": "block 6"})
     cuts = cuts[cuts["strategy"].isin(["scratch", "block 3", "block 6"])]
-    figure = rendered(plots.accuracy_by_depth(cuts, ["block 3", "block 6"]))
+    figure = rendered(plots.errors_by_strategy(cuts, "Found", ["block 3", "block 6"]))
     assert [axis.get_title() for axis in figure.axes] == [f"{budget} labels per class" for budget in (10, 50, "all")]
-    by_depth, scratch = figure.axes[0].lines
-    assert by_depth.get_ydata().tolist() == pytest.approx([92.83, 92.06])
-    assert scratch.get_ydata() == [pytest.approx(87.7)] * 2 and scratch.get_color() == STYLES["scratch"]["color"]
-    assert "with 10 labels per class block 3 92.8%, block 6 92.1%" in figure.alternative_text
+    assert figure.axes[0].get_xscale() == "log" and figure.get_suptitle() == "Found"
+    assert figure.axes[0].lines[-1].get_xdata().tolist() == pytest.approx([7.17, 7.94])
+    assert "with 10 labels per class scratch 12 %, block 3 7.2 %, block 6 7.9 %" in figure.alternative_text
+    certain = cuts.assign(accuracy=1.0, accuracy_low=1.0, accuracy_high=1.01)  # no errors have no logarithm
+    rendered(plots.errors_by_strategy(certain, "Found"))
+
+
+def test_reliability_counts_all_images_by_how_sure_the_network_is():
+    scores = np.repeat([[0.9, 0.1], [0.6, 0.4]], 10, axis=0)
+    labels = np.repeat([0, 1, 0, 1], [8, 2, 5, 5])
+    figure = rendered(plots.reliability(scores, labels, bins=2))
+    assert figure.axes[0].get_title() == "75% sure on average, 65% right"
+    points = [line.get_xydata()[0].tolist() for line in figure.axes[0].lines[1:]]
+    assert points == [pytest.approx([60, 50]), pytest.approx([90, 80])]
 
 
 @pytest.mark.parametrize(

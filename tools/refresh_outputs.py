@@ -8,7 +8,7 @@ in docs/ are then computed anew; `--only pages` does nothing else, and takes sec
 What is stored has no timestamps, execution metadata, widgets, absolute paths or log lines, and does not change from run
 to run: a cell that is not compared (tagged nbval-ignore-output) keeps what is stored while its source is the same as at
 the last refresh, and so does a cell whose text agrees with what is stored. `--anew` takes every output from this run,
-as it must after a change to a figure. Pictures of cells tagged no-picture are not stored: they show photos of others.
+as it must after a change to a figure.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def refresh(path: Path, stored_at: Path, parameters: dict, images: bool, unchang
         cell.metadata = {name: cell.metadata[name] for name in ("nbgrader", "tags") if cell.metadata.get(name)}
         if cell.cell_type != "code":
             continue
-        cell.outputs = sanitized(cell, images and "no-picture" not in tags)
+        cell.outputs = sanitized(cell, images)
         kept = before.get(cell.source, [])
         alike = text_of(kept) == text_of(cell.outputs)
         if cell.source in unchanged and (alike or (kept and "nbval-ignore-output" in tags)):

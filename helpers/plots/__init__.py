@@ -8,10 +8,11 @@ from IPython import get_ipython
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # or a lesson shows its complaints about a user's matplotlibrc
 
 from helpers.plots.comparisons import (
-    accuracy_by_depth as accuracy_by_depth,
     accuracy_by_labels as accuracy_by_labels,
     accuracy_by_parameter as accuracy_by_parameter,
     accuracy_by_seconds as accuracy_by_seconds,
+    errors_by_strategy as errors_by_strategy,
+    reliability as reliability,
 )
 from helpers.plots.figures import png as png, two_digits as two_digits
 from helpers.plots.networks import (
@@ -20,6 +21,7 @@ from helpers.plots.networks import (
     feature_maps as feature_maps,
     filters as filters,
     learning_curves as learning_curves,
+    maps_by_depth as maps_by_depth,
     network as network,
     strategies as strategies,
 )
@@ -29,7 +31,7 @@ from helpers.plots.tasks import (
     confusion as confusion,
     misconceptions as misconceptions,
     mistakes_by_strategy as mistakes_by_strategy,
-    photo as photo,
+    photos as photos,
     sample_images as sample_images,
 )
 

@@ -1,15 +1,17 @@
-"""Figures of comparisons: test accuracy by label budget, by depth, by seconds, and by whatever a sweep varies."""
+"""Figures of comparisons: accuracy by label budget, by seconds and by what a sweep varies; errors; reliability."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
+from scipy import stats
 from scipy.optimize import isotonic_regression
 
-from helpers.plots.figures import STYLES, WIDTH, Figure, as_designed, new_figure, two_digits, with_alt_text
+from helpers.plots.figures import COLORS, STYLES, WIDTH, Figure, as_designed, new_figure, two_digits, with_alt_text
 from helpers.statistics import Finding, in_order, interval
 from helpers.tasks import budget_size
 from helpers.transfer import STRATEGIES
@@ -63,29 +65,65 @@ def accuracy_by_labels(summary: pd.DataFrame, task: str = "target task") -> Figu
 
 
 @as_designed
-def accuracy_by_depth(summary: pd.DataFrame, cuts: Sequence[str]) -> Figure:
-    """Show test accuracy by the layer after which a backbone is cut, a panel per label budget, with 95 % intervals.
-
-    `cuts` names the summary's rows to draw so, from the first layers to the last; other strategies are lines across.
+def errors_by_strategy(summary: pd.DataFrame, title: str, joined: Sequence[str] = ()) -> Figure:
+    """Show each strategy's share of errors with its 95 % interval, a panel per label budget; `joined` names strategies
+    that a line connects, such as the cuts of a backbone. `summary` comes from `statistics.summarize`.
     """
-    budgets = list(dict.fromkeys(summary["labels_per_class"]))
-    figure = new_figure(height=3.4)
+    names = list(dict.fromkeys(summary["strategy"]))
+    errors = 100 - 100 * summary[["accuracy", "accuracy_high", "accuracy_low"]].set_axis(["at", "low", "high"], axis=1)
+    errors = errors.clip(lower=max(errors["at"].min() / 3, 0.01))  # an interval may reach 0 %, which has no logarithm
+    panels = pd.concat([summary[["labels_per_class", "strategy"]], errors], axis=1).groupby(
+        "labels_per_class", sort=False
+    )
+    figure = new_figure(height=0.33 * len(names) + 1.3)
+    axes = figure.subplots(1, panels.ngroups, sharex=True, sharey=True, squeeze=False)[0]
     sentences = []
-    for axis, budget in zip(figure.subplots(1, len(budgets), squeeze=False)[0], budgets, strict=True):
-        at = summary[summary["labels_per_class"] == budget].set_index("strategy")
-        _accuracies(axis, range(len(cuts)), at.loc[list(cuts)], "backbone")
-        for strategy, row in at.drop(list(cuts)).iterrows():
-            style = {name: STYLES[strategy][name] for name in ("color", "linestyle")}
-            axis.axhline(100 * row["accuracy"], label=strategy, linewidth=1, **style)
-        axis.set_xticks(range(len(cuts)), cuts)
-        axis.set(xlabel="backbone cut after", title=f"{budget} labels per class")
-        axis.margins(x=0.15)
-        axis.grid(alpha=0.3)
-        accuracies = ", ".join(f"{cut} {at.loc[cut, 'accuracy']:.1%}" for cut in cuts)
-        sentences.append(f"with {budget} labels per class {accuracies}")
-    figure.axes[0].set_ylabel("test accuracy [%]")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    return with_alt_text(figure, f"Test accuracy by depth of the cut: {'; '.join(sentences)}.")
+    for axis, (budget, rows) in zip(axes, panels, strict=True):
+        for strategy, *values in rows[["strategy", "at", "low", "high"]].itertuples(index=False):
+            color, place = STYLES.get(strategy, STYLES["backbone"])["color"], names.index(strategy)
+            axis.plot(values[1:], [place, place], color=color, alpha=0.35, linewidth=6, solid_capstyle="butt")
+            axis.plot(values[0], place, "o", color=color, markersize=6)
+            where: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": 9}
+            axis.annotate(f"{two_digits(values[0])} %", (values[0], place), **where)
+        line = rows.set_index("strategy").loc[list(joined), "at"]
+        axis.plot(line, [names.index(name) for name in joined], color=STYLES["backbone"]["color"], linewidth=1)
+        axis.set(xscale="log", ylim=(len(names) - 0.5, -0.7), title=f"{budget} labels per class", xlabel="errors [%]")
+        axis.set_yticks(range(len(names)), names)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.minorticks_off()
+        axis.grid(axis="x", alpha=0.3)
+        axis.spines[["top", "left", "right"]].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+        shown = (f"{name} {two_digits(at)} %" for name, at in zip(rows["strategy"], rows["at"], strict=True))
+        sentences.append(f"with {budget} labels per class {', '.join(shown)}")
+    figure.suptitle(title)
+    return with_alt_text(figure, f"Share of errors, with 95 % intervals: {'; '.join(sentences)}.")
+
+
+@as_designed
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 6) -> Figure:
+    """Show how often a network is right by how sure it is, over all images given: `(n, classes)` and `(n,)`.
+
+    The images are sorted by their largest probability and cut into bins of equal size; the intervals are Wilson's.
+    """
+    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    figure = new_figure(height=4.2, width=4.2)
+    axis = figure.subplots()
+    axis.plot([0, 100], [0, 100], color="grey", linewidth=1)
+    along: dict[str, Any] = {"rotation": 45, "rotation_mode": "anchor", "transform_rotates_text": True}
+    axis.text(3, 5, "as sure as right", color="grey", fontsize=8, **along)
+    said = []
+    for part in np.array_split(np.argsort(sure, kind="stable"), min(bins, len(sure))):
+        at, share = 100 * sure[part].mean(), 100 * right[part].mean()
+        between = stats.binomtest(int(right[part].sum()), len(part)).proportion_ci(method="wilson")
+        axis.vlines(at, 100 * between.low, 100 * between.high, color=COLORS[1], alpha=0.35, linewidth=6)
+        axis.plot(at, share, "o", color=COLORS[1])
+        said.append(f"{share:.0f} % right where it is {at:.0f} % sure")
+    axis.set(xlim=(0, 103), ylim=(0, 103), aspect="equal", xlabel="how sure [%]", ylabel="right [%]")
+    axis.set_title(f"{sure.mean():.0%} sure on average, {right.mean():.0%} right", fontsize=11)
+    axis.grid(alpha=0.3)
+    return with_alt_text(figure, f"About {len(part)} images a point: {', '.join(said)}.")
 
 
 @as_designed

@@ -1,6 +1,7 @@
 """Figures of networks: their layers, their filters and feature maps, their training."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -154,6 +155,25 @@ def feature_maps(image: np.ndarray, maps: np.ndarray, shown: int = 8) -> Figure:
         axis.set_title(f"map {index}", fontsize=9)
     text = f"One image and {shown} of the {maps.shape[-1]} feature maps that the extractor makes of it."
     return with_alt_text(figure, text)
+
+
+@as_designed
+def maps_by_depth(image: np.ndarray, maps: Mapping[str, np.ndarray], shown: int = 6) -> Figure:
+    """Show an image `(height, width, 3)` and feature maps `(height, width, n)` of it by depth, the `shown` of them that
+    vary most.
+    """
+    figure = new_figure(height=1.15 * len(maps) + 0.3)
+    panels = figure.subfigures(1, 2, squeeze=False, width_ratios=(2, 5))[0]
+    show_image(panels[0].subplots(), image)
+    for row, (depth, values) in zip(panels[1].subplots(len(maps), shown, squeeze=False), maps.items(), strict=True):
+        for axis, index in zip_longest(row, np.argsort(-values.std(axis=(0, 1)), kind="stable")[:shown]):
+            axis.set_axis_off()
+            if index is not None:
+                axis.imshow(values[..., index], cmap="viridis")
+        size = _sizes(values.shape[:2])
+        row[0].text(-0.15, 0.5, f"{depth}\n{size}", transform=row[0].transAxes, ha="right", va="center", fontsize=9)
+    sizes = ", ".join(f"{depth} {_sizes(values.shape)}" for depth, values in maps.items())
+    return with_alt_text(figure, f"A photo and the {shown} feature maps of each depth that vary most: {sizes}.")
 
 
 @as_designed

@@ -5,6 +5,7 @@ Figures name the original classes, never the shifted labels.
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,7 @@ MOST_REPLIES = 5  # per exercise
 def sample_images(tasks: Sequence[Task], per_class: int = 8) -> Figure:
     """Show the first `per_class` training images of each class, a block per task, a row per class, at most 12 rows."""
     rows = min(MOST_ROWS, max(len(task.classes) for task in tasks))
-    figure = new_figure(height=0.55 * rows + 0.6)
+    figure = new_figure(height=(0.55 if len(tasks) > 1 else 0.9) * rows + 0.6)
     for panel, task in zip(figure.subfigures(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         more = f", {rows} of {len(task.classes)} classes" if len(task.classes) > rows else ""
         panel.suptitle(f"{task.name} task{more}")
@@ -48,13 +49,16 @@ def sample_images(tasks: Sequence[Task], per_class: int = 8) -> Figure:
 
 
 @as_designed
-def photo(pixels: np.ndarray, title: str) -> Figure:
-    """Show one photo `(height, width, 3)` with its classification as the title."""
-    figure = new_figure(height=3.2, width=3.2 * pixels.shape[1] / pixels.shape[0])
-    axis = figure.subplots()
-    show_image(axis, pixels)
-    axis.set_title(title, fontsize=10)
-    return with_alt_text(figure, f"A photo, classified: {title}.")
+def photos(images: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+    """Show photos `(height, width, 3)` side by side, four in a row, each with its title."""
+    rows, columns = -(-len(images) // 4), min(len(images), 4)
+    figure = new_figure(height=2.0 * rows, width=1.7 * columns) if columns > 1 else new_figure(3.2, 3.0)
+    for axis, image, title in zip_longest(figure.subplots(rows, columns, squeeze=False).flat, images, titles):
+        axis.set_axis_off()
+        if title is not None:
+            show_image(axis, image)
+            axis.set_title(title, fontsize=9)
+    return with_alt_text(figure, f"Photos with their titles: {'; '.join(' '.join(title.split()) for title in titles)}.")
 
 
 @as_designed

@@ -56,7 +56,15 @@ def new(
     folders.check_folder("--out", str(out or "runs"), (out or Path("runs")).absolute())
     if out is not None and out.is_dir() and any(out.iterdir()):
         raise ValueError(f"--out: {str(out)!r} exists and is not an empty folder; give a new one")
-    chosen, loaded, notes = check_with_fallbacks(notebooks.lessons(only), values)
+    chosen = notebooks.lessons(only)
+    try:
+        loaded, notes = parameters.check(chosen, values), list[str]()
+    except datasets.DownloadError as error:
+        if error.parameter != "dataset" or "dataset" in values:
+            raise
+        values["dataset"] = "mnist_5k"
+        loaded = parameters.check(chosen, values)
+        notes = ["MNIST is not on this machine and cannot be downloaded: running on 5,000 of its digits"]
     data = {name: _data(dataset) for name, dataset in loaded.items()}
     for name, facts in data.items():
         notes += [f"Note: {note}" for note in loaded[name].notes]
@@ -82,31 +90,6 @@ def new(
     elif make:
         folder.mkdir(parents=True, exist_ok=True)
     return Run(folder, record, notes)
-
-
-def check_with_fallbacks(
-    chosen: list[Notebook], values: dict[str, Any]
-) -> tuple[list[Notebook], dict[str, Dataset], list[str]]:
-    """Check parameters; if default data is not available, fall back to other data, or leave a lesson out.
-
-    Returns the lessons, their datasets by parameter, and notes to the user.
-    """
-    try:
-        return chosen, parameters.check(chosen, values), []
-    except datasets.DownloadError as error:
-        if error.parameter == "dataset" and "dataset" not in values:
-            values["dataset"] = "mnist_5k"
-            note = "MNIST is not on this machine and cannot be downloaded: running on 5,000 of its digits"
-            rest = chosen
-        else:
-            rest = [lesson for lesson in chosen if error.parameter not in notebooks.defaults(lesson.path)]
-            known = {name for lesson in rest for name in notebooks.defaults(lesson.path)}
-            if not rest or values.keys() - known:  # the user asked for this very lesson
-                raise
-            (left_out,) = (lesson.number for lesson in chosen if lesson not in rest)
-            note = f"Lesson {left_out} is left out. {error}"
-    chosen, loaded, notes = check_with_fallbacks(rest, values)
-    return chosen, loaded, [note, *notes]
 
 
 def resume(folder: Path) -> Run:

@@ -85,14 +85,15 @@ def class_(folder: Path, only: list[str] | None, dataset: str | None, **asked: A
     Example:
         transfer-tutorial class course --only 01,02 -p target_classes "[0, 1, 2]"
     """
-    from helpers.runner import assignments, batch, notebooks, parameters
+    from helpers.runner import assignments, notebooks, parameters
 
     with _bad_input_in_one_line():
         values = {"dataset": "mnist_5k", **parameters.read_given(parameters.joined(**asked), dataset)}
-        chosen, _, notes = batch.check_with_fallbacks(notebooks.lessons(only), values)
+        chosen = notebooks.lessons(only)
+        parameters.check(chosen, values)
         paths = assignments.write(folder, chosen, values)
     hint = f"To make a handout, in {folder}: nbgrader generate_assignment {paths[0].stem}"
-    click.echo("\n".join([*notes, f"{len(paths)} assignments in {folder / 'source'}", hint]))
+    click.echo(f"{len(paths)} assignments in {folder / 'source'}\n{hint}")
 
 
 @main.command()

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from helpers import backbones, cnn, datasets, experiment, folders, tasks, training, transfer
+from helpers import backbones, cnn, datasets, experiment, folders, photos, tasks, training, transfer
 from helpers.files import folder_sha256
 from helpers.images import Dataset
 from helpers.messages import listed
@@ -222,7 +222,7 @@ def check(chosen: Sequence[Notebook], values: Mapping[str, Any], grid: Grid = ()
                 raise ValueError(f"{name}: {value!r} is not {wanted} like the default, {defaults[name]!r}")
     if not all(notebook.number for notebook in chosen):
         return {}
-    load = cache(datasets.load_dataset), cache(datasets.load_photos)
+    load = cache(datasets.load_dataset), cache(photos.load_photos)
     first = {**defaults, **{name: entries[0] for name, entries in choices(values, grid).items()}}
     loaded = _check_values(first, *load)
     for settings in grid:
@@ -269,9 +269,7 @@ def _check_values(
     if BACKBONE not in given:
         return {"dataset": dataset}
     backbones.weights_file(given["backbone_width"], given["backbone_weights"])  # last, because it may be a download
-    photos = load_photos(given["photos"], given["photo_size"])
-    tasks.whole_task("photos", photos)
-    return {"dataset": dataset, "photos": photos}
+    return {"dataset": dataset, "photos": load_photos(given["photos"], given["photo_size"])}
 
 
 def _make(dataclass_: type, given: dict[str, Any]) -> Any:
