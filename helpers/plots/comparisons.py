@@ -71,7 +71,7 @@ def errors_by_strategy(summary: pd.DataFrame, title: str, joined: Sequence[str] 
     """
     names = list(dict.fromkeys(summary["strategy"]))
     errors = 100 - 100 * summary[["accuracy", "accuracy_high", "accuracy_low"]].set_axis(["at", "low", "high"], axis=1)
-    errors = errors.clip(lower=errors["at"].min() / 3)  # an interval may reach beyond 0 %, where no logarithm is
+    errors = errors.clip(lower=max(errors["at"].min() / 3, 0.01))  # an interval may reach 0 %, which has no logarithm
     panels = pd.concat([summary[["labels_per_class", "strategy"]], errors], axis=1).groupby(
         "labels_per_class", sort=False
     )
