@@ -127,6 +127,8 @@ def test_the_commands_ask_for_the_stored_trainings(rows, tmp_path, monkeypatch):
     trained = dict.fromkeys(sorted(set(rows["question"])), 0)
     for command in (tmp_path / "log").read_text().split("\0END\0")[:-1]:
         _, notebook, *words = command.split("\0")
+        if not notebook.endswith(".ipynb"):  # a lesson's rows are stored elsewhere
+            continue
         given = [(words[place + 1], words[place + 2]) for place, word in enumerate(words) if word == "-p"]
         swept = [words[place + 1] for place, word in enumerate(words) if word == "--grid"]
         planned = sweep.plan(notebook, swept, None, given, tmp_path / "out")
@@ -149,7 +151,7 @@ def test_the_tuned_trainings_are_those_that_the_tuning_chose(rows, comparison):
     tuned = rows[rows["question"] == "tuned"].set_index(["strategy", "labels_per_class", "seed"]).sort_index()
     best = comparison["chosen"](rows)
     assert len(best) == 5 * 3 * 5  # strategies, label budgets, seeds
-    pd.testing.assert_frame_equal(tuned[["learning_rate", "length"]], best)
+    pd.testing.assert_frame_equal(tuned[["learning_rate", "length"]], best, check_dtype=False)
 
 
 # From a sweep to the rows
