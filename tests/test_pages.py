@@ -80,7 +80,6 @@ QUOTED = [  # # is the ratio, % its interval
     (README, "frozen / scratch, flowers all", "makes # times the errors of a small network from scratch (%)"),
     (README, "frozen / random-frozen, flowers all", "# times the errors of the same head on random weights (%)"),
     (README, "head-first / frozen, 10", "with 10 labels it makes # times the errors (%)"),
-    (README, "head-first / frozen, 10", "with 10 labels it makes # times the errors (%)"),
     (LESSON_04, "frozen / fine-tuned, 50", "makes # times the errors, and the interval from %"),
     (LESSON_04, "frozen / fine-tuned, 10", "with # times the errors (%)"),
     (LESSON_05, "random-frozen / scratch, 10", "With ten seeds it is # times (%)"),
