@@ -126,6 +126,25 @@ def test_the_findings_that_readme_and_lessons_tell_are_those_of_ten_seeds(errors
         assert {finding(ratio(errors, pair, budget)) for budget in budgets.split()} == {Finding(found)}
 
 
+@pytest.mark.parametrize(
+    ("strategy", "updates", "of_scratch", "files", "quoted"),
+    [
+        ("frozen", 287, 144, (README, "docs/index.md", "docs/speed.md"), "make # times the errors (%)"),
+        ("frozen", 287, 144, (LESSON_05,), "`frozen` makes # times its errors (%)"),
+        ("reused-head", 287, 144, (LESSON_05,), "the published variant # times (%)"),
+        ("frozen", 144, 574, (LESSON_05,), "with # times the errors (%)"),
+    ],
+)
+def test_a_quoted_ratio_at_equal_seconds_is_that_of_the_rows(strategy, updates, of_scratch, files, quoted):
+    runs = pd.read_csv(ROOT / "docs/updates.csv").pivot(
+        index="seed", columns=["strategy", "updates"], values="test_errors"
+    )
+    logs = log_ratios(runs[strategy, updates], runs["scratch", of_scratch])
+    mean, low, high = np.exp(interval(logs))
+    numbers = quoted.replace("#", f"{mean:.2f}").replace("%", f"{low:.2f} to {high:.2f}")
+    assert all(numbers in prose(file) for file in files)
+
+
 def test_other_numbers_that_lesson_05_quotes_are_those_of_the_rows(errors):
     sets = list(combinations(range(10), 3))
     found = {
