@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.text import Text
+from PIL import Image
 
 from helpers.images import Classes
 from helpers.transfer import STRATEGIES
@@ -44,14 +45,18 @@ as_designed = matplotlib.style.context(["default", {"text.parse_math": False}])
 
 @as_designed
 def png(figure: Figure) -> tuple[bytes, dict[str, str]]:
-    """Render a figure as a PNG image, and return it with the metadata that IPython shows with it."""
-    buffer = BytesIO()
+    """Render a figure as a PNG image of at most 256 colors, and return it with the metadata that IPython shows with it.
+
+    With photos in it, an image of all colors would be four times as large, and a page with several slow to load.
+    """
+    buffer, light = BytesIO(), BytesIO()
     texts = figure.findobj(Text)
     if fallback := fallback_fonts(frozenset("".join(text.get_text() for text in texts))):
         for text in texts:
             text.set_fontfamily(["sans-serif", *fallback])
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white", metadata={"Software": None})
-    return buffer.getvalue(), {"alt": figure.alternative_text}
+    Image.open(buffer).convert("RGB").quantize(256).save(light, "PNG", optimize=True)
+    return light.getvalue(), {"alt": figure.alternative_text}
 
 
 @cache
