@@ -25,6 +25,7 @@ def prepare() -> None:
         os.getcwd()
     except OSError as error:
         raise ValueError("the folder that you are in is gone; cd to another") from error
+    os.environ.pop("MPLBACKEND", None)  # it names a window's toolkit; no window is opened, and a wrong name stops us
     for name in PATH_VARIABLES:
         if os.environ.get(name):
             os.environ[name] = absolute(os.environ[name])
