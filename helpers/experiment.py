@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -197,12 +196,9 @@ class Job:
     `made` is what `keep` returned.
     """
 
-    work: Callable[["Sized"], Any]
+    work: Callable[[Networks], Any]
     keep: Callable[[Any], Any] = lambda result: result
     made: Any = None
-
-
-Sized = Callable[[int], Networks]  # a worker's networks, by the number of classes
 
 
 @dataclass
@@ -210,9 +206,9 @@ class SideBySide:
     """Jobs on all cores: each worker is a thread that trains with its own networks, and touches nothing else."""
 
     pool: Executor
-    idle: list[Sized]
+    idle: list[Networks]
     waiting: list[Job] = field(default_factory=list)
-    running: dict[Future[Any], tuple[Job, Sized]] = field(default_factory=dict)
+    running: dict[Future[Any], tuple[Job, Networks]] = field(default_factory=dict)
 
     def do(self, *jobs: Job) -> list[Any]:
         """Do jobs that were not waiting, and return what they made."""
@@ -249,19 +245,11 @@ def side_by_side(networks: Networks, jobs: int) -> Iterator[SideBySide]:
             others = (
                 Networks(networks.architecture, networks.recipe, networks.frozen_convs) for _ in range(1, at_once)
             )
-            cores = SideBySide(pool, [_sized(own) for own in (networks, *others)])
+            cores = SideBySide(pool, [networks, *others])
             yield cores
             cores.finish([*cores.waiting, *(job for job, _ in cores.running.values())])
         finally:
             stop.set()
-
-
-def _sized(own: Networks) -> Sized:
-    def of(classes: int) -> Networks:
-        architecture = replace(own.architecture, classes=classes)
-        return own if architecture == own.architecture else Networks(architecture, own.recipe)
-
-    return cache(of)
 
 
 @dataclass
@@ -278,14 +266,14 @@ class _Runs:
 
     def pretrain(self, task: Task, seed: int) -> Job:
         """Return the job that makes a source network, done already if the run folder has one."""
-        networks = _sized(self.networks)(len(task.classes))
+        networks = self.networks.sized(len(task.classes))
 
         def keep(trained: tuple[list[np.ndarray], Facts]) -> SourceNetwork:
             source = _keep_source(self.folder, task, networks, seed, lambda: trained)
             self.done()
             return source
 
-        job = Job(lambda sized: _pretrain(sized(len(task.classes)), task, seed), keep)
+        job = Job(lambda own: _pretrain(own.sized(len(task.classes)), task, seed), keep)
         if find(self.folder, SOURCE_FILE, pretraining_provenance(task, networks, seed)):
             job.made = pretrain(self.folder, task, networks, seed)
             self.done()
@@ -313,7 +301,7 @@ class _Runs:
         self.cores.waiting += [self._job(one, budget, repetition) for one in strategies if one not in heads]
         if first and self.networks.caches_features:
             images = subsample(task.train, budget, repetition.seed)
-            job = Job(lambda sized: sized(len(task.classes)).extract(first[0], repetition, images, test))
+            job = Job(lambda networks: networks.extract(first[0], repetition, images, test))
             (cached,) = self.cores.do(job)
             test = cached[1]
         made = self.cores.do(*(self._job(one, budget, repetition, cached) for one in first))
@@ -333,8 +321,8 @@ class _Runs:
         """Return the job of one training run, which makes the trained head if `head-first` can go on from it."""
         task, seed = repetition.target, repetition.seed
 
-        def work(sized: Sized) -> tuple[Training, np.ndarray, TrainedHead | None]:
-            networks, images = sized(len(task.classes)), subsample(task.train, budget, seed)
+        def work(networks: Networks) -> tuple[Training, np.ndarray, TrainedHead | None]:
+            images = subsample(task.train, budget, seed)
             training, probabilities = networks.train(strategy, repetition, images, cached, head)
             return training, probabilities, networks.trained_head(training) if strategy.name == "frozen" else None
 

@@ -223,6 +223,14 @@ class Networks:
     def __init__(self, architecture: Architecture, recipe: Recipe, frozen_convs: int = 2) -> None:
         check_frozen_convs(frozen_convs)
         self.architecture, self.recipe, self.frozen_convs = architecture, recipe, frozen_convs
+        self.others: dict[int, Networks] = {}
+
+    def sized(self, classes: int) -> "Networks":
+        """Return these networks, or for another number of classes others like them, made once."""
+        if classes == self.architecture.classes:
+            return self
+        architecture = replace(self.architecture, classes=classes)
+        return self.others.setdefault(classes, Networks(architecture, self.recipe, self.frozen_convs))
 
     @property
     def settings(self) -> dict[str, Any]:
