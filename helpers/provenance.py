@@ -26,9 +26,13 @@ SOURCES = {  # by module, as they are at import: a kernel goes on with the code 
 
 def provenance(**values: Any) -> dict[str, Any]:
     """Return what a trained network is made from: the given values, package versions, and the code that trains."""
-    versions = {package: version(package) for package in PACKAGES}
-    origin: dict[str, Any] = json.loads(json.dumps({**values, "versions": versions, "code": code_of(["experiment"])}))
+    origin: dict[str, Any] = json.loads(json.dumps({**values, **_trained_with()}))
     return origin
+
+
+@cache  # asked for with each network, and the same as long as the process lives
+def _trained_with() -> dict[str, Any]:
+    return {"versions": {package: version(package) for package in PACKAGES}, "code": code_of(["experiment"])}
 
 
 def code_of(modules: Iterable[str]) -> str:

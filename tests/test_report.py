@@ -236,7 +236,7 @@ def test_lesson_06_alone_has_its_verdict_its_figure_and_the_name_of_the_photos(f
     assert "MobileNet learned on the photos of ImageNet" in text and "0.67 times the errors" in text
     assert "Published" not in text and "cannot tell" not in text
     (figure,) = [attributes for tag, attributes in Tags(page).tags if tag == "img"]
-    assert figure["alt"].startswith("Test accuracy by labels per class, mean of 3 seeds")
+    assert figure["alt"].startswith("Errors by labels per class, mean of 3 seeds")
 
 
 def swept(folder: Path, runs: dict[str, dict[str, object]], *parameters: str) -> tuple[Sweep, list[dict[str, object]]]:

@@ -130,9 +130,9 @@ def store_results(home: Path, number: str, stored_at: Path) -> None:
         rows.drop(columns=rows.filter(regex="seconds|threads|at_once").columns).to_csv(stored_at, index=False)
 
 
-def store_key_figure(lesson: Path) -> None:
-    """Put lesson 05's key figure beside the lessons, for the README and the first page."""
-    for cell in nbformat.read(lesson, as_version=4).cells:
+def store_key_figure(page: Path) -> None:
+    """Put a page's key figure beside the lessons, for the README and the first page."""
+    for cell in nbformat.read(page, as_version=4).cells:
         if "key-figure" in cell.metadata.get("tags", []):
             (NOTEBOOKS / "result.png").write_bytes(base64.b64decode(cell.outputs[-1].data["image/png"]))
 
@@ -141,6 +141,7 @@ def refresh_pages() -> None:
     """Compute the pages from the rows that are stored."""
     for path in sorted(PAGES.glob("*.ipynb")):
         refresh(path, path, {}, images=True, unchanged=set())
+    store_key_figure(PAGES / "results.ipynb")
 
 
 def main() -> None:
@@ -169,8 +170,6 @@ def main() -> None:
             store_results(Path(home), number, REFERENCE / f"results-{number}.csv")
             if not chosen.reference_only:
                 refresh(path, path, {}, images=True, unchanged=unchanged)
-                if number == "05":
-                    store_key_figure(path)
     if not chosen.reference_only:
         refresh_pages()
 

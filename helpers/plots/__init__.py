@@ -8,9 +8,9 @@ from IPython import get_ipython
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # or a lesson shows its complaints about a user's matplotlibrc
 
 from helpers.plots.comparisons import (
-    accuracy_by_labels as accuracy_by_labels,
     accuracy_by_parameter as accuracy_by_parameter,
     accuracy_by_seconds as accuracy_by_seconds,
+    errors_by_labels as errors_by_labels,
     errors_by_strategy as errors_by_strategy,
     reliability as reliability,
 )

@@ -1,5 +1,6 @@
-"""Figures of comparisons: accuracy by label budget, by seconds and by what a sweep varies; errors; reliability."""
+"""Figures of comparisons: errors by label budget, accuracy by seconds and by what a sweep varies, reliability."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
@@ -28,40 +29,79 @@ BUDGET_LABELS = {name: next(AT_THE_RIGHT if name in NAMED_AT_THE_RIGHT else AROU
 
 
 @as_designed
-def accuracy_by_labels(summary: pd.DataFrame, task: str = "target task") -> Figure:
-    """Show test accuracy by label budget, one line per strategy with its 95 % interval; `summary` comes from
-    `statistics.summarize`.
+def errors_by_labels(summary: pd.DataFrame, task: str = "target task") -> Figure:
+    """Show each strategy's share of errors by label budget, on logarithmic axes, with its 95 % interval; `summary`
+    comes from `statistics.summarize`.
 
-    A second panel enlarges the largest budget and names the strategies; with a single budget it is the only panel.
-    The alternative text calls none of them best; it says which differ from `scratch` according to the intervals.
+    Equal ratios of errors are equal distances. "all" stands apart, as its number of labels differs by class. The title
+    is the finding on `frozen`, or else on the first strategy that is compared with `scratch`.
     """
-    budgets = list(dict.fromkeys(summary["labels_per_class"]))
-    largest = max(budgets, key=budget_size)
-    strategies = in_order(summary["strategy"])
+    budgets = sorted(set(summary["labels_per_class"]), key=budget_size)
+    summary = summary.sort_values("labels_per_class", key=lambda at: at.map(budgets.index), kind="stable")
     seeds = summary["seeds"].max()
-    over = "one seed, no interval" if seeds == 1 else f"mean of {seeds} seeds with 95 % interval"
-    figure = new_figure(height=4.2)
-    if len(budgets) > 1:
-        axis, enlarged = figure.subplots(1, 2, width_ratios=(5, 2))
-        for strategy, offset in _offsets(strategies).items():
-            rows = summary[summary["strategy"] == strategy]
-            _accuracies(axis, [budgets.index(budget) + offset for budget in rows["labels_per_class"]], rows, strategy)
-        axis.set_xticks(range(len(budgets)), [str(budget) for budget in budgets])
-        axis.set(xlabel="labels per class", title=f"{task.capitalize()}, {over}")
-        enlarged.set_title(f"{largest} labels, enlarged", fontsize=10)
-    else:
-        axis = enlarged = figure.subplots()
-        enlarged.set_title(f"{task.capitalize()}, {largest} labels per class, {over}")
-    at_largest = summary[summary["labels_per_class"] == largest].set_index("strategy")
-    for place, strategy in enumerate(strategies):
-        _accuracies(enlarged, [place], at_largest.reindex([strategy]), strategy)
-    _name_strategies(enlarged, strategies)
-    enlarged.set_xlim(-0.6, len(strategies) - 0.4)
-    axis.set_ylabel("test accuracy [%]")
-    for panel in {axis, enlarged}:
-        panel.set_ylim(top=min(panel.get_ylim()[1], 100.5))  # intervals can reach beyond 100 %, accuracies cannot
-        panel.grid(alpha=0.3)
-    return with_alt_text(figure, f"Test accuracy by labels per class, {over}: {_by_budget(summary, budgets)}.")
+    over = "one seed, no interval" if seeds == 1 else f"mean of {seeds} seeds with 95 % intervals"
+    if len(budgets) == 1:
+        return errors_by_strategy(summary, f"{task.capitalize()}, {over}")
+    numbers = [budget_size(budget) for budget in budgets if budget != "all"]
+    places = dict(zip(budgets, [*numbers, 5 * max(numbers, default=1)], strict=False))
+    figure = new_figure(height=4.8)
+    axis = figure.subplots()
+    ends = []
+    for strategy, offset in _offsets(in_order(summary["strategy"])).items():
+        rows = summary[summary["strategy"] == strategy]
+        errors = _errors(rows)
+        at = rows["labels_per_class"].map(places) * np.exp(offset)
+        style = STYLES.get(strategy, {}) | {"linewidth": 2.2 if strategy in ("scratch", "frozen") else 1.2}
+        (line,) = axis.plot(at, errors["at"], markersize=5, **style)
+        axis.vlines(at, errors["low"], errors["high"], color=line.get_color(), alpha=0.3, linewidth=3)
+        ends.append({"strategy": strategy, "x": at.iloc[-1], "y": errors["at"].iloc[-1], "color": line.get_color()})
+    axis.set(xscale="log", yscale="log", xlabel="labels per class", ylabel="errors on new images [%]")
+    axis.set_xticks(list(places.values()), list(map(str, places)))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.3)
+    _name_lines(axis, pd.DataFrame(ends))
+    title = textwrap.fill(_finding_in_words(summary, budgets), 75)
+    axis.set_title(f"{title}\n", loc="left", fontsize=12)
+    axis.text(0, 1.02, f"{task.capitalize()}, {over}", transform=axis.transAxes, fontsize=9, color="0.35")
+    return with_alt_text(figure, f"Errors by labels per class, {over}: {_by_budget(summary, budgets)}.")
+
+
+def _errors(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the percent of errors and the ends of its interval; an interval may reach 0 %, which has no logarithm."""
+    errors = 100 - 100 * summary[["accuracy", "accuracy_high", "accuracy_low"]].set_axis(["at", "low", "high"], axis=1)
+    return errors.clip(lower=max(errors["at"].min() / 3, 0.01))
+
+
+def _name_lines(axis: Axes, ends: pd.DataFrame) -> None:
+    """Write each line's name on the right of its end, in its color."""
+    low, high = np.log10(axis.get_ylim())
+    for (_, end), height in zip(ends.iterrows(), _spread(np.log10(ends["y"]), 0.055 * (high - low)), strict=True):
+        axis.annotate(
+            end["strategy"],
+            (end["x"], end["y"]),
+            xytext=(1.02, (height - low) / (high - low)),
+            textcoords="axes fraction",
+            va="center",
+            color=end["color"],
+            arrowprops={"arrowstyle": "-", "color": end["color"], "lw": 0.6, "shrinkA": 0, "shrinkB": 4},
+        )
+
+
+def _finding_in_words(summary: pd.DataFrame, budgets: Sequence[int | str]) -> str:
+    """Say where one strategy is better than `scratch`, as good or worse: by runs of neighboring label budgets."""
+    compared = in_order(summary["strategy"][summary["finding"] != Finding.BASELINE])
+    if not compared:
+        return "Errors by labels per class"
+    strategy = "frozen" if "frozen" in compared else compared[0]
+    found = summary[summary["strategy"] == strategy].set_index("labels_per_class")["finding"].reindex(budgets).dropna()
+    told = []
+    for _, run in found.groupby((found != found.shift()).cumsum(), sort=False):
+        where = run.index[0] if len(run) == 1 else f"{run.index[0]} to {run.index[-1]}"
+        told.append(f"{run.iloc[0]} with {where}{' labels' * (not told)}")
+    return f"{strategy.capitalize()} against scratch: {', '.join(told)}"
 
 
 @as_designed
@@ -70,9 +110,7 @@ def errors_by_strategy(summary: pd.DataFrame, title: str, joined: Sequence[str] 
     that a line connects, such as the cuts of a backbone. `summary` comes from `statistics.summarize`.
     """
     names = list(dict.fromkeys(summary["strategy"]))
-    errors = 100 - 100 * summary[["accuracy", "accuracy_high", "accuracy_low"]].set_axis(["at", "low", "high"], axis=1)
-    errors = errors.clip(lower=max(errors["at"].min() / 3, 0.01))  # an interval may reach 0 %, which has no logarithm
-    panels = pd.concat([summary[["labels_per_class", "strategy"]], errors], axis=1).groupby(
+    panels = pd.concat([summary[["labels_per_class", "strategy"]], _errors(summary)], axis=1).groupby(
         "labels_per_class", sort=False
     )
     figure = new_figure(height=0.33 * len(names) + 1.3)
@@ -301,14 +339,15 @@ def _spread(heights: Sequence[float], gap: float) -> np.ndarray:
 
 def _by_budget(summary: pd.DataFrame, budgets: Sequence[int | str]) -> str:
     """Say in words which strategies differ from `scratch` at each budget, as their intervals tell."""
-    sentences = []
+    sentences, order = [], in_order(summary["strategy"])
     for budget in budgets:
         at = summary[summary["labels_per_class"] == budget]
+        at = at.sort_values("strategy", key=lambda names: names.map(order.index), kind="stable")
         shown = at.groupby("finding")["strategy"].agg(", ".join)
         told = [f"{word} than scratch: {shown[word]}" for word in (Finding.BETTER, Finding.WORSE) if word in shown]
         told += [f"as good as scratch: {shown[Finding.AS_GOOD]}"] if Finding.AS_GOOD in shown else []
-        low, high = at["accuracy"].min(), at["accuracy"].max()
+        fewest, most = 1 - at["accuracy"].max(), 1 - at["accuracy"].min()
         if not told and Finding.BASELINE in shown and len(at) > 1:
             told = ["no difference from scratch is shown"]
-        sentences.append(", ".join([f"with {budget} labels per class {low:.1%} to {high:.1%}", *told]))
+        sentences.append(", ".join([f"with {budget} labels per class {fewest:.1%} to {most:.1%}", *told]))
     return "; ".join(sentences)

@@ -82,7 +82,7 @@ def write_run(folder: Path, run: dict[str, Any], results: "pd.DataFrame") -> Pat
     others = results.drop(compared.index)
     photos = len(compared) > 0 and compared["task"].iloc[0] == "photos"
     if figure is None and photos:
-        drawn = plots.accuracy_by_labels(statistics.summarize(compared, "photos"), "photos")
+        drawn = plots.errors_by_labels(statistics.summarize(compared, "photos"), "photos")
         figure = pages.figure(folder / "key-figure.png", plots.png(drawn)[0], drawn.alternative_text)
     numbers, data = (
         [each["number"] for each in run["lessons"]],
