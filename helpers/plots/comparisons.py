@@ -97,7 +97,7 @@ def _finding_in_words(summary: pd.DataFrame, budgets: Sequence[int | str]) -> st
         return "Errors by labels per class"
     strategy = "frozen" if "frozen" in compared else compared[0]
     found = summary[summary["strategy"] == strategy].set_index("labels_per_class")["finding"].reindex(budgets).dropna()
-    told = []
+    told = list[str]()
     for _, run in found.groupby((found != found.shift()).cumsum(), sort=False):
         where = run.index[0] if len(run) == 1 else f"{run.index[0]} to {run.index[-1]}"
         told.append(f"{run.iloc[0]} with {where}{' labels' * (not told)}")
