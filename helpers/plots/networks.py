@@ -184,11 +184,11 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     for color, (title, history) in zip(COLORS[1:], histories.items(), strict=False):
         axis.plot(history["update"], 100 * history["accuracy"], "o-", color=color, markersize=3)
         axis.plot(history["update"], 100 * history["validation_accuracy"], "s--", color=color, markersize=3)
-        update, accuracy = history["update"].iloc[-1], 100 * history["accuracy"].iloc[-1]
-        place, side = ((0, -18), "right") if update > last / 2 else ((10, -4), "left")
+        update, accuracy = history["update"].iloc[-1], 100 * history["validation_accuracy"].iloc[-1]
+        place, side = ((0, 8), "right") if update > last / 2 else ((10, -4), "left")
         axis.annotate(title, (update, accuracy), place, textcoords="offset points", ha=side, color=color)
     axis.text(0.99, 0.04, "solid: training batches, dashed: validation", ha="right", transform=axis.transAxes)
-    axis.set(xlabel="updates", ylabel="accuracy [%]", xlim=(0, 1.02 * last), ylim=(0, 104))
+    axis.set(xlabel="updates", ylabel="accuracy [%]", xlim=(0, 1.02 * last), ylim=(0, 112))
     axis.grid(alpha=0.3)
     ends = [f"{title}: {history['validation_accuracy'].iloc[-1]:.1%}" for title, history in histories.items()]
     return with_alt_text(figure, f"Accuracy by update. Validation accuracy at the end: {'; '.join(ends)}.")
