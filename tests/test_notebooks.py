@@ -68,6 +68,15 @@ def test_reference_holds_the_lesson_itself(path):
     assert [cell.metadata for cell in reference] == [cell.metadata for cell in read(path).cells]
 
 
+@lessons
+def test_a_question_has_three_options_that_unfold_and_one_of_them_is_right(path):
+    prose = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    for question in prose.split("**Question.**")[1:]:
+        options = re.match(r"(?s).+?((<details>.+?\n\n</details>\s*)+)", question)[1]
+        assert len(re.findall(r"<details><summary>.+</summary>\n\n", options)) == 3, question
+        assert options.count("</summary>\n\nYes.") == 1, question
+
+
 def test_the_rows_beside_lesson_05_are_those_of_its_outputs():
     rows = pd.read_csv(ROOT / "docs" / "study" / "trainings.csv", keep_default_na=False)
     rows = rows[(rows["question"] == "seeds") & (rows["task"] == "target") & (rows["seed"] < 3)]

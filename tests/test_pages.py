@@ -1,5 +1,6 @@
 """The pages that compute what they say from stored rows. That they show it is checked by nbval, in docs/."""
 
+import re
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -10,6 +11,8 @@ import pandas as pd
 import papermill
 import pytest
 
+from helpers.backend import keras
+from helpers.datasets import load_dataset
 from helpers.statistics import Finding, Interval, finding, interval, log_ratios
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +52,20 @@ def test_other_rows_can_be_shown_and_nothing_waits_for_tensorflow(python, tmp_pa
     others = source.replace("docs/study/trainings.csv", str(tmp_path / "four.csv"))
     ran = python(f"{others}\nimport sys\nprint(summary['seeds'].max(), 'tensorflow' in sys.modules)")
     assert ran.stdout.splitlines()[-1] == "4 False", ran.stderr
+
+
+def test_the_steps_on_the_page_to_take_home_run_as_written_and_compute_the_interval_of_the_course(monkeypatch, capsys):
+    blocks = re.findall(r"(?s)```python\n(.+?)```", (ROOT / "docs/how_to_transfer.md").read_text(encoding="utf-8"))
+    digits = load_dataset("digits")
+    data = [(split.images[..., 0], split.labels) for split in (digits.train, digits.test)]
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: data)
+    page = {}
+    exec("".join(blocks).replace("range(5)", "range(2)"), page)
+    assert np.bincount(page["few"][1]).tolist() == [50] * 5
+    scratch, *others = pd.DataFrame(page["rows"]).T.to_numpy()
+    for name, errors, said in zip(("frozen", "head first"), others, capsys.readouterr().out.splitlines(), strict=True):
+        mean, low, high = np.exp(interval(log_ratios(errors, scratch)))
+        assert said == f"{name}: {mean:.2f} times the errors of scratch ({low:.2f} to {high:.2f})"
 
 
 # Results that are quoted in prose

@@ -103,7 +103,8 @@ def test_links_between_files_lead_to_a_file_and_to_a_heading_as_github_names_it(
         target = path.parent / file if file else path
         assert target.is_file(), link
         if place:
-            headings = re.findall(r"(?m)^#+ (.+)$", target.read_text(encoding="utf-8"))
+            written = target.read_text(encoding="utf-8")
+            headings = re.findall(r'(?m)^ *"?#+ (.+?)(?:\\n",)?$', written)  # a notebook has them in quotes
             assert place in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings], link
 
 

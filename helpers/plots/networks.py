@@ -1,5 +1,6 @@
 """Figures of networks: their layers, their filters and feature maps, their training."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -8,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from helpers.plots.figures import (
+    COLORS,
     STYLES,
     TRAINING,
-    VALIDATION,
     Figure,
     as_designed,
     new_figure,
@@ -118,26 +119,24 @@ def strategies(shown: Sequence[Strategy]) -> Figure:
 
 
 @as_designed
-def filters(models: Mapping[str, "keras.Model"], layer: str = "conv1") -> Figure:
-    """Show the first 32 kernels of a convolution, a block per network; zero is middle gray.
+def filters(models: Mapping[str, "keras.Model"], layer: str = "conv1", shown: int = 10) -> Figure:
+    """Show the first kernels of a convolution, a row per network: zero is gray, negative darker, positive brighter.
 
     Kernels over three channels are in color; over any other number of channels, the first is shown.
     """
-    figure = new_figure(height=2.6)
-    kernels = {title: model.get_layer(layer).kernel.numpy()[..., :32] for title, model in models.items()}
-    channels = slice(3 if all(kernel.shape[2] == 3 for kernel in kernels.values()) else 1)
-    limit = max(np.abs(kernel[:, :, channels]).max() for kernel in kernels.values())
-    panels = figure.subfigures(1, len(models), squeeze=False)[0]
-    for panel, (title, kernel) in zip(panels, kernels.items(), strict=True):
-        panel.suptitle(f"{title} (dark: negative, bright: positive)", fontsize=10)
-        for index, axis in enumerate(panel.subplots(4, 8).flat):
-            axis.set(xticks=[], yticks=[])
+    figure = new_figure(height=0.8 * len(models) + 0.3)
+    rows = figure.subplots(len(models), shown, squeeze=False)
+    for row, (title, model) in zip(rows, models.items(), strict=True):
+        kernels = model.get_layer(layer).kernel.numpy()
+        limit = 2 * math.sqrt(6 / np.prod(kernels.shape[:2]) / sum(kernels.shape[2:]))  # twice that of untrained ones
+        shades = np.clip(0.5 + kernels[:, :, slice(3 if kernels.shape[2] == 3 else 1)] / (2 * limit), 0, 1)
+        row[0].text(-0.2, 0.5, title, transform=row[0].transAxes, ha="right", va="center")
+        for axis, kernel in zip_longest(row, np.moveaxis(shades, -1, 0)[:shown]):
+            axis.set(xticks=[], yticks=[], visible=kernel is not None)
             axis.spines[:].set_color("0.8")  # without a border, a bright edge would look like the page
-            axis.set_visible(index < kernel.shape[-1])
-            if index < kernel.shape[-1]:
-                shades = 0.5 + kernel[:, :, channels, index] / (2 * limit)
-                axis.imshow(np.broadcast_to(shades, (*shades.shape[:2], 3)))
-    text = f"The first convolution's kernels, {' beside '.join(models)}: dark is negative, bright positive."
+            if kernel is not None:
+                axis.imshow(np.broadcast_to(kernel, (*kernel.shape[:2], 3)))
+    text = f"The first convolution's kernels, {' above '.join(models)}: dark is negative, bright positive."
     return with_alt_text(figure, text)
 
 
@@ -178,22 +177,21 @@ def maps_by_depth(image: np.ndarray, maps: Mapping[str, np.ndarray], shown: int 
 
 @as_designed
 def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
-    """Show training and validation accuracy by epoch, one panel per training run, each a `Training.history`."""
-    figure = new_figure(height=3.0)
-    axes = figure.subplots(1, len(histories), sharex=True, sharey=True, squeeze=False)[0]
-    curves = {
-        "training batches (solid)": ("accuracy", TRAINING, "o-"),
-        "validation (dashed)": ("validation_accuracy", VALIDATION, "s--"),
-    }
-    for axis, (title, history) in zip(axes, histories.items(), strict=True):
-        for height, (name, (column, color, style)) in enumerate(curves.items()):
-            axis.plot(history["epoch"], 100 * history[column], style, color=color, markersize=3)
-            axis.text(0.97, 0.04 + 0.09 * height, name, color=color, ha="right", transform=axis.transAxes)
-        axis.set(title=title, xlabel="epochs", ylim=(0, 104))
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("accuracy [%]")
+    """Show training and validation accuracy by update, a color per training run, each a `Training.history`."""
+    figure = new_figure(height=3.2)
+    axis = figure.subplots()
+    last = max(history["update"].iloc[-1] for history in histories.values())
+    for color, (title, history) in zip(COLORS[1:], histories.items(), strict=False):
+        axis.plot(history["update"], 100 * history["accuracy"], "o-", color=color, markersize=3)
+        axis.plot(history["update"], 100 * history["validation_accuracy"], "s--", color=color, markersize=3)
+        update, accuracy = history["update"].iloc[-1], 100 * history["validation_accuracy"].iloc[-1]
+        place, side = ((0, 8), "right") if update > last / 2 else ((10, -4), "left")
+        axis.annotate(title, (update, accuracy), place, textcoords="offset points", ha=side, color=color)
+    axis.text(0.99, 0.04, "solid: training batches, dashed: validation", ha="right", transform=axis.transAxes)
+    axis.set(xlabel="updates", ylabel="accuracy [%]", xlim=(0, 1.02 * last), ylim=(0, 112))
+    axis.grid(alpha=0.3)
     ends = [f"{title}: {history['validation_accuracy'].iloc[-1]:.1%}" for title, history in histories.items()]
-    return with_alt_text(figure, f"Accuracy by epoch. Validation accuracy at the end: {'; '.join(ends)}.")
+    return with_alt_text(figure, f"Accuracy by update. Validation accuracy at the end: {'; '.join(ends)}.")
 
 
 @as_designed
