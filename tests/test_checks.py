@@ -234,7 +234,9 @@ WRONG = {  # answers, by what is said of them
         "dense1 is still trainable": freezing("scores"),
         "all layers are still trainable": freezing("dense"),
         "moves dense1 all the same": freezing("dense1", "scores"),
-        "nothing moves, not even the convolutions": freezing("dense1", "scores", **STANDING_STILL),
+        "nothing moves, not even the convolutions": freezing(
+            "dense1", "scores", **COMPILED | {"optimizer": keras.optimizers.SGD(0.0)}
+        ),
         "a loss that does not fit labels": freezing("dense1", "scores", optimizer="sgd", loss="mse"),
         "conv1 was frozen before and your function leaves it so": freeze_head_alone,
         "dense1 was frozen, and your function thaws it": toggle_head,
@@ -393,10 +395,10 @@ def copied_extractor(given: keras.Model, few: Split) -> keras.Model:
 
 def functional(given: keras.Model, few: Split, late: bool = False, frozen: bool = True) -> keras.Model:
     copy = copied(given)
-    features = keras.Model(copy.input, copy.get_layer("pool").output)
+    features = keras.Model(copy.inputs, copy.get_layer("pool").output)
     features.trainable = not frozen or late
     hidden = keras.layers.Dense(32, "relu")(keras.layers.Flatten()(features.output))
-    model = keras.Model(features.input, keras.layers.Dense(5, "softmax")(hidden))
+    model = keras.Model(features.inputs, keras.layers.Dense(5, "softmax")(hidden))
     if late:
         fit(model, few, 2)
         features.trainable = False
