@@ -1,5 +1,6 @@
 """Promises of the lessons as documents. That they run and show what they showed is checked by nbval."""
 
+import ast
 import base64
 import re
 from pathlib import Path
@@ -41,6 +42,14 @@ def test_a_parameter_is_the_same_in_all_lessons():
             everywhere.setdefault(name, set()).add(described)
     differing = {name: found for name, found in everywhere.items() if len(found) > 1}
     assert not differing
+
+
+@pytest.mark.parametrize("path", LESSONS[4:], ids=lambda p: p.stem)
+def test_a_lesson_takes_at_most_twelve_names_from_helpers_besides_plots_and_checks(path):
+    nodes = [node for cell in code_cells(path) for node in ast.walk(ast.parse(cell.source))]
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module.startswith("helpers")]
+    names = {alias.name for node in froms for alias in node.names} - {"plots", "checks", "keras"}
+    assert 0 < len(names) <= 12
 
 
 @stored

@@ -204,15 +204,15 @@ def overfitting(curves: pd.DataFrame) -> Figure:
     figure, said = new_figure(height=3.2), []
     axes = figure.subplots(1, panels.ngroups, sharex=True, sharey=True, squeeze=False)[0]
     for axis, (strategy, rows) in zip(axes, panels, strict=True):
-        for name, color, lift in (("training", TRAINING, 5), ("new", VALIDATION, -14)):
+        for name, color, height in (("training", TRAINING, 0.13), ("new", VALIDATION, 0.04)):
             by_seed = 100 * rows.pivot(index="update", columns="seed", values=name)
             mean = by_seed.mean(axis=1)
             axis.plot(by_seed, color=color, linewidth=0.8, alpha=0.5)
             axis.plot(mean, color=color, linewidth=2.5)
-            where = {"xytext": (0, lift), "textcoords": "offset points", "ha": "right"}
-            axis.annotate(f"{name} images {mean.iloc[-1]:.0f} %", (mean.index[-1], mean.iloc[-1]), color=color, **where)
-            said.append(f"{strategy}, {name} images {mean.iloc[-1]:.0f} %")
-        axis.set(title=strategy, xlabel="updates", ylim=(0, 110), yticks=range(0, 101, 20))
+            end = f"{name} images {mean.iloc[-1]:.0f} %"
+            axis.text(0.97, height, end, color=color, ha="right", transform=axis.transAxes)
+            said.append(f"{strategy}, {end}")
+        axis.set(title=strategy, xlabel="updates", ylim=(0, 104), yticks=range(0, 101, 20))
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("accuracy [%]")
