@@ -84,12 +84,14 @@ class Plan:
 class Comparison:
     """The rows of all trainings, why strategies were left out, the target task, and probabilities for its test images.
 
-    These are `(n, classes)`, by strategy, label budget and seed.
+    These are `(n, classes)`, by strategy, label budget and seed. The source networks, by seed, are there if a strategy
+    needs them.
     """
 
     results: pd.DataFrame
     left_out: dict[str, str]
     target: Task
+    sources: dict[int, SourceNetwork]
     probabilities: dict[tuple[str, int | str, int], np.ndarray] = field(repr=False)
 
 
@@ -118,11 +120,12 @@ def compare(
         for seed, job in sources.items():
             cores.finish([job])
             runs.train(pretrained, budgets, Repetition(seed, tasks[seed][1], job.made))
-    rows = []
+    rows, made = [], {seed: job.made for seed, job in sources.items()}
     for seed in tasks:
-        rows += [sources[seed].made.row] if pretrained else []
+        rows += [made[seed].row] if made else []
         rows += [runs.made[one.name, budget, seed][0] for budget in budgets for one in strategies]
-    return Comparison(pd.DataFrame(rows), left_out, target, {run: tested for run, (_, tested) in runs.made.items()})
+    tested = {run: probabilities for run, (_, probabilities) in runs.made.items()}
+    return Comparison(pd.DataFrame(rows), left_out, target, made, tested)
 
 
 def train_strategies(

@@ -186,14 +186,3 @@ def published_claim(summary: pd.DataFrame) -> Claim | None:
         return None
     scratch, transfer = at.loc["scratch"], at.loc[checked]
     return Claim(transfer, *(scratch[name] / transfer[name] for name in ("target_seconds", "total_seconds")))
-
-
-def rankings(results: pd.DataFrame, labels_per_class: int | str) -> dict[int, list[str]]:
-    """Rank the strategies at one budget by mean accuracy over the first 1, 2, ... seeds, by that number of seeds."""
-    at = results[(results["task"] == "target") & (results["labels_per_class"] == labels_per_class)]
-    seeds = list(dict.fromkeys(at["seed"]))
-    ranked = {}
-    for count in range(1, len(seeds) + 1):
-        means = at[at["seed"].isin(seeds[:count])].groupby("strategy", sort=False)["test_accuracy"].mean()
-        ranked[count] = list(means.sort_values(ascending=False, kind="stable").index)
-    return ranked

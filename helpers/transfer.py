@@ -115,16 +115,6 @@ def freeze(model: "keras.Model", frozen_convs: int = 2) -> None:
         layer.trainable = layer.name not in cnn.CONVOLUTIONS[:frozen_convs]
 
 
-def trainable_parameters(model: "keras.Model") -> int:
-    """Count the parameters that training may change."""
-    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-
-
-def weight_fingerprints(model: "keras.Model") -> dict[str, str]:
-    """Return the first 12 digits of the SHA-256 of each layer's weights; equal fingerprints mean that nothing moved."""
-    return {layer.name: _fingerprint(layer)[:12] for layer in model.layers if layer.get_weights()}
-
-
 def copy_weights(giver: "keras.Model", receiver: "keras.Model", head: bool = False) -> None:
     """Copy the weights of the convolutions, and of the head too if asked, between networks of equal layer names."""
     for layer in receiver.layers:

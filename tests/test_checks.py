@@ -11,10 +11,12 @@ import pytest
 
 from helpers import checks, cnn
 from helpers.backend import keras
+from helpers.checks import replies
 from helpers.datasets import load_dataset
+from helpers.images import Split
 from helpers.runner.notebooks import lessons
 from helpers.statistics import interval
-from helpers.tasks import split_tasks
+from helpers.tasks import split_tasks, subsample
 
 CLASSES = list(range(10))
 TRAINING, TEST = np.repeat([0, 1, 2], [40, 30, 30]), np.repeat([0, 1, 2], [30, 35, 35])
@@ -111,7 +113,7 @@ RIGHT = {  # check, facts, the right answer
     "trainable": (checks.trainable, (NETWORK, ["conv2"]), 600_165 - 9_248),
     "trainable, with a network below": (checks.trainable, (HEAD, [], NETWORK), 590_597),
     "freeze_convolutions": (checks.freeze_convolutions, (), freezing(*cnn.CONVOLUTIONS, **COMPILED)),
-    "freeze_head": (checks.freeze_head, (), freezing("dense1", "scores")),
+    "freeze_head": (checks.freeze_head, (), freezing("dense1", "scores", **COMPILED)),
     "paired": (checks.paired, (ONE, OTHER), DIFFERENCE),
     "by_seed": (checks.by_seed, (), lambda one, other: [one[seed] - other[seed] for seed in one]),
     "word": (checks.word, (0.75, 1.1), "no detectable difference"),
@@ -231,6 +233,11 @@ WRONG = {  # answers, by what is said of them
         "freezes conv1; it should be trained": freeze_all,
         "dense1 is still trainable": freezing("scores"),
         "all layers are still trainable": freezing("dense"),
+        "moves dense1 all the same": freezing("dense1", "scores"),
+        "nothing moves, not even the convolutions": freezing(
+            "dense1", "scores", **COMPILED | {"optimizer": keras.optimizers.SGD(0.0)}
+        ),
+        "a loss that does not fit labels": freezing("dense1", "scores", optimizer="sgd", loss="mse"),
         "conv1 was frozen before and your function leaves it so": freeze_head_alone,
         "dense1 was frozen, and your function thaws it": toggle_head,
     },
@@ -281,7 +288,7 @@ WRONG = {  # answers, by what is said of them
 def test_the_right_answer_is_right_and_three_dots_are_no_answer_yet(check, facts, answer):
     assert check(answer, *facts) == checks.Reply(True, "Right.")
     assert check(..., *facts).right is None
-    assert repr(check(..., *facts)).startswith("Not answered yet: put your answer in place of the three dots.")
+    assert repr(check(..., *facts)) == "Not answered yet: replace the three dots with your answer."
 
 
 @pytest.mark.parametrize(("exercise", "said"), [(name, said) for name in WRONG for said in WRONG[name]])
@@ -290,6 +297,15 @@ def test_a_wrong_answer_is_told_what_is_wrong_and_given_a_hint(exercise, said):
     reply = check(WRONG[exercise][said], *facts)
     assert reply.right is False
     assert said in reply.text and "Hint: " in reply.text
+
+
+def test_a_planted_bug_is_no_answer_until_its_code_is_edited_and_then_gets_a_hint():
+    check = replies.exercise("count again")(lambda answer: replies.STILL_THERE if answer() == 1 else None)
+    for _ in range(2):
+        reply = check(lambda: 1)
+        assert reply == checks.Reply(None, f"Not answered yet: {replies.STILL_THERE}.")
+    assert check(lambda: 2 - 1) == checks.Reply(False, f"Not yet: {replies.STILL_THERE}. Hint: count again.")
+    assert check(lambda: 2).right
 
 
 def test_an_answer_may_be_written_in_other_ways():
@@ -340,6 +356,128 @@ def test_one_word_fits_an_interval_and_what_is_said_of_the_others_is_true(low, h
         assert reply.right or [holds for said, holds in true.items() if said in reply.text] == [True], reply.text
 
 
+# A transfer that a learner has carried out
+
+
+@pytest.fixture(scope="module")
+def facts() -> dict:
+    """Return a pretrained network of digits, a few images, test images, and an ordinary network trained on the few."""
+    source, target = split_tasks(load_dataset("digits"), CLASSES[5:], CLASSES[:5])
+    original = cnn.build_cnn(cnn.Architecture(source.image_shape, filters=8, dense_units=32))
+    few = subsample(target.train, 20)
+    fit(original, subsample(source.train, 50))
+    return {"original": original, "few": few, "test": target.test, "scratch": fit(copied(original, False), few)}
+
+
+def copied(model: keras.Model, weights: bool = True) -> keras.Model:
+    copy = keras.models.clone_model(model)
+    if weights:
+        copy.set_weights(model.get_weights())
+    return copy
+
+
+def fit(model: keras.Model, split: Split, epochs: int = 15) -> keras.Model:
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(split.images, split.labels, epochs=epochs, verbose=0)
+    return model
+
+
+def with_new_head(below: list, shape: tuple[int, ...]) -> keras.Model:
+    head = [keras.layers.Flatten(), keras.layers.Dense(32, "relu"), keras.layers.Dense(5, "softmax")]
+    return keras.Sequential([keras.Input(shape), *below, *head])
+
+
+def copied_extractor(given: keras.Model, few: Split) -> keras.Model:
+    extractor = keras.Sequential([keras.Input(few.images.shape[1:]), *copied(given).layers[:6]])
+    extractor.trainable = False
+    return fit(with_new_head([extractor], few.images.shape[1:]), few)
+
+
+def functional(given: keras.Model, few: Split, late: bool = False, frozen: bool = True) -> keras.Model:
+    copy = copied(given)
+    features = keras.Model(copy.inputs, copy.get_layer("pool").output)
+    features.trainable = not frozen or late
+    hidden = keras.layers.Dense(32, "relu")(keras.layers.Flatten()(features.output))
+    model = keras.Model(features.inputs, keras.layers.Dense(5, "softmax")(hidden))
+    if late:
+        fit(model, few, 2)
+        features.trainable = False
+    return fit(model, few)
+
+
+def cached(given: keras.Model, few: Split) -> keras.Model:
+    features = keras.Model(given.inputs, given.get_layer("pool").output).predict(few.images, verbose=0)
+    return fit(with_new_head([], features.shape[1:]), Split(features, few.labels))
+
+
+def shared(given: keras.Model, few: Split) -> keras.Model:
+    for layer in given.layers[:6]:
+        layer.trainable = False
+    return fit(with_new_head(given.layers[:6], few.images.shape[1:]), few)
+
+
+def with_old_head(given: keras.Model, few: Split) -> keras.Model:
+    copy = copied(given)
+    for layer in copy.layers[:6]:
+        layer.trainable = False
+    return fit(copy, few)
+
+
+def without_weights(given: keras.Model, few: Split) -> keras.Model:
+    return copied_extractor(copied(given, False), few)
+
+
+def accuracies(facts: dict, split: str, *models: keras.Model) -> list[float]:
+    """Return the accuracy of each network on the few images or on the test images, whatever it takes."""
+    images, labels = facts[split].images, facts[split].labels
+    extractor, shares = cnn.cut(facts["original"])[0], []
+    for model in models:
+        inputs = images if model.input_shape == facts["original"].input_shape else extractor.predict(images, verbose=0)
+        shares.append(float(np.mean(model.predict(inputs, verbose=0).argmax(axis=1) == labels)))
+    return shares
+
+
+def reply_to_transfer(facts: dict, make, on: str = "test", scratch=None) -> checks.Reply:
+    given = copied(facts["original"])
+    transferred, scratch = make(given, facts["few"]), facts["scratch"] if scratch is None else scratch
+    answer = transferred, scratch, accuracies(facts, on, transferred, facts["scratch"])
+    return checks.transfer(answer, given, facts["original"], facts["few"], facts["test"])
+
+
+@pytest.mark.parametrize("style", [copied_extractor, functional, cached])
+def test_a_transfer_in_any_style_is_right(facts, style):
+    assert reply_to_transfer(facts, style) == checks.Reply(True, "Right.")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda given, few: functional(given, few, late=True), "were not when it was compiled and trained"),
+        (
+            lambda given, few: functional(given, few, frozen=False),
+            "moved while the network was trained: conv1 is train",
+        ),
+        (shared, "conv1 is a layer of the pretrained network itself"),
+        (with_old_head, "resemble those of the old head"),
+        (without_weights, "do not have the pretrained weights"),
+    ],
+)
+def test_a_transfer_with_a_mistake_is_told_which(facts, make, said):
+    reply = reply_to_transfer(facts, make)
+    assert reply.right is False and said in reply.text
+
+
+def test_a_transfer_without_a_baseline_or_with_accuracies_of_other_images_is_not_right_yet(facts):
+    frozen = functional(facts["original"], facts["few"])
+    assert (
+        checks.transfer((..., ..., ...), *[facts[name] for name in ("original", "original", "few", "test")]).right
+        is None
+    )
+    assert "there is no baseline" in reply_to_transfer(facts, cached, scratch=...).text
+    assert "conv1 of scratch is frozen" in reply_to_transfer(facts, cached, scratch=frozen).text
+    assert "on the images it was trained on" in reply_to_transfer(facts, cached, on="few").text
+
+
 # The exercises in the lessons
 
 
@@ -351,7 +489,7 @@ def exercises() -> list:
             if cell.cell_type == "code" and "\nchecks." in cell.source:
                 name = re.search(r"checks\.\w+", cell.source)[0]
                 pairs.append(pytest.param(cell.source, folded.source, id=f"{lesson.name} {name}"))
-    assert len(pairs) == 18
+    assert len(pairs) == 19
     return pairs
 
 
@@ -367,9 +505,10 @@ def reply_to(code: str, names: dict) -> checks.Reply:
 def lesson_names() -> dict:
     """Return what the cells before the exercises have defined, on the digits."""
     everything = load_dataset("digits")
-    source, _ = split_tasks(everything, CLASSES[5:], CLASSES[:5])
+    source, target = split_tasks(everything, CLASSES[5:], CLASSES[:5])
     height, _, channels = source.image_shape
-    network = backbone = cnn.build_cnn(cnn.Architecture(source.image_shape))
+    network = backbone = original = cnn.build_cnn(cnn.Architecture(source.image_shape))
+    pretrained, few = copied(original), subsample(target.train, 20)
     seeds, heads = [0], {("-1 to 1", 0): keras.Sequential([keras.Input((256,)), keras.layers.Dense(5)])}
     return {"checks": checks, "np": np, "keras": keras, "interval": interval, **locals()}
 

@@ -33,7 +33,12 @@ IDS = {
     "02_cnn_build": {"exercise-1": "convolved", "exercise-2": "parameters", "exercise-3": "multiply_adds"},
     "03_pretraining": {"exercise-1": "cross_entropy", "exercise-2": "updates", "exercise-3": "descended"},
     "04_freezing": {"exercise-1": "freeze_convolutions", "exercise-2": "trainable", "exercise-3": "freeze_head"},
-    "05_transfer_comparison": {"exercise-1": "paired", "exercise-2": "by_seed", "exercise-3": "word"},
+    "05_transfer_comparison": {
+        "exercise-1": "paired",
+        "exercise-2": "by_seed",
+        "exercise-3": "word",
+        "exercise-4": "transfer",
+    },
     "06_pretrained_network": {
         "exercise-1": "rescaled",
         "exercise-2": "trainable",
@@ -131,7 +136,7 @@ def test_parameters_are_set_where_they_stand_and_only_in_lessons_that_have_them(
 def test_an_exercise_is_two_cells_the_learners_and_a_locked_check(course):
     for path in course.glob("source/*/*.ipynb"):
         found = graded(path)
-        assert len(found) == 6
+        assert len(found) == 2 * len(IDS[path.stem])
         for answer, check in zip(found[::2], found[1::2], strict=True):
             name = check.metadata.nbgrader.grade_id
             assert check.source.startswith("from helpers import checks\n\nprint(checks." + IDS[path.stem][name] + "(")

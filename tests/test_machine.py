@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 from refusals import refused
 from tiny_course import CHILD, outputs, printed, record, run, transfer_tutorial, write_notebook
 
-from helpers import folders, plots, store
+from helpers import folders, store
 from helpers.provenance import provenance
 from helpers.runner import batch, cli, notebooks, parameters, process, worker
 from helpers.runner.notebooks import KernelSettings, Notebook
@@ -166,12 +166,6 @@ def test_workers_that_cannot_be_started_are_one_sentence(tmp_path: Path, monkeyp
 
 
 # What may be missing
-
-
-def test_buttons_without_ipywidgets_say_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    with pytest.raises(ImportError, match="need ipywidgets: run `python -m pip install ipywidgets`, then restart"):
-        plots.browse(plots.sample_images, label=[0, 1])
 
 
 def test_letters_that_a_terminal_cannot_show_are_written_in_another_way(python):

@@ -114,7 +114,11 @@ QUOTED = [  # # is the ratio, % its interval
     (LESSON_05, "head-first / frozen, 10", "`head-first` makes # times the errors of `frozen` with 10 labels (%)"),
     (LESSON_05, "head-first / fine-tuned, 10", "# times those of `fine-tuned` (%)"),
     (LESSON_05, "head-first / frozen, all", "makes # times the errors of `frozen` (%)"),
-    (LESSON_05, "random-frozen / scratch, 10, 0 to 2", "*helps* with 10 labels per class, with # times the errors (%)"),
+    (
+        LESSON_05,
+        "random-frozen / scratch, 10, 0 to 2",
+        "*better* with 10 labels per class, with # times the errors (%)",
+    ),
     (LESSON_05, "frozen / scratch, 50, 3 to 9", "they find # times the errors of `scratch` (%)"),
     (LESSON_05, "frozen / scratch, 10, 3 to 9", "with 10 labels # times (%)"),
 ]

@@ -254,10 +254,12 @@ def convolution(filters: int, size: float) -> keras.Model:
     return model
 
 
-def test_the_network_cut_in_two_shows_what_leaves_each_layer_and_passes_the_cut(costs: pd.DataFrame):
-    figure = rendered(plots.cut_in_two(costs, (8, 8, 1)))
+def test_the_network_cut_in_two_shows_what_leaves_each_layer_and_passes_the_cut():
+    figure = rendered(plots.cut_in_two(cnn.build_cnn(cnn.Architecture())))
     (axis,) = figure.axes
-    assert {"conv1", "26×26×32", "pool", "12×12×32", "dense1", "128", "scores", "5"} <= {*texts(axis)}
+    assert {"image", "28×28×1", "conv1", "26×26×32", "pool", "12×12×32", "dense1", "128", "scores", "5"} <= {
+        *texts(axis)
+    }
     places = {text.get_text(): text.get_position()[0] for text in axis.texts}
     (cut,) = {x for line in axis.lines if line.get_linestyle() == "--" for x in line.get_xdata()}
     assert places["pool"] < cut < places["dense1"]
@@ -266,7 +268,7 @@ def test_the_network_cut_in_two_shows_what_leaves_each_layer_and_passes_the_cut(
 
 def test_strategies_are_filled_where_they_come_from_the_source_task_and_hatched_where_they_are_frozen():
     shown = list(STRATEGIES.values())
-    (axis,) = rendered(plots.strategies(shown)).axes
+    (axis,) = rendered(plots.strategies([*STRATEGIES])).axes
     blocks = axis.patches  # the features and the head of one strategy after the other
     for strategy, features, head in zip(shown, blocks[::2], blocks[1::2], strict=True):
         color = to_hex(STYLES[strategy.name]["color"])
@@ -335,7 +337,38 @@ def test_the_confusion_matrix_counts_true_labels_by_row_and_predicted_ones_by_co
     assert figure.alternative_text == "Confusion matrix of classes 9, 5, 7: 1 of 3 validation images are wrong."
 
 
+# Lesson 04
+
+
+def test_neighbors_of_another_class_have_a_frame(task: Task):
+    nearest = {"pixels": np.array([[1, 0], [5, 1]]), "features": np.array([[1, 3], [2, 5]])}
+    asked = Split(task.validation.images[:2], task.validation.labels[:2])
+    figure = rendered(plots.neighbors(asked, task.train, nearest))
+    new, *panels = figure.subfigs
+    assert [int(image[0, 0, 0]) for axis in new.axes for image in images(axis)] == [100, 101]
+    for panel, (title, indices) in zip(panels, nearest.items(), strict=True):
+        assert panel.get_suptitle() == title
+        assert [int(image[0, 0, 0]) for axis in panel.axes for image in images(axis)] == (10 + indices.ravel()).tolist()
+    framed = [[axis.axison for axis in panel.axes] for panel in panels]
+    assert framed == [[False, True, False, True], [False, False, False, False]]
+    assert figure.alternative_text.endswith("Of another class: pixels: 2 of 4; features: 0 of 4.")
+
+
 # Lesson 05
+
+
+def test_overfitting_draws_each_seed_and_their_mean_on_training_and_on_new_images():
+    rows = [(0, 0.2, 0.2), (10, 1.0, 0.8), (0, 0.4, 0.2), (10, 1.0, 0.9)]
+    curves = pd.DataFrame(rows, columns=["update", "training", "new"]).assign(seed=[0, 0, 1, 1], strategy="frozen")
+    figure = rendered(plots.overfitting(pd.concat([curves, curves.assign(strategy="scratch", new=0.5)])))
+    frozen, scratch = figure.axes
+    assert [axis.get_title() for axis in figure.axes] == ["frozen", "scratch"]
+    heights = [line.get_ydata().tolist() for line in frozen.lines]
+    assert heights[:3] == [[20, 100], [40, 100], pytest.approx([30, 100])]
+    assert heights[3:] == [[20, 80], [20, 90], pytest.approx([20, 85])]
+    assert {line.get_color() for line in frozen.lines} == {TRAINING, VALIDATION}
+    assert texts(scratch) == ["training images 100 %", "new images 50 %"]
+    assert "frozen, new images 85 %; scratch, training images 100 %" in figure.alternative_text
 
 
 def test_mistakes_by_strategy_show_one_labels_errors_the_most_confident_first(task: Task):
@@ -506,15 +539,3 @@ def test_the_folds_of_a_run_are_counted_as_rows_and_not_as_a_seed():
     folds = pd.concat([trees((2, 1, 0), (4, 1, 0)).drop(columns="seed")] * 5)
     text = plots.accuracy_by_parameter(folds, {"depth": "depth"}).alternative_text
     assert text.startswith("Test accuracy, means of 5 rows: ")
-
-
-# Buttons
-
-
-def test_every_choice_is_drawn_anew_below_its_buttons():
-    seconds = {"all": 1.0, "frozen": 2.0}
-    browsed = plots.browse(lambda strategy: plots.epoch_seconds({strategy: seconds[strategy]}), strategy=[*seconds])
-    choice, picture = browsed.children
-    first = picture.value
-    choice.value = "frozen"
-    assert picture.value != first and bytes(picture.value).startswith(b"\x89PNG")

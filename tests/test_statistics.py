@@ -207,18 +207,6 @@ def test_the_published_claim_is_checked_at_the_largest_budget_in_whatever_order(
         assert checked.checked["finding"] is Finding.BETTER and checked.checked["labels_per_class"] == largest
 
 
-# Rankings
-
-
-def test_rankings_are_by_mean_accuracy_over_the_first_seeds():
-    results = pd.concat([rows("scratch", [10, 20, 60]), rows("frozen", [20, 5, 0]), rows("frozen", [999] * 3, "all")])
-    assert statistics.rankings(results, 10) == {
-        1: ["scratch", "frozen"],  # 10 errors and 20
-        2: ["frozen", "scratch"],  # 30 and 25
-        3: ["frozen", "scratch"],  # 90 and 25
-    }
-
-
 # By class
 
 

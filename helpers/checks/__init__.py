@@ -1,9 +1,10 @@
 """Exercises that answer back: a check says in the learner's terms what is wrong with an answer, or that it is right.
 
-A check takes the learner's answer and returns a `Reply`, which a notebook shows as text. An answer counts as missing
-while it is three dots, or while a planted bug is still there. A check never raises because an answer has the wrong
-type; only under nbgrader does it raise, for whatever is not right. A reply states facts about the number or function
-at hand and does not guess what the learner thought, so it must be true for any dataset and any parameters.
+A check takes the learner's answer and returns a `Reply`, which a notebook shows as text. An answer is missing while it
+is three dots, or the code with a planted bug as it was handed out; only a wrong one gets a hint. A check never raises
+because an answer has the wrong type; only under nbgrader does it raise, for whatever is not right. A reply states facts
+about the number or function at hand and does not guess what the learner thought, so it must be true for any dataset and
+any parameters.
 """
 
 from helpers.checks.cnn_build import convolved as convolved, multiply_adds as multiply_adds, parameters as parameters
@@ -16,4 +17,9 @@ from helpers.checks.freezing import (
 from helpers.checks.pretrained_network import freeze_normalization as freeze_normalization, rescaled as rescaled
 from helpers.checks.pretraining import cross_entropy as cross_entropy, descended as descended, updates as updates
 from helpers.checks.replies import Reply as Reply
-from helpers.checks.transfer_comparison import by_seed as by_seed, paired as paired, word as word
+from helpers.checks.transfer_comparison import (
+    by_seed as by_seed,
+    paired as paired,
+    transfer as transfer,
+    word as word,
+)

@@ -12,6 +12,9 @@ from helpers.checks.replies import STILL_THERE, count, exercise
 if TYPE_CHECKING:
     import keras
 
+BATCH = np.arange(256, dtype="uint8").reshape(4, 8, 8, 1), np.arange(4)  # images and labels
+WRONG_LOSS = "it is compiled again, but with a loss that does not fit labels; use sparse_categorical_crossentropy"
+
 
 @exercise("what is frozen is not trained, all the rest is")
 def trainable(
@@ -50,11 +53,11 @@ def trainable(
     return count(answer, right, mistakes)
 
 
-@exercise("go through model.layers, and set trainable to False for the dense layers and to True for the others")
+@exercise("set trainable to False for the dense layers and to True for the others; then compile, as in exercise 1")
 def freeze_head(answer: Callable[["keras.Model"], None]) -> str | None:
-    """Check a function that freezes the head of a network and leaves the convolutions trainable."""
+    """Check a function that freezes the head of a trained network, so that updates move only the convolutions."""
     for before in (True, False):  # even frozen convolutions must be trainable afterwards
-        model = _small()
+        model = _trained()
         for layer in model.layers:
             layer.trainable = before
         answer(model)
@@ -66,28 +69,23 @@ def freeze_head(answer: Callable[["keras.Model"], None]) -> str | None:
             return leaves.format(frozen[0]) + "; it should be trained"
         if heads := [name for name, on in switches.items() if on and name not in cnn.CONVOLUTIONS]:
             return f"{heads[0]} {'is still trainable' if before else 'was frozen, and your function thaws it'}"
-    return None
+    moved = _moved(model)
+    if moved is None:
+        return WRONG_LOSS
+    if moved["dense1"]:
+        return "the switches are right, but the next update moves dense1 all the same: they count from a new compile on"
+    return None if moved["conv1"] else "after your function nothing moves, not even the convolutions"
 
 
 @exercise("in one line of the first table above the switch is thrown, and the layer moves all the same")
 def freeze_convolutions(answer: Callable[["keras.Model"], None]) -> str | None:
     """Check a function that freezes the convolutions of a trained network, so that updates move only the head."""
-    model = _small()
-    images, labels = np.arange(256, dtype="uint8").reshape(4, 8, 8, 1), np.arange(4)
-    model.compile("sgd", loss="sparse_categorical_crossentropy")
-    model.train_on_batch(images, labels)
+    model = _trained()
     answer(model)
-    layers = [layer for layer in model.layers if layer.get_weights()]
-    before = [[weights.copy() for weights in layer.get_weights()] for layer in layers]
-    try:
-        model.train_on_batch(images, labels)
-    except ValueError:
-        return "it is compiled again, but with a loss that does not fit labels; use sparse_categorical_crossentropy"
-    moved = {
-        layer.name: any(map(np.any, map(np.subtract, layer.get_weights(), weights)))
-        for layer, weights in zip(layers, before, strict=True)
-    }
-    switches = {layer.name: layer.trainable for layer in layers}
+    switches = {layer.name: layer.trainable for layer in model.layers if layer.get_weights()}
+    moved = _moved(model)
+    if moved is None:
+        return WRONG_LOSS
     if on := [name for name in cnn.CONVOLUTIONS if switches[name]]:
         return f"{on[0]} is still trainable"
     if off := [name for name, switch in switches.items() if not switch and name not in cnn.CONVOLUTIONS]:
@@ -97,6 +95,23 @@ def freeze_convolutions(answer: Callable[["keras.Model"], None]) -> str | None:
     return None if moved["scores"] else "after your function nothing moves, not even the head"
 
 
-def _small() -> "keras.Model":
-    """Return a smaller version of the course's network."""
-    return cnn.build_cnn(cnn.Architecture(image_shape=(8, 8, 1), filters=2, dense_units=4))
+def _trained() -> "keras.Model":
+    """Return a smaller version of the course's network, compiled and trained for one update."""
+    model = cnn.build_cnn(cnn.Architecture(image_shape=(8, 8, 1), filters=2, dense_units=4))
+    model.compile("sgd", loss="sparse_categorical_crossentropy")
+    model.train_on_batch(*BATCH)
+    return model
+
+
+def _moved(model: "keras.Model") -> dict[str, bool] | None:
+    """Return which layers one more update moves; None if the model was compiled with a loss that does not fit."""
+    layers = [layer for layer in model.layers if layer.get_weights()]
+    before = [[weights.copy() for weights in layer.get_weights()] for layer in layers]
+    try:
+        model.train_on_batch(*BATCH)
+    except ValueError:
+        return None
+    return {
+        layer.name: any(map(np.any, map(np.subtract, layer.get_weights(), weights)))
+        for layer, weights in zip(layers, before, strict=True)
+    }

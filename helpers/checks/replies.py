@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LINE = 88  # characters
-NOTHING = "put your answer in place of the three dots"
+NOTHING = "replace the three dots with your answer"
 STILL_THERE = "the bug that was planted is still there"
 GRADED = "NBGRADER_EXECUTION" in os.environ  # read now, before a learner's answer can change it
 
@@ -36,11 +36,14 @@ class NotRightError(AssertionError):
 def exercise(hint: str) -> Callable[[Callable[..., str | None]], Callable[..., Reply]]:
     """Make a check of a function that says what is wrong with an answer and returns None if nothing is.
 
-    The function returns `NOTHING` or `STILL_THERE` as long as there is no answer. Under nbgrader, which gives points
-    unless a cell fails, the check raises `NotRightError` for whatever is not right.
+    The function returns `NOTHING` or `STILL_THERE` as long as there is no answer; the code with a planted bug counts as
+    an answer once it has been edited. Only a wrong answer gets the hint. Under nbgrader, which gives points unless a
+    cell fails, the check raises `NotRightError` for whatever is not right.
     """
 
     def decorate(complaint: Callable[..., str | None]) -> Callable[..., Reply]:
+        planted: list[Any] = []  # the code with the bug, as it was first seen
+
         @functools.wraps(complaint)
         def check(answer: Any, *facts: Any) -> Reply:
             try:
@@ -49,8 +52,10 @@ def exercise(hint: str) -> Callable[[Callable[..., str | None]], Callable[..., R
                 wrong = f"that does not work as an answer ({type(error).__name__}: {error})"
             if wrong is None:
                 return Reply(True, "Right.")
-            missing = wrong in (NOTHING, STILL_THERE)
-            text = f"{'Not answered yet' if missing else 'Not yet'}: {wrong}. Hint: {hint}."
+            if wrong == STILL_THERE:
+                planted.append(getattr(answer, "__code__", None))
+            missing = wrong == NOTHING or (wrong == STILL_THERE and planted[0] == planted[-1])
+            text = f"Not answered yet: {wrong}." if missing else f"Not yet: {wrong}. Hint: {hint}."
             if GRADED:
                 raise NotRightError(text)
             return Reply(None if missing else False, text)

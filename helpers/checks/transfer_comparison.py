@@ -1,11 +1,17 @@
 """Exercises of lesson 05."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helpers.checks.replies import STILL_THERE, close, exercise, meaning
+from helpers import cnn
+from helpers.checks.replies import NOTHING, STILL_THERE, close, exercise, meaning
+from helpers.images import Split
+
+if TYPE_CHECKING:
+    import keras
 
 
 @exercise("subtract seed by seed first, then hand the differences to interval")
@@ -93,3 +99,129 @@ def by_seed(answer: Callable[[Mapping[int, float], Mapping[int, float]], Sequenc
     if np.allclose(sorted(given), sorted(np.subtract(sorted(one.values()), sorted(other.values())))):
         return "that pairs the worst with the worst; pair the results of one seed"
     return f"the differences are {sorted(right.values())} in some order, yours are {np.round(given, 2).tolist()}"
+
+
+@exercise("in this order: clone_model and set_weights, freeze the copy's features, a new head, compile, fit, evaluate")
+def transfer(
+    answer: tuple[Any, Any, Any], given: "keras.Model", original: "keras.Model", few: Split, test: Split
+) -> str | None:
+    """Check a transfer that was carried out: (the network, the baseline, the test accuracies of both).
+
+    The network takes images or the cached features. `given` is the pretrained network that the learner used, `original`
+    an untouched one; both networks were trained on `few`. Nothing is trained here.
+    """
+    network, baseline, accuracies = answer
+    if network is ...:
+        return NOTHING
+    return (
+        _wrong_features(network, given, original, few)
+        or _wrong_head(network, original, few)
+        or _wrong_baseline(baseline, network, original)
+        or _wrong_accuracies(accuracies, {"transferred": network, "scratch": baseline}, original, few, test)
+    )
+
+
+def _wrong_features(network: Any, given: "keras.Model", original: "keras.Model", few: Split) -> str | None:
+    """Say what is wrong with the features of a transferred network: copied, frozen, and where they were."""
+    if not hasattr(network, "layers"):
+        return "transferred is not a Keras model"
+    theirs, convolutions = [*_layers(given)], _with_kernels(network, 4)
+    if shared := [layer.name for layer in _with_kernels(network) if any(layer is one for one in theirs)]:
+        return f"{shared[0]} is a layer of the pretrained network itself: what you do to it, you do to both; copy it"
+    if any(map(np.any, map(np.subtract, given.get_weights(), original.get_weights()))):
+        return "the pretrained network itself has changed; load it again, and train a copy"
+    if not convolutions and _takes_features(network, original, few):
+        return None
+    if network.input_shape[1:] != few.images.shape[1:]:
+        return f"transferred takes {network.input_shape[1:]}, which are neither images nor the features of the max-pool"
+    kept = _with_kernels(original, 4)
+    if [layer.kernel.shape for layer in convolutions] != [layer.kernel.shape for layer in kept]:
+        return f"transferred has {len(convolutions)} convolutions that do not have the shapes of the pretrained ones"
+    weights = [np.concatenate([np.ravel(layer.kernel) for layer in layers]) for layers in (convolutions, kept)]
+    trainable = [layer.name for layer in convolutions if layer.trainable_weights]
+    if np.array_equal(*weights):
+        return f"{trainable[0]} is still trainable" if trainable else None
+    if np.corrcoef(*weights)[0, 1] < 0.3:
+        return "the convolutions do not have the pretrained weights; clone_model copies layers without their weights"
+    late = "they are frozen by now, but were not when it was compiled and trained"
+    how = f"{trainable[0]} is trainable" if trainable else late
+    return f"the features moved while the network was trained: {how}"
+
+
+def _wrong_head(network: "keras.Model", original: "keras.Model", few: Split) -> str | None:
+    """Say what is wrong with the head of a transferred network: it must be new, and answer with the target classes."""
+    if (outputs := network.output_shape[-1]) != (classes := len(np.unique(few.labels))):
+        return f"transferred has {outputs} outputs, and the target task {classes} classes"
+    for layer in _with_kernels(network, 2):
+        for old in _with_kernels(original, 2):
+            if layer.kernel.shape == old.kernel.shape:
+                alike = np.corrcoef(np.ravel(layer.kernel), np.ravel(old.kernel))[0, 1]
+                if alike > max(0.2, 6 / math.sqrt(math.prod(layer.kernel.shape))):  # of new weights hardly ever
+                    return (
+                        f"the weights of {layer.name} resemble those of the old head (correlation {alike:.2f}): it was "
+                        "kept, or drawn with the seed of the pretraining; a new task gets new weights"
+                    )
+    return None
+
+
+def _wrong_baseline(baseline: Any, network: "keras.Model", original: "keras.Model") -> str | None:
+    """Say what is wrong with the baseline: it must be an ordinary network, all of it trained."""
+    if baseline is ... or baseline is None:
+        return "there is no baseline: without scratch nobody knows whether transfer has helped"
+    if not hasattr(baseline, "layers"):
+        return "scratch is not a Keras model"
+    if baseline is network:
+        return "scratch is the transferred network; the baseline shares nothing with it"
+    if frozen := [layer.name for layer in _with_kernels(baseline) if not layer.trainable_weights]:
+        return f"{frozen[0]} of scratch is frozen; the baseline trains all its layers"
+    known = [np.asarray(layer.kernel) for layer in _with_kernels(original)]
+    if any(np.array_equal(layer.kernel, kernel) for layer in _with_kernels(baseline) for kernel in known):
+        return "scratch has pretrained weights; the baseline learns from the same few images alone"
+    return None
+
+
+def _wrong_accuracies(
+    accuracies: Any, networks: Mapping[str, "keras.Model"], original: "keras.Model", few: Split, test: Split
+) -> str | None:
+    """Say what is wrong with the accuracies of both networks: they are those on the test images, between 0 and 1."""
+    if accuracies is ...:
+        return "both networks are there; now put their accuracies on the test images into my_accuracies"
+    if np.shape(accuracies) != (2,):
+        return "my_accuracies has two numbers, (of transferred, of scratch)"
+    for (name, network), said in zip(networks.items(), accuracies, strict=True):
+        on_few, on_test = (_accuracy(network, original, split) for split in (few, test))
+        if on_few < 1.5 / len(np.unique(few.labels)):
+            return f"{name} is right for {on_few:.0%} of the images that it should have learned; was it trained?"
+        if not 0 <= said <= 1:
+            return "an accuracy is a share between 0 and 1"
+        if not abs(said - on_test) < 0.003:
+            if abs(said - on_few) < 0.003:
+                return f"{said:.1%} is the accuracy of {name} on the images it was trained on; only new images count"
+            return f"on the test images, fed as they are, {name} is right for {on_test:.1%}, not for {said:.1%}"
+    return None
+
+
+def _accuracy(network: "keras.Model", original: "keras.Model", split: Split) -> float:
+    """Return a network's accuracy on images; one that takes features gets those of the pretrained network."""
+    inputs = split.images[:]
+    if _takes_features(network, original, split):
+        inputs = cnn.cut(original)[0].predict(inputs, verbose=0).reshape(-1, *network.input_shape[1:])
+    return float(np.mean(network.predict(inputs, verbose=0).argmax(axis=1) == split.labels))
+
+
+def _takes_features(network: "keras.Model", original: "keras.Model", split: Split) -> bool:
+    """Tell whether a network takes the feature maps, flat or not, instead of images."""
+    inputs, features = network.input_shape[1:], original.get_layer(cnn.LAST_FEATURE_LAYER).output.shape[1:]
+    return inputs != split.images.shape[1:] and math.prod(inputs) == math.prod(features)
+
+
+def _layers(model: "keras.Model") -> Iterator["keras.Layer"]:
+    """Yield the layers of a network, and those of networks inside it."""
+    for layer in model.layers:
+        yield from _layers(layer) if hasattr(layer, "layers") else [layer]
+
+
+def _with_kernels(model: "keras.Model", dimensions: int = 0) -> list["keras.Layer"]:
+    """Return the layers with a kernel of so many dimensions: 4 for convolutions, 2 for dense layers, 0 for both."""
+    layers = (layer for layer in _layers(model) if hasattr(layer, "kernel"))
+    return [layer for layer in layers if dimensions in (0, len(layer.kernel.shape))]

@@ -23,14 +23,16 @@ from helpers.plots.networks import (
     learning_curves as learning_curves,
     maps_by_depth as maps_by_depth,
     network as network,
+    overfitting as overfitting,
     strategies as strategies,
 )
-from helpers.plots.notebook import browse as browse, set_up
+from helpers.plots.notebook import set_up
 from helpers.plots.tasks import (
     class_counts as class_counts,
     confusion as confusion,
     misconceptions as misconceptions,
     mistakes_by_strategy as mistakes_by_strategy,
+    neighbors as neighbors,
     photos as photos,
     sample_images as sample_images,
 )

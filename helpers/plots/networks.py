@@ -19,7 +19,7 @@ from helpers.plots.figures import (
     two_digits,
     with_alt_text,
 )
-from helpers.transfer import Strategy
+from helpers.transfer import named_strategies
 
 if TYPE_CHECKING:
     import keras
@@ -51,12 +51,10 @@ def network(costs: pd.DataFrame) -> Figure:
 
 
 @as_designed
-def cut_in_two(costs: pd.DataFrame, image_shape: tuple[int, ...], last: str = "pool") -> Figure:
-    """Draw the network cut after its `last` feature layer, with the shape of each layer's output; `costs` comes from
-    `cnn.layer_costs`.
-    """
-    shown = costs[(costs["parameters"] > 0) | (costs["layer"] == last)]
-    shapes = {"image": image_shape, **dict(zip(shown["layer"], shown["output"], strict=True))}
+def cut_in_two(model: "keras.Model", last: str = "pool") -> Figure:
+    """Draw a network cut after its `last` feature layer, with the shape of each layer's output."""
+    shown = [layer for layer in model.layers if layer.name == last or layer.count_params()]
+    shapes = {"image": model.input_shape[1:], **{layer.name: layer.output.shape[1:] for layer in shown}}
     cut = list(shapes).index(last) + 0.5
     figure = new_figure(height=1.7)
     axis = figure.subplots()
@@ -87,10 +85,11 @@ def _sizes(shape: Sequence[int]) -> str:
 
 
 @as_designed
-def strategies(shown: Sequence[Strategy]) -> Figure:
+def strategies(names: Sequence[str]) -> Figure:
     """Draw each strategy as two blocks, its features and its head: filled if they come from the source task, white if
     they start at random, hatched if they are frozen.
     """
+    shown = named_strategies(names)
     figure = new_figure(height=0.5 * len(shown) + 0.6)
     axis = figure.subplots()
     sentences = []
@@ -192,6 +191,30 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     axis.grid(alpha=0.3)
     ends = [f"{title}: {history['validation_accuracy'].iloc[-1]:.1%}" for title, history in histories.items()]
     return with_alt_text(figure, f"Accuracy by update. Validation accuracy at the end: {'; '.join(ends)}.")
+
+
+@as_designed
+def overfitting(curves: pd.DataFrame) -> Figure:
+    """Show accuracy on the training images and on new ones while networks are trained, a panel per strategy: a thin
+    line for each seed, a thick one for their mean. Columns: strategy, seed, update, training, new.
+    """
+    panels = curves.groupby("strategy", sort=False)
+    figure, said = new_figure(height=3.2), []
+    axes = figure.subplots(1, panels.ngroups, sharex=True, sharey=True, squeeze=False)[0]
+    for axis, (strategy, rows) in zip(axes, panels, strict=True):
+        for name, color, height in (("training", TRAINING, 0.13), ("new", VALIDATION, 0.04)):
+            by_seed = 100 * rows.pivot(index="update", columns="seed", values=name)
+            mean = by_seed.mean(axis=1)
+            axis.plot(by_seed, color=color, linewidth=0.8, alpha=0.5)
+            axis.plot(mean, color=color, linewidth=2.5)
+            end = f"{name} images {mean.iloc[-1]:.0f} %"
+            axis.text(0.97, height, end, color=color, ha="right", transform=axis.transAxes)
+            said.append(f"{strategy}, {end}")
+        axis.set(title=strategy, xlabel="updates", ylim=(0, 104), yticks=range(0, 101, 20))
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("accuracy [%]")
+    return with_alt_text(figure, f"Accuracy by update. At the end, means of the seeds: {'; '.join(said)}.")
 
 
 @as_designed

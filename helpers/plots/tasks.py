@@ -10,6 +10,7 @@ from itertools import zip_longest
 import numpy as np
 import pandas as pd
 
+from helpers.images import Split
 from helpers.messages import listed
 from helpers.plots.figures import (
     MOST_CLASSES,
@@ -46,6 +47,32 @@ def sample_images(tasks: Sequence[Task], per_class: int = 8) -> Figure:
                 show_image(axis, image)
     classes = " ".join(f"{task.name.capitalize()} task: {listed(task.classes)}." for task in tasks)
     return with_alt_text(figure, f"Training images, one row per class. {classes}")
+
+
+@as_designed
+def neighbors(asked: Split, known: Split, nearest: Mapping[str, np.ndarray]) -> Figure:
+    """Show each image that is asked about, a row each, beside its nearest neighbors among known images, a block for
+    each way to measure: `nearest` holds indices `(n, neighbors)`. A frame marks neighbors of another class.
+    """
+    figure, said = new_figure(height=0.75 * len(asked) + 0.4), []
+    count = next(iter(nearest.values())).shape[1]
+    panels = figure.subfigures(1, 1 + len(nearest), width_ratios=(1.5, *[count] * len(nearest)))
+    panels[0].suptitle("new", fontsize=10)
+    for axis, image in zip(panels[0].subplots(len(asked), 1, squeeze=False).flat, asked.images, strict=True):
+        show_image(axis, image)
+    for panel, (title, indices) in zip(panels[1:], nearest.items(), strict=True):
+        panel.suptitle(title, fontsize=10)
+        other = known.labels[indices] != asked.labels[:, None]
+        axes = panel.subplots(*indices.shape, squeeze=False)
+        for axis, index, wrong in zip(axes.flat, indices.flat, other.flat, strict=True):
+            show_image(axis, known.images[index])
+            if wrong:
+                axis.set_axis_on()
+                axis.set(xticks=[], yticks=[])
+                axis.spines[:].set(color=VALIDATION, linewidth=2.5)
+        said.append(f"{title}: {other.sum()} of {other.size}")
+    text = f"{len(asked)} new images beside their nearest known ones. Of another class: {'; '.join(said)}."
+    return with_alt_text(figure, text)
 
 
 @as_designed
