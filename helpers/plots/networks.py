@@ -12,6 +12,7 @@ from helpers.plots.figures import (
     COLORS,
     STYLES,
     TRAINING,
+    VALIDATION,
     Figure,
     as_designed,
     new_figure,
