@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,8 @@ def load_images(my_images: str, photo_size: int = 160) -> Dataset:
     if my_images in ("flowers", "ants_bees"):
         return photos.load_photos(my_images, photo_size)
     path = Path(os.path.expanduser(my_images))
+    if not os.path.exists(path):
+        raise ValueError(f"my_images: there is no folder or file {my_images!r}; give flowers, or {files.ALLOWED}")
     size, sizes = (photo_size, photos.SIZES) if path.is_dir() else (0, files.SIZES)
     read = files.read(path, size, "my_images", sizes)
     if len(read.classes) < 2:
@@ -56,10 +58,9 @@ def load_images(my_images: str, photo_size: int = 160) -> Dataset:
     for split, kind, needed in ((read.train, "training", 2), (read.test, "test", 1)):
         counts = np.bincount(split.labels, minlength=len(read.classes))
         if counts.min() < needed:
-            few = f"{kind} image{'s' * (needed > 1)} of class {read.classes[counts.argmin()]}"
             raise ValueError(
-                f"my_images: {read.name} has {counts.min()} {few}, and {needed} are needed; without a test folder, a "
-                "fifth of each class is held out for testing"
+                f"my_images: {read.name} has too few {kind} images of class {read.classes[counts.argmin()]}, "
+                f"{counts.min()} where {needed} are needed; without a test folder, a fifth of each class is for testing"
             )
     return read
 
@@ -110,10 +111,8 @@ class Starts:
     in the run folder, or taken from there.
     """
 
-    def __init__(
-        self, folder: Path, sources: Mapping[int, Task], targets: Mapping[int, Task], labels: int | str
-    ) -> None:
-        self.folder, self.targets, self.labels = folder, targets, labels
+    def __init__(self, folder: Path, sources: Mapping[int, Task], targets: Mapping[int, Task]) -> None:
+        self.folder, self.targets = folder, targets
         source, task = (tasks[min(tasks)] for tasks in (sources, targets))
         side, channels = task.image_shape[0], task.image_shape[2]
         self.small, self.source_shape = (min(side, SMALL), min(side, SMALL), channels), source.image_shape
@@ -125,59 +124,59 @@ class Starts:
         self.heads = {name: Head(cut.output_shape[1:], architecture, RECIPE) for name, cut in self.cuts.items()}
         self.tested: dict[tuple[str, str], Features] = {}  # MobileNet's features of the test images, which seeds share
 
-    def features(self, start: str, seed: int) -> Split:
+    def features(self, start: str, labels: int | str, seed: int) -> Split:
         """Return features `(n, ...)` of the labeled images, 100 of each class at most; no test image is looked at."""
-        few = few_for_tests(self.targets[seed].train, self.labels, seed)
+        few = few_for_tests(self.targets[seed].train, labels, seed)
         if start == "pixels":
             return _flat(fitted(few, self.small))
         if start in CUTS:
             return extract_features(self.cuts[start], few, "float32")
         return extract_features(cnn.cut(self.sources[seed].model)[0], fitted(few, self.source_shape), "float32")
 
-    def train(self, starts: Sequence[str], seed: int) -> list[Row]:
-        """Train from each of these starts, and return the result rows; each trained model is tested once."""
+    def train(self, starts: Sequence[str], labels: int | str, seed: int) -> list[Row]:
+        """Train from each of these starts with a label budget, and return the rows; each model is tested once."""
         by_shape = dict[tuple[int, ...], list[str]]()
         for start in starts:
             if start in STRATEGIES:
                 by_shape.setdefault(self.small if start == "scratch" else self.source_shape, []).append(start)
         rows = {}
         for shape, names in by_shape.items():
-            task = self.task(seed, shape)
+            task = self.task(shape, labels, seed)
             repetition = Repetition(seed, task, self.sources[seed])
             chosen = named_strategies(names)
-            for row, _ in train_strategies(self.networks(shape), chosen, [self.labels], repetition, self.folder):
+            for row, _ in train_strategies(self.networks(shape), chosen, [labels], repetition, self.folder):
                 rows[row["strategy"]] = row
-        rows |= {start: self._head(start, seed) for start in starts if start in CUTS}
-        rows |= {start: self._pixels(seed) for start in starts if start == "pixels"}
+        rows |= {start: self._head(start, labels, seed) for start in starts if start in CUTS}
+        rows |= {start: self._pixels(labels, seed) for start in starts if start == "pixels"}
         return [rows[start] for start in starts]
 
-    def _task(self, seed: int, shape: tuple[int, ...]) -> Task:
+    def _task(self, shape: tuple[int, ...], labels: int | str, seed: int) -> Task:
         """Return the task with images of a shape; unless all have it already, with the labeled ones alone."""
         task = self.targets[seed]
         if task.image_shape == shape:
             return task
-        few = subsample(task.train, self.labels, seed)
+        few = subsample(task.train, labels, seed)
         return replace(task, train=fitted(few, shape), test=fitted(task.test, shape))
 
-    def _head(self, start: str, seed: int) -> Row:
+    def _head(self, start: str, labels: int | str, seed: int) -> Row:
         """Train a head on MobileNet's features."""
         task, cut = self.targets[seed], self.cuts[start]
-        train = extract_features(cut, subsample(task.train, self.labels, seed), "float32")
+        train = extract_features(cut, subsample(task.train, labels, seed), "float32")
         key = start, fingerprint(task.test)
         if key not in self.tested:
             self.tested[key] = extract_features(cut, task.test, "float32")
-        return self.heads[start].row(task, start, self.labels, seed, train, self.tested[key])[0]
+        return self.heads[start].row(task, start, labels, seed, train, self.tested[key])[0]
 
-    def _pixels(self, seed: int) -> Row:
+    def _pixels(self, labels: int | str, seed: int) -> Row:
         """Fit a logistic regression to the pixels."""
         from sklearn.linear_model import LogisticRegression
 
-        task = self.task(seed, self.small)
-        few = _flat(subsample(task.train, self.labels, seed))
+        task = self.task(self.small, labels, seed)
+        few = _flat(subsample(task.train, labels, seed))
         start = time.perf_counter()
         model = LogisticRegression(max_iter=1000).fit(few.images, few.labels)
         fit = Training(RECIPE, pd.DataFrame(), np.empty(0), 0, time.perf_counter() - start)
-        return result_row(task, "pixels", self.labels, seed, fit, model.predict_proba(_flat(task.test).images))
+        return result_row(task, "pixels", labels, seed, fit, model.predict_proba(_flat(task.test).images))
 
 
 def fitted(split: Split, shape: tuple[int, ...]) -> Split:
@@ -199,8 +198,12 @@ def _pretrained(folder: Path, sources: Mapping[int, Task]) -> dict[int, SourceNe
     """Return the network that is pretrained with each seed, made side by side where the run folder has none."""
     task = sources[min(sources)]
     networks = Networks(Architecture(task.image_shape, len(task.classes)), RECIPE)
+
+    def made(seed: int, own: Networks) -> SourceNetwork:
+        return pretrain(folder, sources[seed], own, seed)
+
     with side_by_side(networks, len(sources)) as cores:
-        jobs = [Job(lambda own, seed=seed: pretrain(folder, sources[seed], own, seed)) for seed in sources]
+        jobs = [Job(partial(made, seed)) for seed in sources]
         return dict(zip(sources, cores.do(*jobs), strict=True))
 
 

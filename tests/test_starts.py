@@ -31,9 +31,9 @@ def both(digits):
 
 @pytest.fixture(scope="module")
 def compiled(both, tmp_path_factory):
-    """Return the starts of three digits with 4 labels per class, and the folder with what they keep."""
+    """Return the starts of three digits, and the folder with what they keep."""
     folder = tmp_path_factory.mktemp("starts")
-    return starts.Starts(folder, *both, 4), folder
+    return starts.Starts(folder, *both), folder
 
 
 # Your own images
@@ -54,8 +54,8 @@ def test_a_folder_gives_each_seed_all_its_training_images_and_photos_without_tes
     ("counts", "says"),
     [
         ({"dark": 10}, "mine has the class dark only; give two or more"),
-        ({"dark": 10, "light": 2}, "mine has 1 training images of class light, and 2 are needed"),
-        ({"dark": 10, "light": 1}, "mine has 1 training images of class light, and 2 are needed"),
+        ({"dark": 10, "light": 2}, "mine has too few training images of class light, 1 where 2 are needed"),
+        ({"dark": 10, "light": 1}, "mine has too few training images of class light, 1 where 2 are needed"),
     ],
 )
 def test_too_few_images_are_refused_by_class(tmp_path, counts, says):
@@ -91,25 +91,25 @@ def test_cheap_tests_see_the_labeled_images_and_each_start_its_own_features(comp
     own, _ = compiled
     shapes = {"pixels": (64,), "frozen": (2, 2, 32), "mobilenet 6": (2, 2, 128), "mobilenet 13": (1, 1, 256)}
     for name, shape in shapes.items():
-        seen = own.features(name, 0)
+        seen = own.features(name, 4, 0)
         assert seen.images.shape == (12, *shape)
         assert np.bincount(seen.labels).tolist() == [4, 4, 4]
     labeled = {image.tobytes() for image in both[1][0].train.images[:]}
-    pixels = np.rint(255 * own.features("pixels", 0).images).astype(np.uint8)
+    pixels = np.rint(255 * own.features("pixels", 4, 0).images).astype(np.uint8)
     assert all(image.tobytes() in labeled for image in pixels)
-    first, other = (own.features("frozen", seed).images for seed in (0, 1))
+    first, other = (own.features("frozen", 4, seed).images for seed in (0, 1))
     assert not np.array_equal(first, other)
 
 
 def test_every_start_gives_one_row_in_the_order_asked_for_and_own_networks_are_kept(compiled):
     own, folder = compiled
     names = ["mobilenet 13", "pixels", "head-first", "scratch", "mobilenet 6", "frozen"]
-    rows = own.train(names, 0)
+    rows = own.train(names, 4, 0)
     assert [row["strategy"] for row in rows] == names
     assert {(row["task"], row["labels_per_class"], row["seed"]) for row in rows} == {("target", 4, 0)}
     assert all(row["test_accuracy"] > 0.5 for row in rows)
     kept = len(list(folder.glob("*")))
-    again = own.train(["scratch", "frozen"], 0)
+    again = own.train(["scratch", "frozen"], 4, 0)
     assert [row["train_seconds"] for row in again] == [rows[3]["train_seconds"], rows[5]["train_seconds"]]
     assert len(list(folder.glob("*"))) == kept
 
