@@ -1,10 +1,11 @@
-"""Wording: findings, accuracies and the published claim as lessons and reports say them."""
+"""Wording: findings, accuracies, the published claim and rules, as lessons and reports say them."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from helpers.choice import Rule
 from helpers.statistics import SMALL, Claim, Finding, interval
 
 
@@ -52,3 +53,17 @@ def claim(checked: Claim | None) -> dict[str, str | float]:
         "on the target task, times faster": float(f"{checked.times_faster_on_target:.2g}"),
         "with pretraining, times faster": float(f"{checked.times_faster_in_all:.2g}"),
     }
+
+
+def rule(chooses: Rule) -> list[str]:
+    """Word a rule that chooses a start, in three lines."""
+    leave = (
+        "Cross-validate a logistic regression on the features of every start that you have. Leave the usual one for "
+        f"the best, if that is right more often by {chooses.margin:g} standard errors."
+    )
+    return [
+        f"Start from `{chooses.start}`.",
+        leave if np.isfinite(chooses.margin) else "Keep it: no test is trusted.",
+        f"If that is a source task: `{chooses.few}` with fewer than {chooses.many} labels per class, `{chooses.then}` "
+        "with more.",
+    ]

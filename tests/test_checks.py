@@ -8,6 +8,10 @@ import statistics
 import nbformat
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold, LeaveOneOut, StratifiedKFold, cross_val_predict, cross_val_score
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from helpers import checks, cnn
 from helpers.backend import keras
@@ -97,6 +101,38 @@ def differences(pair):
     return lambda one, other: pair(list(one.values()), list(other.values()))
 
 
+def cheap_test(scaled=None, over_test=False, on=None):
+    """Make a cheap test of features, with leaks: scaled beforehand together with these, over test images, or fitted on
+    all the images that it is then asked about, with `on` "train" or "test".
+    """
+
+    def test(features, labels, test_features, test_labels):
+        model = make_pipeline(StandardScaler(), LogisticRegression())
+        if scaled is not None:
+            fitted = np.concatenate([*itertools.compress((features, test_features), scaled)])
+            scaler, model = StandardScaler().fit(fitted), LogisticRegression()
+            features, test_features = scaler.transform(features), scaler.transform(test_features)
+        if over_test:
+            features, labels = np.concatenate([features, test_features]), np.concatenate([labels, test_labels])
+        if on:
+            parts = {"train": (features, labels), "test": (test_features, test_labels)}
+            return model.fit(features, labels).score(*parts[on])
+        return cross_val_score(model, features, labels, cv=5).mean()
+
+    return test
+
+
+def by_hand(features, labels, *_):
+    """Cross-validate without a pipeline, in folds of one's own."""
+    right = []
+    for held_out in np.array_split(np.random.default_rng(1).permutation(len(labels)), 4):
+        rest = np.setdiff1d(np.arange(len(labels)), held_out)
+        mean, spread = features[rest].mean(axis=0), features[rest].std(axis=0)
+        model = LogisticRegression().fit((features[rest] - mean) / spread, labels[rest])
+        right.append(model.score((features[held_out] - mean) / spread, labels[held_out]))
+    return sum(right) / 4
+
+
 RIGHT = {  # check, facts, the right answer
     "tasks": (checks.tasks, (CLASSES,), (CLASSES[:7], CLASSES[7:])),
     "baseline": (checks.baseline, (TRAINING, TEST), (0, 0.3)),
@@ -119,6 +155,9 @@ RIGHT = {  # check, facts, the right answer
     "word": (checks.word, (0.75, 1.1), "no detectable difference"),
     "rescaled": (checks.rescaled, (), lambda pixels: pixels / 127.5 - 1),
     "freeze_normalization": (checks.freeze_normalization, (), freeze_normalization),
+    "standard_error": (checks.standard_error, (), lambda share, images: (share * (1 - share) / images) ** 0.5),
+    "leaks": (checks.leaks, (), cheap_test()),
+    "regret": (checks.regret, (), lambda accuracies, chosen: 100 * (max(accuracies.values()) - accuracies[chosen])),
 }
 WRONG = {  # answers, by what is said of them
     "tasks": {
@@ -281,6 +320,45 @@ WRONG = {  # answers, by what is said of them
         "for one network alone": lambda model: model.get_layer("upper"),
         "every normalization layer is trainable": lambda model: freeze_normalization(model, False, False),
     },
+    "standard_error": {
+        "its root is missing": lambda share, images: share * (1 - share) / images,
+        "that is the spread of single answers": lambda share, images: math.sqrt(share * (1 - share)),
+        "belongs under the root, too": lambda share, images: math.sqrt(share * (1 - share)) / images,
+        "p where p (1 - p) belongs": lambda share, images: math.sqrt(share / images),
+        "1.96 standard errors": lambda share, images: 1.96 * math.sqrt(share * (1 - share) / images),
+        "in percentage points": lambda share, images: 100 * math.sqrt(share * (1 - share) / images),
+        "divides by n - 1": lambda share, images: math.sqrt(share * (1 - share) / (images - 1)),
+        "for 0.5 and 400 images it is 0.025, not 0.02": lambda share, images: 0.4 / math.sqrt(images),
+    },
+    "leaks": {
+        "changes with the labels of the test images": cheap_test(over_test=True),
+        "right on the test images; they are for the end": cheap_test(on="test"),
+        "the scaling has seen them": cheap_test(scaled=(True, True)),
+        "features of the test images": cheap_test(scaled=(False, True)),
+        "before the folds are made": cheap_test(scaled=(True, False)),
+        "images that the classifier was fitted on": cheap_test(on="train"),
+        "the scaling got lost": lambda features, labels, *_: cross_val_score(
+            LogisticRegression(), features, labels, cv=5
+        ).mean(),
+        "returns 5 numbers": lambda features, labels, *_: cross_val_score(
+            make_pipeline(StandardScaler(), LogisticRegression()), features, labels, cv=5
+        ),
+        "a share lies between 0 and 1": lambda *given: 100 * cheap_test()(*given),
+    },
+    "regret": {
+        "the sign is flipped": lambda accuracies, chosen: 100 * (accuracies[chosen] - max(accuracies.values())),
+        "that is a share; regret": lambda accuracies, chosen: max(accuracies.values()) - accuracies[chosen],
+        "a share, and its sign": lambda accuracies, chosen: accuracies[chosen] - max(accuracies.values()),
+        "to one of the others": lambda accuracies, chosen: 100 * (accuracies["scratch"] - accuracies[chosen]),
+        "to the mean of all": lambda accuracies, chosen: (
+            100 * (np.mean(list(accuracies.values())) - accuracies[chosen])
+        ),
+        "a plain difference": lambda accuracies, chosen: 100 * (1 - accuracies[chosen] / max(accuracies.values())),
+        "has a regret of 0, not -3": lambda accuracies, chosen: (
+            100 * (max(share for name, share in accuracies.items() if name != chosen) - accuracies[chosen])
+        ),
+        "the regret is 7 points, not 5": lambda accuracies, chosen: 5,
+    },
 }
 
 
@@ -312,6 +390,10 @@ def test_an_answer_may_be_written_in_other_ways():
     assert checks.parameters(4864.0, 64, 5, 3).right
     assert checks.by_seed(lambda one, other: {seed: one[seed] - other[seed] for seed in other}).right
     assert checks.word(" No detectable difference ", 0.75, 1.1).right
+    assert checks.leaks(by_hand).right
+    for folds in (StratifiedKFold(3, shuffle=True), KFold(10), LeaveOneOut()):
+        model = Pipeline([("scale", MinMaxScaler()), ("classify", LogisticRegression(C=100, max_iter=1000))])
+        assert checks.leaks(lambda x, y, *_, m=model, f=folds: (cross_val_predict(m, x, y, cv=f) == y).mean()).right
 
 
 def test_half_an_answer_is_none_yet_and_neither_is_a_function_without_code():
@@ -489,7 +571,7 @@ def exercises() -> list:
             if cell.cell_type == "code" and "\nchecks." in cell.source:
                 name = re.search(r"checks\.\w+", cell.source)[0]
                 pairs.append(pytest.param(cell.source, folded.source, id=f"{lesson.name} {name}"))
-    assert len(pairs) == 19
+    assert len(pairs) == 22
     return pairs
 
 
@@ -510,7 +592,8 @@ def lesson_names() -> dict:
     network = backbone = original = cnn.build_cnn(cnn.Architecture(source.image_shape))
     pretrained, few = copied(original), subsample(target.train, 20)
     seeds, heads = [0], {("-1 to 1", 0): keras.Sequential([keras.Input((256,)), keras.layers.Dense(5)])}
-    return {"checks": checks, "np": np, "keras": keras, "interval": interval, **locals()}
+    sklearn = {one.__name__: one for one in (LogisticRegression, StandardScaler, cross_val_score, make_pipeline)}
+    return {"checks": checks, "np": np, "keras": keras, "interval": interval, **sklearn, **locals()}
 
 
 @pytest.mark.parametrize(("exercise", "folded"), exercises())
@@ -524,7 +607,7 @@ def test_the_folded_answer_is_right_when_it_is_pasted_above_the_check_or_in_plac
 
 def test_an_exercise_in_each_lesson_has_a_planted_bug_that_is_no_answer_yet(lesson_names):
     planted = [exercise for exercise in exercises() if "..." not in exercise.values[0]]
-    assert [exercise.id[:2] for exercise in planted] == ["01", "02", "03", "04", "05", "06"]
+    assert [exercise.id[:2] for exercise in planted] == ["01", "02", "03", "04", "05", "06", "07"]
     for exercise in planted:
         reply = reply_to(exercise.values[0], lesson_names)
         assert reply.right is None and "the bug that was planted is still there" in reply.text

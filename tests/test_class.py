@@ -44,6 +44,7 @@ IDS = {
         "exercise-2": "trainable",
         "exercise-3": "freeze_normalization",
     },
+    "07_decide": {"exercise-1": "standard_error", "exercise-2": "leaks", "exercise-3": "regret"},
 }
 
 

@@ -59,7 +59,7 @@ def reference_results(home: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """
     left = home / "runs" / "lessons"
     if not all((left / name).is_file() for name in STORED):
-        run = run_course(tmp_path_factory.mktemp("reference"), REFERENCE_PARAMETERS, "--only", "03,04,05,06")
+        run = run_course(tmp_path_factory.mktemp("reference"), REFERENCE_PARAMETERS, "--only", "03,04,05,06,07")
         left = run / "artefacts"
     return left
 

@@ -128,7 +128,7 @@ CLI = "from helpers.runner.cli import main; main()"
 def test_an_installed_wheel_writes_the_lessons_and_their_runs_into_the_working_directory(installed, tmp_path):
     written = installed("-c", CLI, "lessons", "mine")
     assert (written.returncode, written.stderr) == (0, "")
-    assert len(list(Path("mine").glob("0*.ipynb"))) == 7
+    assert len(list(Path("mine").glob("0*.ipynb"))) == 8
     planned = installed("-c", CLI, "run", "--dataset", "digits", "--only", "01,5", "--dry-run")
     assert "01_data_split" in planned.stdout and "05_transfer_comparison" in planned.stdout, planned.stderr
     folder = installed("-c", "from helpers.folders import run_folder; print(run_folder())")

@@ -539,3 +539,35 @@ def test_the_folds_of_a_run_are_counted_as_rows_and_not_as_a_seed():
     folds = pd.concat([trees((2, 1, 0), (4, 1, 0)).drop(columns="seed")] * 5)
     text = plots.accuracy_by_parameter(folds, {"depth": "depth"}).alternative_text
     assert text.startswith("Test accuracy, means of 5 rows: ")
+
+
+# Lesson 07
+
+
+def test_a_cheap_test_stands_beside_test_accuracy_and_the_choice_is_marked():
+    rows = [(seed, "scratch", np.nan, 0.8, False) for seed in (0, 1)]
+    rows += [(seed, "pixels", 0.7 + 0.1 * seed, 0.9, seed == 1) for seed in (0, 1)]
+    scores = pd.DataFrame(rows, columns=["seed", "strategy", "logistic", "test_accuracy", "chosen"])
+    figure = rendered(plots.cheap_and_true(scores, "A title"))
+    cheap, true = figure.axes
+    assert tick_labels(cheap.yaxis) == ["pixels\nchosen by 1 of 2", "scratch"], "the best comes first"
+    assert texts(cheap) == ["75.0", "nothing to test"] and texts(true) == ["90.0", "80.0"]
+    assert [line.get_xdata().tolist() for line in cheap.lines] == [pytest.approx([70, 80]), [pytest.approx(75)]]
+    colors = [to_hex(line.get_color()).upper() for line in true.lines]
+    assert colors == [VALIDATION, VALIDATION, TRAINING, TRAINING]
+    assert figure.alternative_text.endswith("pixels 90.0 %, scratch 80.0 %. Chosen: pixels by 1 of 2 seeds.")
+
+
+def test_a_map_of_pairs_is_pale_where_nothing_is_found_and_white_where_no_pair_is():
+    pairs = [("all", "one", "a", 4.0, Finding.WORSE), ("10", "one", "a", 0.5, Finding.BETTER)]
+    pairs += [("10", "two", "b", 1.5, str(Finding.CANNOT_TELL)), ("5", "one", "a", 1.0, Finding.AS_GOOD)]
+    table = pd.DataFrame(pairs, columns=["labels_per_class", "start", "target", "error_ratio", "finding"])
+    figure = rendered(plots.map_of_pairs(table, "Times the errors"))
+    few, ten, every, empty = figure.axes
+    assert [axis.get_title() for axis in (few, ten, every)] == [f"{n} labels per class" for n in (5, 10, "all")]
+    assert not empty.axison
+    assert [texts(axis) for axis in (few, ten, every)] == [["1.00"], ["0.50", "1.50"], ["4.00"]]
+    (image,) = ten.images
+    assert image.get_alpha().tolist() == [[1.0, 0.3], [0.3, 0.3]]
+    assert np.isnan(image.get_array().filled(np.nan)).tolist() == [[False, True], [True, False]]
+    assert "from 0.50 to 4.00: 2 starts and 2 target tasks, with 5, 10, all" in figure.alternative_text

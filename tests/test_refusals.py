@@ -73,6 +73,14 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
         ("--only 05 -p strategies [reused-head] -p target_classes '[0, 1]'", "leaves nothing to compare"),
         ("-p labels_per_class [ten]", "labels_per_class: 'ten' is not a label budget"),
         ("--only 06 -p seeds [-1]", "seeds: -1 is not a seed; give a whole number from 0 to 4294967295"),
+        # your own images
+        (
+            "--only 07 -p my_images absent",
+            "my_images: there is no folder or file 'absent'; give flowers, or the path of",
+        ),
+        ("--only 07 -p my_images full", "my_images: 'full' holds no class folders; "),
+        ("--only 07 -p labels 1", "labels: 1 is too few; give two or more per class"),
+        ("--only 07 -p my_images flowers -p photo_size 300", "photo_size: 300 is not a whole number from 32 to 224"),
         # values that cannot be read, or would reach the notebook changed
         ("-p target_classes '[1,'", "target_classes: '[1,' cannot be read as YAML; values look like 3"),
         ("-p seed '!!python/object/apply:os.mkdir [made]'", "seed: '!!python/object/apply:os.mk"),

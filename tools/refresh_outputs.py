@@ -1,7 +1,7 @@
 """Run the lessons and store what they show: on MNIST in notebooks/, on a part of it, made smaller, in tests/reference/.
 
 The result rows on that part are stored too, without seconds and cores. From the stored rows of the study the notebooks
-in docs/ are then computed anew; `--only pages` does nothing else, and takes seconds.
+in docs/ and lesson 07's table of the atlas are then computed anew; `--only pages` does nothing else, and takes seconds.
 
     MNIST_NPZ=.../mnist.npz TRANSFER_TUTORIAL_DATA=... python tools/refresh_outputs.py [--only 03,05] [--anew]
 
@@ -24,6 +24,7 @@ import pandas as pd
 from nbformat import NotebookNode
 
 from helpers.runner import notebooks
+from helpers.starts import ATLAS, error_ratios
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -137,6 +138,16 @@ def store_key_figure(page: Path) -> None:
             (NOTEBOOKS / "result.png").write_bytes(base64.b64decode(cell.outputs[-1].data["image/png"]))
 
 
+def atlas_table() -> pd.DataFrame:
+    """Return what lesson 07 shows of the atlas: each start's error ratios to `scratch`, by the names of the sets."""
+    rows = pd.read_csv(PAGES / "study" / "atlas.csv", dtype={"labels_per_class": str})
+    sets = pd.read_csv(PAGES / "study" / "atlas_sets.csv").set_index("set")
+    all_images = ~(rows["source_images"] < rows.groupby("source")["source_images"].transform("max"))
+    shown = all_images & (rows["task"] == "target") & (rows["target"].map(sets["part"]) == "atlas")
+    rows = rows[shown].sort_values(["source", "target"], na_position="first", kind="stable")
+    return error_ratios(rows.assign(**{name: rows[name].map(sets["name"]) for name in ("source", "target")})).round(3)
+
+
 def refresh_pages() -> None:
     """Compute the pages from the rows that are stored."""
     for path in sorted(PAGES.glob("*.ipynb")):
@@ -147,10 +158,11 @@ def refresh_pages() -> None:
 def main() -> None:
     """Refresh the chosen lessons on both datasets, in order, from an empty run folder; then the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="00,01,02,03,04,05,06", help="lessons to run, such as 03,05; or pages")
+    parser.add_argument("--only", default="00,01,02,03,04,05,06,07", help="lessons to run, such as 03,05; or pages")
     parser.add_argument("--anew", action="store_true", help="take every output from this run")
     parser.add_argument("--reference-only", action="store_true", help="refresh tests/reference/ alone, without MNIST")
     chosen = parser.parse_args()
+    atlas_table().to_csv(ATLAS, index=False)  # which lesson 07 reads
     if chosen.only == "pages":
         refresh_pages()
         return

@@ -9,6 +9,7 @@ any parameters.
 
 from helpers.checks.cnn_build import convolved as convolved, multiply_adds as multiply_adds, parameters as parameters
 from helpers.checks.data_split import baseline as baseline, tasks as tasks, three_parts as three_parts
+from helpers.checks.decide import leaks as leaks, regret as regret, standard_error as standard_error
 from helpers.checks.freezing import (
     freeze_convolutions as freeze_convolutions,
     freeze_head as freeze_head,

@@ -7,6 +7,7 @@ from IPython import get_ipython
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # or a lesson shows its complaints about a user's matplotlibrc
 
+from helpers.plots.choices import cheap_and_true as cheap_and_true, map_of_pairs as map_of_pairs
 from helpers.plots.comparisons import (
     accuracy_by_parameter as accuracy_by_parameter,
     accuracy_by_seconds as accuracy_by_seconds,

@@ -50,7 +50,7 @@ def new(
     Raises ValueError, DownloadError or OSError for invalid input.
     """
     values = parameters.read_given(given, dataset)
-    for name in ("dataset", "photos", "backbone_weights"):
+    for name in (*parameters.FOLDERS, "backbone_weights"):
         if datasets.is_path(values.get(name)):
             values[name] = absolute(values[name])
     folders.check_folder("--out", str(out or "runs"), (out or Path("runs")).absolute())
@@ -77,6 +77,7 @@ def new(
         "parameters": values,
         "dataset": data.get("dataset"),
         "photos": data.get("photos"),
+        "my_images": data.get("my_images"),
         "backbone": parameters.backbone(chosen, values),
         "notes": notes,
         "commands": [command(["run", "--only", ",".join(lesson.number for lesson in chosen)], texts)],
@@ -99,7 +100,7 @@ def resume(folder: Path) -> Run:
         record, entries = run.record, run.record["lessons"]
         chosen = [notebooks.lesson(entry["name"]) for entry in entries]
         values = dict(record["parameters"])
-        data = {name: record.get(name) for name in ("dataset", "photos", "backbone")}
+        data = {name: record.get(name) for name in (*parameters.FOLDERS, "backbone")}
         done = [entry["status"] == "done" and _intact(run, entry) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"--resume: {str(folder)!r} holds no run.json of a run that could be resumed") from error

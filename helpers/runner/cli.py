@@ -37,7 +37,7 @@ class BadInput(click.ClickException):
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="transfer-tutorial")
 def main() -> None:
-    """Transfer learning by running the experiment properly: seven notebooks, run as lessons or headless."""
+    """Transfer learning by running the experiment properly: eight notebooks, run as lessons or headless."""
     with _bad_input_in_one_line(ValueError):
         process.prepare()
 

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from helpers import backbones, cnn, datasets, experiment, folders, photos, tasks, training, transfer
+from helpers import backbones, cnn, datasets, experiment, folders, photos, starts, tasks, training, transfer
 from helpers.files import folder_sha256
 from helpers.images import Dataset
 from helpers.messages import listed
@@ -26,7 +26,7 @@ from helpers.runner.process import absolute
 TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
 CLASS_LISTS = ("source_classes", "target_classes")  # by number, or by name
 BACKBONE = "backbone_weights"  # a lesson with this parameter also has the backbone's width, photos and their size
-FOLDERS = ("dataset", "photos")  # parameters that may name one
+FOLDERS = ("dataset", "photos", "my_images")  # parameters that may name one
 MOST_RUNS = 10_000  # that a grid may have without --yes
 Grid = Sequence[Sequence[dict[str, Any]]]  # for each --grid its settings, values by name: of one parameter, or paired
 
@@ -204,9 +204,9 @@ def check(chosen: Sequence[Notebook], values: Mapping[str, Any], grid: Grid = ()
     """Check parameters of some notebooks before anything runs, with the notebooks' defaults filled in.
 
     Each setting of a `--grid` is checked together with the first settings of the others. Returns the datasets that the
-    (first) values name, by parameter: `dataset`, `photos`. Raises ValueError for a name that no chosen notebook has,
-    for a type other than the default's, and for whatever the lessons themselves would refuse; a custom notebook is
-    checked no further. Raises DownloadError for data that cannot be downloaded.
+    (first) values name, by parameter: `dataset`, `photos`, `my_images`. Raises ValueError for a name that no chosen
+    notebook has, for a type other than the default's, and for whatever the lessons themselves would refuse; a custom
+    notebook is checked no further. Raises DownloadError for data that cannot be downloaded.
     """
     defaults = _defaults(chosen)
     for name, entries in choices(values, grid).items():
@@ -222,7 +222,7 @@ def check(chosen: Sequence[Notebook], values: Mapping[str, Any], grid: Grid = ()
                 raise ValueError(f"{name}: {value!r} is not {wanted} like the default, {defaults[name]!r}")
     if not all(notebook.number for notebook in chosen):
         return {}
-    load = cache(datasets.load_dataset), cache(photos.load_photos)
+    load = cache(datasets.load_dataset), cache(photos.load_photos), cache(starts.load_images)
     first = {**defaults, **{name: entries[0] for name, entries in choices(values, grid).items()}}
     loaded = _check_values(first, *load)
     for settings in grid:
@@ -247,7 +247,10 @@ def _defaults(chosen: Sequence[Notebook]) -> dict[str, Any]:
 
 
 def _check_values(
-    given: dict[str, Any], load: Callable[[str, int], Dataset], load_photos: Callable[[str, int], Dataset]
+    given: dict[str, Any],
+    load: Callable[[str, int], Dataset],
+    load_photos: Callable[[str, int], Dataset],
+    load_images: Callable[[str, int], Dataset],
 ) -> dict[str, Dataset]:
     """Raise now what the functions that the lessons call would raise there."""
     if "run_dir" in given:
@@ -266,10 +269,16 @@ def _check_values(
         tasks.split_tasks(dataset, given["source_classes"], given["target_classes"], **split)
         if {"labels_per_class", "seeds"} <= given.keys():
             _make(experiment.Plan, given).check(dataset)
+    loaded = {"dataset": dataset}
+    if "my_images" in given:
+        if given["my_images"]:
+            loaded["my_images"] = load_images(given["my_images"], given["photo_size"])
+        of_classes = dataset, given["source_classes"], given["target_classes"], given["seeds"]
+        starts.label_budget(given["labels"], starts.tasks_by_seed(*of_classes, loaded.get("my_images"))[1])
     if BACKBONE not in given:
-        return {"dataset": dataset}
+        return loaded
     backbones.weights_file(given["backbone_width"], given["backbone_weights"])  # last, because it may be a download
-    return {"dataset": dataset, "photos": load_photos(given["photos"], given["photo_size"])}
+    return {**loaded, "photos": load_photos(given["photos"], given["photo_size"])}
 
 
 def _make(dataclass_: type, given: dict[str, Any]) -> Any:

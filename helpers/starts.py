@@ -1,0 +1,224 @@
+"""Starts: what a classifier for your own images can start from without a download, trained side by side and compared.
+
+They are those of the atlas: a network from scratch, the pixels, the features of a source task, and MobileNet's, cut
+after its sixth or its last block.
+"""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers import cnn, files, photos
+from helpers.backbones import BLOCKS, SMALL, Head, extractor, mobilenet, weights_file
+from helpers.choice import TASK, few_for_tests
+from helpers.cnn import Architecture
+from helpers.experiment import Job, Plan, pretrain, result_row, side_by_side, train_strategies
+from helpers.folders import PACKAGE
+from helpers.images import Dataset, Picked, Split, fingerprint
+from helpers.statistics import Interval, finding, interval, log_ratios
+from helpers.tasks import Task, budgets_for, subsample
+from helpers.training import RECIPES, Training
+from helpers.transfer import (
+    STRATEGIES,
+    Features,
+    Networks,
+    Repetition,
+    Row,
+    SourceNetwork,
+    extract_features,
+    named_strategies,
+)
+
+ATLAS = PACKAGE / "data" / "atlas.csv"  # what `error_ratios` makes of the atlas's rows
+RECIPE, LARGE = RECIPES["fast"], 64  # pixels to which smaller images are enlarged for MobileNet, as in the atlas
+CUTS = {f"mobilenet {block}": block for block in (6, BLOCKS)}
+
+
+def load_images(my_images: str, photo_size: int = 160) -> Dataset:
+    """Load images by the name of photos, or by the path of a folder, whose images become squares of `photo_size`
+    pixels, or of an `.npz` or `.csv` file.
+
+    Raises ValueError for what cannot be read, and for a class with fewer than two training images or no test image.
+    """
+    if my_images in ("flowers", "ants_bees"):
+        return photos.load_photos(my_images, photo_size)
+    path = Path(os.path.expanduser(my_images))
+    if not os.path.exists(path):
+        raise ValueError(f"my_images: there is no folder or file {my_images!r}; give flowers, or {files.ALLOWED}")
+    size, sizes = (photo_size, photos.SIZES) if path.is_dir() else (0, files.SIZES)
+    read = files.read(path, size, "my_images", sizes)
+    if len(read.classes) < 2:
+        raise ValueError(f"my_images: {read.name} has the class {read.classes[0]} only; give two or more")
+    for split, kind, needed in ((read.train, "training", 2), (read.test, "test", 1)):
+        counts = np.bincount(split.labels, minlength=len(read.classes))
+        if counts.min() < needed:
+            raise ValueError(
+                f"my_images: {read.name} has too few {kind} images of class {read.classes[counts.argmin()]}, "
+                f"{counts.min()} where {needed} are needed; without a test folder, a fifth of each class is for testing"
+            )
+    return read
+
+
+def tasks_by_seed(
+    dataset: Dataset,
+    source_classes: Sequence[int | str],
+    target_classes: Sequence[int | str],
+    seeds: Sequence[int],
+    images: Dataset | None = None,
+) -> tuple[dict[int, Task], dict[int, Task]]:
+    """Return the source and the target task of each seed: two sets of a dataset's classes, or all classes of `images`.
+
+    No validation images are held out of `images`, because cross-validation does without. Raises ValueError for what
+    `Plan.check` refuses.
+    """
+    both = Plan(source_classes, target_classes, ["scratch"], ["all"], seeds).check(dataset)
+    sources, targets = ({seed: tasks[place] for seed, tasks in both.items()} for place in (0, 1))
+    return sources, targets if images is None else {seed: _whole_task(images, seed) for seed in seeds}
+
+
+def _whole_task(images: Dataset, seed: int) -> Task:
+    """Return the task of telling all classes apart; a seed splits photos that come without test photos."""
+    train, test = images.train, images.test
+    if isinstance(images, photos.Photos):
+        known, validation, held_out = images.split(seed)
+        train, test = (
+            Split(Picked(images.images, chosen), images.labels[chosen])
+            for chosen in (np.concatenate([known, validation]), held_out)
+        )
+    return Task("target", images.classes, train, Split(train.images[:0], train.labels[:0]), test)
+
+
+def label_budget(labels: int, targets: Mapping[int, Task]) -> int | str:
+    """Return the label budget, "all" if it is larger than a class; raise ValueError for less than two."""
+    if type(labels) is not int or labels < 2:
+        raise ValueError(
+            f"labels: {labels!r} is too few; give two or more per class, one to learn from and one to test the features"
+        )
+    budgets = {str(budgets_for(target.train, [labels])[0]) for target in targets.values()}
+    return "all" if "all" in budgets else labels
+
+
+class Starts:
+    """The starts of a task, compiled once: the features that cheap tests look at, and training runs.
+
+    `sources` and `targets` are tasks by seed. Source networks and training runs of the course's own network are kept
+    in the run folder, or taken from there.
+    """
+
+    def __init__(self, folder: Path, sources: Mapping[int, Task], targets: Mapping[int, Task]) -> None:
+        self.folder, self.targets = folder, targets
+        source, task = (tasks[min(tasks)] for tasks in (sources, targets))
+        side, channels = task.image_shape[0], task.image_shape[2]
+        self.small, self.source_shape = (min(side, SMALL), min(side, SMALL), channels), source.image_shape
+        self.sources, self.task = _pretrained(folder, sources), cache(self._task)
+        self.networks = cache(lambda shape: Networks(Architecture(shape, len(task.classes)), RECIPE))
+        backbone = mobilenet(max(side, LARGE), weights=weights_file())
+        self.cuts = {name: extractor(backbone, task.image_shape, block) for name, block in CUTS.items()}
+        architecture = Architecture(self.small, len(task.classes))
+        self.heads = {name: Head(cut.output_shape[1:], architecture, RECIPE) for name, cut in self.cuts.items()}
+        self.tested: dict[tuple[str, str], Features] = {}  # MobileNet's features of the test images, which seeds share
+
+    def features(self, start: str, labels: int | str, seed: int) -> Split:
+        """Return features `(n, ...)` of the labeled images, 100 of each class at most; no test image is looked at."""
+        few = few_for_tests(self.targets[seed].train, labels, seed)
+        if start == "pixels":
+            return _flat(fitted(few, self.small))
+        if start in CUTS:
+            return extract_features(self.cuts[start], few, "float32")
+        return extract_features(cnn.cut(self.sources[seed].model)[0], fitted(few, self.source_shape), "float32")
+
+    def train(self, starts: Sequence[str], labels: int | str, seed: int) -> list[Row]:
+        """Train from each of these starts with a label budget, and return the rows; each model is tested once."""
+        by_shape = dict[tuple[int, ...], list[str]]()
+        for start in starts:
+            if start in STRATEGIES:
+                by_shape.setdefault(self.small if start == "scratch" else self.source_shape, []).append(start)
+        rows = {}
+        for shape, names in by_shape.items():
+            task = self.task(shape, labels, seed)
+            repetition = Repetition(seed, task, self.sources[seed])
+            chosen = named_strategies(names)
+            for row, _ in train_strategies(self.networks(shape), chosen, [labels], repetition, self.folder):
+                rows[row["strategy"]] = row
+        rows |= {start: self._head(start, labels, seed) for start in starts if start in CUTS}
+        rows |= {start: self._pixels(labels, seed) for start in starts if start == "pixels"}
+        return [rows[start] for start in starts]
+
+    def _task(self, shape: tuple[int, ...], labels: int | str, seed: int) -> Task:
+        """Return the task with images of a shape; unless all have it already, with the labeled ones alone."""
+        task = self.targets[seed]
+        if task.image_shape == shape:
+            return task
+        few = subsample(task.train, labels, seed)
+        return replace(task, train=fitted(few, shape), test=fitted(task.test, shape))
+
+    def _head(self, start: str, labels: int | str, seed: int) -> Row:
+        """Train a head on MobileNet's features."""
+        task, cut = self.targets[seed], self.cuts[start]
+        train = extract_features(cut, subsample(task.train, labels, seed), "float32")
+        key = start, fingerprint(task.test)
+        if key not in self.tested:
+            self.tested[key] = extract_features(cut, task.test, "float32")
+        return self.heads[start].row(task, start, labels, seed, train, self.tested[key])[0]
+
+    def _pixels(self, labels: int | str, seed: int) -> Row:
+        """Fit a logistic regression to the pixels."""
+        from sklearn.linear_model import LogisticRegression
+
+        task = self.task(self.small, labels, seed)
+        few = _flat(subsample(task.train, labels, seed))
+        start = time.perf_counter()
+        model = LogisticRegression(max_iter=1000).fit(few.images, few.labels)
+        fit = Training(RECIPE, pd.DataFrame(), np.empty(0), 0, time.perf_counter() - start)
+        return result_row(task, "pixels", labels, seed, fit, model.predict_proba(_flat(task.test).images))
+
+
+def fitted(split: Split, shape: tuple[int, ...]) -> Split:
+    """Return images in another shape: resized, and made gray or given three equal channels."""
+    if split.images.shape[1:] == shape:
+        return split
+    images = files.as_uint8(split.images[:], "an image", shape[0])
+    if images.shape[3] > shape[2]:
+        images = np.rint(images @ np.array([0.299, 0.587, 0.114]))[..., np.newaxis].astype(np.uint8)  # as Pillow does
+    return Split(np.broadcast_to(images, (len(split), *shape)), split.labels)
+
+
+def _flat(split: Split) -> Split:
+    """Return the pixels of each image as a row of numbers from 0 to 1."""
+    return Split(split.images[:].reshape(len(split), -1) / 255, split.labels)
+
+
+def _pretrained(folder: Path, sources: Mapping[int, Task]) -> dict[int, SourceNetwork]:
+    """Return the network that is pretrained with each seed, made side by side where the run folder has none."""
+    task = sources[min(sources)]
+    networks = Networks(Architecture(task.image_shape, len(task.classes)), RECIPE)
+
+    def made(seed: int, own: Networks) -> SourceNetwork:
+        return pretrain(folder, sources[seed], own, seed)
+
+    with side_by_side(networks, len(sources)) as cores:
+        jobs = [Job(partial(made, seed)) for seed in sources]
+        return dict(zip(sources, cores.do(*jobs), strict=True))
+
+
+def error_ratios(rows: pd.DataFrame, baseline: str = "scratch") -> pd.DataFrame:
+    """Compare what starts in each way with a baseline on the same tasks, paired by seed, in the order of appearance.
+
+    Result rows need `choice.TASK`, strategy, source, empty if there is none, and errors. Columns of the result:
+    labels_per_class, strategy, source, target, seeds, error_ratio with low and high, finding.
+    """
+    usual = rows[rows["strategy"] == baseline].set_index(TASK)["errors"]
+    others = rows[rows["strategy"] != baseline]
+    compared = usual.loc[pd.MultiIndex.from_frame(others[TASK])].to_numpy()
+    logs = log_ratios(others["errors"], compared)
+    by = ["labels_per_class", "strategy", "source", "target"]
+    groups = logs.groupby([others[name] for name in by], sort=False, dropna=False)
+    ratios = {place: (len(of_pair), Interval(*np.exp(interval(of_pair)))) for place, of_pair in groups}
+    found = [(*place, seeds, *ratio, finding(ratio)) for place, (seeds, ratio) in ratios.items()]
+    return pd.DataFrame(found, columns=[*by, "seeds", "error_ratio", "low", "high", "finding"])
