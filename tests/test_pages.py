@@ -89,14 +89,13 @@ def ratio(errors: pd.DataFrame, pair: str, budget: str, seeds: Sequence[int] = r
 
 README, LESSON_04, LESSON_05 = "README.md", "notebooks/04_freezing.ipynb", "notebooks/05_transfer_comparison.ipynb"
 QUOTED = [  # # is the ratio, % its interval
-    (README, "frozen / scratch, 10", "make # times the errors of the ordinary network (% with 10"),
-    (README, "frozen / scratch, 50", "make # times the errors"),
-    (README, "frozen / scratch, 50", "% with 50)"),
+    (README, "frozen / scratch, 10", "make # times the errors of a network from scratch with 10 labels per class (%;"),
+    (README, "frozen / scratch, 50", "and # times with 50 (%)"),
     (README, "frozen / scratch, all", "as good (#, from %)"),
-    (README, "frozen / fine-tuned, 10", "# times the errors of fine-tuning with 10 labels per class (%)"),
+    (README, "frozen / fine-tuned, 10", "# times the errors of fine-tuning with 10 labels (%)"),
     (README, "frozen / scratch, flowers all", "makes # times the errors of a small network from scratch (%)"),
     (README, "frozen / random-frozen, flowers all", "# times the errors of the same head on random weights (%)"),
-    (README, "head-first / frozen, 10", "with 10 labels it makes # times the errors (%)"),
+    (README, "head-first / frozen, 10", "with 10 labels it makes # times the errors of freezing (%)"),
     (LESSON_04, "frozen / fine-tuned, 50", "makes # times the errors, and the interval from %"),
     (LESSON_04, "frozen / fine-tuned, 10", "with # times the errors (%)"),
     (LESSON_05, "random-frozen / scratch, 10", "With ten seeds it is # times (%)"),
