@@ -137,11 +137,11 @@ def _wrong_features(network: Any, given: "keras.Model", original: "keras.Model",
     kept = _with_kernels(original, 4)
     if [layer.kernel.shape for layer in convolutions] != [layer.kernel.shape for layer in kept]:
         return f"transferred has {len(convolutions)} convolutions that do not have the shapes of the pretrained ones"
-    weights = [np.concatenate([np.ravel(layer.kernel) for layer in layers]) for layers in (convolutions, kept)]
+    now, then = (np.concatenate([np.ravel(layer.kernel) for layer in layers]) for layers in (convolutions, kept))
     trainable = [layer.name for layer in convolutions if layer.trainable_weights]
-    if np.array_equal(*weights):
+    if np.array_equal(now, then):
         return f"{trainable[0]} is still trainable" if trainable else None
-    if np.corrcoef(*weights)[0, 1] < 0.3:
+    if np.corrcoef(now, then)[0, 1] < 0.3:
         return "the convolutions do not have the pretrained weights; clone_model copies layers without their weights"
     late = "they are frozen by now, but were not when it was compiled and trained"
     how = f"{trainable[0]} is trainable" if trainable else late
@@ -212,7 +212,7 @@ def _accuracy(network: "keras.Model", original: "keras.Model", split: Split) -> 
 def _takes_features(network: "keras.Model", original: "keras.Model", split: Split) -> bool:
     """Tell whether a network takes the feature maps, flat or not, instead of images."""
     inputs, features = network.input_shape[1:], original.get_layer(cnn.LAST_FEATURE_LAYER).output.shape[1:]
-    return inputs != split.images.shape[1:] and math.prod(inputs) == math.prod(features)
+    return bool(inputs != split.images.shape[1:] and math.prod(inputs) == math.prod(features))
 
 
 def _layers(model: "keras.Model") -> Iterator["keras.Layer"]:
