@@ -137,11 +137,11 @@ def _wrong_features(network: Any, given: "keras.Model", original: "keras.Model",
     kept = _with_kernels(original, 4)
     if [layer.kernel.shape for layer in convolutions] != [layer.kernel.shape for layer in kept]:
         return f"transferred has {len(convolutions)} convolutions that do not have the shapes of the pretrained ones"
-    ours, old = (np.concatenate([np.ravel(layer.kernel) for layer in some]) for some in (convolutions, kept))
+    now, then = (np.concatenate([np.ravel(layer.kernel) for layer in layers]) for layers in (convolutions, kept))
     trainable = [layer.name for layer in convolutions if layer.trainable_weights]
-    if np.array_equal(ours, old):
+    if np.array_equal(now, then):
         return f"{trainable[0]} is still trainable" if trainable else None
-    if np.corrcoef(ours, old)[0, 1] < 0.3:
+    if np.corrcoef(now, then)[0, 1] < 0.3:
         return "the convolutions do not have the pretrained weights; clone_model copies layers without their weights"
     late = "they are frozen by now, but were not when it was compiled and trained"
     how = f"{trainable[0]} is trainable" if trainable else late

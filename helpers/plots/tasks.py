@@ -56,11 +56,10 @@ def neighbors(asked: Split, known: Split, nearest: Mapping[str, np.ndarray]) -> 
     """
     figure, said = new_figure(height=0.75 * len(asked) + 0.4), []
     count = next(iter(nearest.values())).shape[1]
-    widths = (1.5, *[count] * len(nearest))
-    panels = figure.subfigures(1, len(widths), squeeze=False, width_ratios=widths)[0]
+    panels = figure.subfigures(1, 1 + len(nearest), squeeze=False, width_ratios=(1.5, *[count] * len(nearest)))[0]
     panels[0].suptitle("new", fontsize=10)
-    for axis, image in zip(panels[0].subplots(len(asked), 1, squeeze=False).flat, asked.images[:], strict=True):
-        show_image(axis, image)
+    for index, axis in enumerate(panels[0].subplots(len(asked), 1, squeeze=False).flat):
+        show_image(axis, asked.images[index])
     for panel, (title, indices) in zip(panels[1:], nearest.items(), strict=True):
         panel.suptitle(title, fontsize=10)
         other = known.labels[indices] != asked.labels[:, None]
