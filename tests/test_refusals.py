@@ -51,7 +51,7 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
         ("--dataset file.txt", "dataset: 'file.txt' is not allowed; give the path of an .npz file"),
         ("--dataset mnist", 'dataset: "mnist" is not on this machine and could not be downloaded'),
         # classes and splits
-        ("-p source_classes '[4, 5]'", "source_classes and target_classes both hold 4 ([4, 5] and"),
+        ("-p source_classes '[4, 5]'", "source_classes and target_classes both contain 4 ([4, 5] and"),
         ("-p validation_fraction 0.001", "validation_fraction: 0.001 of 716 images in 5 classes leaves a class of"),
         # numbers, and words that YAML would read as numbers
         ("-p epochs 0", "epochs: 0 is not allowed; give a whole number of at least 1"),
@@ -60,7 +60,7 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
         ("-p learning_rate 1:30", "learning_rate: '1:30' is not a number like the default, 1.0"),
         ("-p seed 010", "seed: '010' is not a whole number like the default, 0"),
         ("-p seed -1", "seed: -1 is not a seed; give a whole number from 0 to 4294967295"),
-        ("-p kernel_size 5", "kernel_size: 5 twice and pool_size 2 leave nothing of an image of 8 pixels"),
+        ("-p kernel_size 5", "kernel_size: 5, applied twice, and pool_size 2 leave nothing of an image of 8 pixels"),
         ("-p frozen_convs 3", "frozen_convs: 3 is not allowed; give 0, 1 or 2"),
         # names
         ("-p recipe slow", "recipe: 'slow' is not known; allowed are published, fast"),
@@ -85,7 +85,7 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
         ("--out file", "--out: 'file' is a file; give a folder that can be written to"),
         ("--out full", "--out: 'full' exists and is not an empty folder; give a new one"),
         (f"--out {'a' * 300}", "cannot be used (File name too long)"),
-        ("--out \udcff", "--out: '\\udcff' is no UTF-8 text; give a folder that can be written to"),
+        ("--out \udcff", "--out: '\\udcff' is not valid UTF-8; give a folder that can be written to"),
         ("--resume absent", "absent' holds no run.json of a run that could be resumed"),
         ("--resume . --only 01", "--resume: takes everything from the run that it resumes; omit options"),
     ],
