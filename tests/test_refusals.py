@@ -64,7 +64,7 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
         ("-p frozen_convs 3", "frozen_convs: 3 is not allowed; give 0, 1 or 2"),
         # names
         ("-p recipe slow", "recipe: 'slow' is not known; allowed are published, fast"),
-        ("-p optimizer None", "optimizer: None is not a text like the default, 'adadelta'"),
+        ("-p optimizer None", "optimizer: None is not text like the default, 'adadelta'"),
         ("-p epoch 3", "has this name; known are backbone_weights"),
         ("--only 01 -p epochs 3", "epochs: no parameter of 01_data_split has this name"),
         ("--only 09", "lesson: '09' is not known; allowed are 00_whole_game, 01_data_split, 02_cnn_build"),
@@ -76,18 +76,18 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
         # values that cannot be read, or would reach the notebook changed
         ("-p target_classes '[1,'", "target_classes: '[1,' cannot be read as YAML; values look like 3"),
         ("-p seed '!!python/object/apply:os.mkdir [made]'", "seed: '!!python/object/apply:os.mk"),
-        ("-p recipe '{1: a}'", "recipe: '{1: a}' is more than numbers, texts in UTF-8"),
+        ("-p recipe '{1: a}'", "recipe: '{1: a}' is not allowed; use numbers, UTF-8 text"),
         ("-p run_dir \udcff", "run_dir: '\\udcff' cannot be read as YAML"),
-        ("-p seed 1 -p seed 2", "seed: -p is given twice for it; give one value"),
-        ("--dataset digits -p dataset mnist", "dataset: given twice, as 'digits' and 'mnist'"),
+        ("-p seed 1 -p seed 2", "seed: -p sets it twice; give one value"),
+        ("--dataset digits -p dataset mnist", "dataset: is given twice, as 'digits' and 'mnist'"),
         # folders
         ("-p run_dir file/below", "run_dir: 'file/below' is below a file, 'file'; give a folder"),
         ("--out file", "--out: 'file' is a file; give a folder that can be written to"),
         ("--out full", "--out: 'full' exists and is not an empty folder; give a new one"),
         (f"--out {'a' * 300}", "cannot be used (File name too long)"),
         ("--out \udcff", "--out: '\\udcff' is not valid UTF-8; give a folder that can be written to"),
-        ("--resume absent", "absent' holds no run.json of a run that could be resumed"),
-        ("--resume . --only 01", "--resume: takes everything from the run that it resumes; omit options"),
+        ("--resume absent", "absent' has no run.json of a run to resume"),
+        ("--resume . --only 01", "--resume: the parameters come from the run to resume; omit options"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_leaves_nothing(folder: Path, command: str, says: str):
@@ -97,7 +97,7 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(folder: Path, command: s
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"lessons": [{"name": "9"}]}'])
 def test_a_damaged_record_of_a_run_is_refused(folder: Path, content: bytes):
     Path("run.json").write_bytes(content)
-    check_refusal(folder, "--resume .", "--resume: ", "holds no run.json of a run that could be resumed")
+    check_refusal(folder, "--resume .", "--resume: ", "has no run.json of a run to resume")
 
 
 def test_a_folder_without_permission_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch):
