@@ -1,7 +1,7 @@
-"""Backbones: MobileNet, which others trained on a million photos, cut where one likes, and a head on its features.
+"""Backbones: MobileNet, pretrained on a million photos and cut at a chosen depth, with a head on its features.
 
-The network is that of Howard et al. 2017, arXiv:1704.04861, as `keras.applications` has it. It takes three channels
-from -1 to 1. Its photos are those of ImageNet, 1,000 classes.
+The network is MobileNet (Howard et al. 2017, arXiv:1704.04861) as built by `keras.applications`. It takes three
+channels from -1 to 1, and was trained on the 1,000 classes of ImageNet.
 """
 
 import os
@@ -31,23 +31,23 @@ if TYPE_CHECKING:
     import keras
     from sklearn.preprocessing import StandardScaler
 
-WIDTHS = {0.25: "2_5", 0.5: "5_0", 0.75: "7_5", 1.0: "1_0"}  # as the published files spell them
+WIDTHS = {0.25: "2_5", 0.5: "5_0", 0.75: "7_5", 1.0: "1_0"}  # as in the names of the published files
 PARAMETERS = {0.25: 218_544, 0.5: 829_536, 0.75: 1_832_976, 1.0: 3_228_864}  # without the top, by width
 WEIGHTS = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/"
 PACKAGED = PACKAGE / "data" / "mobilenet_2_5_224_tf_no_top.h5"
 PACKAGED_SHA256 = "dbdb03ee2a22fd895301636cd328b234bb3a9952358f436d82f46b81e0d5b0bf"
 BLOCKS = 13
-CUTS = {3: (4, 4), 6: (2, 2), BLOCKS: (2, 1)}  # for digits, by block: over how many rows and columns maps are averaged
-SMALL = 32  # pixels to which photos are resized for the network of the course
+CUTS = {3: (4, 4), 6: (2, 2), BLOCKS: (2, 1)}  # for digits, by block: rows and columns left after averaging each map
+SMALL = 32  # pixels: size of photos for the course's small network
 
 
 def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
-    """Return the file of MobileNet's weights without its top, None for `"random"`.
+    """Return the path of MobileNet's weights without its top, or None for `"random"`.
 
-    `"imagenet"` is the published file for 224 pixels, which fits every size. That of width 0.25 is in the package; the
-    others come from `$TRANSFER_TUTORIAL_DATA`, else from Keras's cache, after fetching them there. Anything else is the
-    path of such a file. Only numbers are read from it. Raises ValueError for another width or a damaged file,
-    DownloadError if the published one cannot be had.
+    `"imagenet"` is the published file for 224 pixels, which works at every size. The file for width 0.25 is part of the
+    package; files for other widths come from `$TRANSFER_TUTORIAL_DATA`, or are downloaded into Keras's cache. Any other
+    value is the path of such a file. Only numbers are read from it. Raises ValueError for an unknown width or a damaged
+    file, DownloadError if the published file cannot be downloaded.
     """
     if isinstance(width, bool) or width not in WIDTHS:
         raise ValueError(f"backbone_width: {width!r} has no published weights; allowed are {listed(WIDTHS)}")
@@ -61,44 +61,46 @@ def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
         path = PACKAGED
     else:
         name = f"mobilenet_{WIDTHS[width]}_224_tf_no_top.h5"
-        instead = "set TRANSFER_TUTORIAL_DATA to a folder that holds it"
+        instead = "set TRANSFER_TUTORIAL_DATA to a folder that contains it"
         path = fetch("models", name, WEIGHTS + name, "backbone_weights", f"MobileNet's {name}", instead)
     count, whole = _numbers(path)
     others = {number: other for other, number in PARAMETERS.items() if other != width}
     if whole and count in others:
         raise ValueError(
-            f"backbone_weights: {path.name!r} is for backbone_width {others[count]}, not {width}; set that"
+            f"backbone_weights: {path.name!r} is for backbone_width {others[count]}, not {width}; set that width"
         )
     if not whole or count != PARAMETERS[width] or (path.name == PACKAGED.name and sha256(path) != PACKAGED_SHA256):
         raise ValueError(
-            f"backbone_weights: {path.name!r} is damaged or holds something other than the weights of MobileNet of "
-            f"width {width} without its top; give that .h5 file as Keras publishes it"
+            f"backbone_weights: {path.name!r} is damaged or does not contain the weights of MobileNet of width "
+            f"{width} without its top; give the .h5 file that Keras publishes"
         )
     return path
 
 
 def _numbers(path: Path) -> tuple[int, bool]:
-    """Count the numbers in all arrays of an HDF5 file, and tell whether it can be read and all are finite."""
+    """Count the numbers in all arrays of an HDF5 file, and tell whether it is readable and all are finite."""
     import h5py
 
     found = list[np.ndarray]()
     try:
         with h5py.File(path) as file:
             file.visititems(lambda _, item: found.append(np.ravel(item)) if isinstance(item, h5py.Dataset) else None)
-        known = path.suffix in (".h5", ".hdf5")  # by which Keras knows how to read it
+        known = path.suffix in (".h5", ".hdf5")  # which tells Keras how to read it
         return sum(map(len, found)), known and all(np.isfinite(numbers).all() for numbers in found)
-    except Exception:  # a damaged file makes h5py and NumPy raise a dozen kinds
+    except Exception:  # h5py and NumPy raise a dozen kinds of errors for damaged files
         return 0, False
 
 
 def weights_facts(width: float, weights: str) -> dict[str, str | None]:
-    """Return what a run records of its backbone: the file of the weights and its SHA-256, None for random weights."""
+    """Return the record of a run's backbone: the weights file and its SHA-256, both None for random weights."""
     path = weights_file(width, weights)
     return {"file": path.name if path else None, "sha256": sha256(path) if path else None}
 
 
 def mobilenet(size: int, width: float = 0.25, weights: Path | None = None, seed: int = 0) -> "keras.Model":
-    """Build MobileNet without its top for images `(size, size, 3)` from -1 to 1; without weights, `seed` draws them."""
+    """Build MobileNet without its top for images `(size, size, 3)` from -1 to 1; `seed` draws weights that are not
+    given.
+    """
     from helpers.backend import keras
 
     check_size(size, "photo_size", SIZES)
@@ -116,10 +118,10 @@ def extractor(
     block: int = BLOCKS,
     cells: tuple[int, int] | None = None,
 ) -> "keras.Model":
-    """Return a network from images as they come, uint8 of one or three channels, to feature maps after a block.
+    """Return a network from raw images, uint8 with one or three channels, to the feature maps after a block.
 
-    It enlarges and rescales the images, and averages each map over so many rows and columns of `cells`: over its four
-    quarters by default, those of the last block as a whole. The result is `(rows, columns, channels)`.
+    It enlarges and rescales the images, then averages each map down to the rows and columns in `cells`: 2 x 2 by
+    default, or a single cell after the last block. The result is `(rows, columns, channels)`.
     """
     from helpers.backend import keras
 
@@ -136,10 +138,10 @@ def extractor(
 
 
 class Head:
-    """The course's head on features of a backbone, compiled once, and trained from fresh weights any number of times.
+    """The course's head on a backbone's features, compiled once and trained from fresh weights any number of times.
 
-    Each feature is shifted and scaled to mean 0 and standard deviation 1 over the training images first: those of an
-    untrained backbone are near 1e-16, on which no head learns. `scaler` keeps how, for the last training.
+    Each feature is first standardized over the training images, because an untrained backbone's features are near
+    1e-16, too small for a head to learn from. `scaler` belongs to the latest training run.
     """
 
     def __init__(self, feature_shape: tuple[int, int, int], architecture: cnn.Architecture, recipe: Recipe) -> None:
@@ -150,9 +152,9 @@ class Head:
         self.scaler: StandardScaler
 
     def train(self, train: Split, test: Split, seed: int) -> tuple[Training, np.ndarray]:
-        """Train on features with their labels; return the training and the probabilities for the test features.
+        """Train on features with their labels; return the training record and the probabilities for the test features.
 
-        What is drawn follows from `target_seed(seed)`, as for the other networks of the course.
+        All random draws follow from `target_seed(seed)`, as in the course's other networks.
         """
         from sklearn.preprocessing import StandardScaler
 
@@ -165,9 +167,7 @@ class Head:
     def row(
         self, task: Task, strategy: str, labels_per_class: int | str, seed: int, train: Features, test: Features
     ) -> tuple[Row, np.ndarray]:
-        """Train at a label budget, drawn from the features of the training images; return the result row and the
-        probabilities for the test images.
-        """
+        """Train at a label budget drawn from the training features; return the result row and test probabilities."""
         few = subsample(train, labels_per_class, seed)
         training, probabilities = self.train(few, test, seed)
         training = replace(training, extract_seconds=train.seconds * len(few) / len(train))
@@ -184,9 +184,9 @@ def _flat(features: Split) -> np.ndarray:
 def compare_cuts(
     dataset: Dataset, plan: Plan, architecture: cnn.Architecture, recipe: Recipe, folder: Path, backbone: "keras.Model"
 ) -> pd.DataFrame:
-    """Return the rows of `experiment.compare`, and those of heads on a backbone that is cut at three depths.
+    """Return the rows of `experiment.compare`, plus rows for heads on a backbone cut at three depths.
 
-    The heads get equally many numbers of each image: where a cut has more maps, each is averaged over larger parts.
+    All heads get the same number of features per image: where a cut has more maps, each is averaged over larger areas.
     """
     comparison = compare(dataset, plan, architecture, recipe, folder)
     rows = list[Row]()
@@ -196,7 +196,7 @@ def compare_cuts(
         test = extract_features(cut, comparison.target.test, "float32")
         for seed in plan.seeds:
             _, target = plan.tasks(dataset, seed)
-            largest = subsample(target.train, plan.labels_per_class[-1], seed)  # the other budgets are part of it
+            largest = subsample(target.train, plan.labels_per_class[-1], seed)  # contains the smaller budgets
             train = extract_features(cut, largest, "float32")
             rows += [head.row(target, f"block {block}", n, seed, train, test)[0] for n in plan.labels_per_class]
     return pd.concat([comparison.results, pd.DataFrame(rows)], ignore_index=True)
@@ -210,10 +210,10 @@ def compare_photos(
     recipe: Recipe,
     backbone: "keras.Model",
 ) -> pd.DataFrame:
-    """Train three strategies on photos, and return a row per training run.
+    """Train three strategies on photos, and return one row per training run.
 
     `frozen` is a head on the backbone, `random-frozen` the same head on the same network with random weights, and
-    `scratch` the small network of the course on photos of 32 pixels. A budget that a class cannot fill becomes "all".
+    `scratch` the course's small network on photos of 32 pixels. A budget larger than the smallest class becomes "all".
     """
     from helpers.backend import keras
 

@@ -1,9 +1,9 @@
-"""Keras on TensorFlow, with the settings that it comes with and without TensorFlow's start-up messages.
+"""Keras on TensorFlow, with Keras's default settings and without TensorFlow's startup messages.
 
-`from helpers.backend import keras` gives the same Keras whatever a user's keras.json and KERAS_ variables say.
+`from helpers.backend import keras` gives the same Keras regardless of a user's keras.json and KERAS_ variables.
 
-While TensorFlow is imported it writes to file descriptor 2 whatever its log level says, and a notebook would show
-that as the cell's output. The level silences what it says later. Set TF_CPP_MIN_LOG_LEVEL to 0, 1 or 2 to see it.
+During its import, TensorFlow writes to file descriptor 2 regardless of its log level, and a notebook would show that as
+the cell's output. The level silences later messages. Set TF_CPP_MIN_LOG_LEVEL to 0, 1 or 2 to see everything.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def _without_stderr() -> Iterator[None]:
-    """Send file descriptor 2 nowhere; Python's own exceptions still arrive."""
+    """Silence file descriptor 2; Python's own exceptions still get through."""
     saved = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -25,7 +25,7 @@ def _without_stderr() -> Iterator[None]:
         os.close(saved)
 
 
-wants_messages = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3"  # a process started by this one inherits it
+wants_messages = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3"  # child processes inherit it
 for cuts_training_short in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):
     os.environ.pop(cuts_training_short, None)
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -42,17 +42,17 @@ keras.config.set_dtype_policy("float32")
 keras.config.set_image_data_format("channels_last")
 keras.config.set_epsilon(1e-7)
 if not wants_messages:
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # several networks in a row are not "excessive retracing"
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # several networks in a row are no "excessive retracing"
 
 
 def one_thread() -> None:
-    """Let TensorFlow compute on one thread from now on, unless it has computed something already."""
+    """Limit TensorFlow to one thread from now on, unless it has already computed something."""
     with contextlib.suppress(RuntimeError):
         tensorflow.config.threading.set_intra_op_parallelism_threads(1)
 
 
 def threads() -> int:
-    """Return on how many threads TensorFlow computes: as set here, else in its environment variable, else all cores."""
+    """Return the number of threads that TensorFlow uses: as set here, by its environment variable, or one per core."""
     set_here = tensorflow.config.threading.get_intra_op_parallelism_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return set_here or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or cores

@@ -1,6 +1,6 @@
 """The network: a feature extractor of two convolutions, a classifier head, and the two joined.
 
-The extractor ends at the max-pool and the head starts with dropout. So the extractor's output is a fixed function of
+The extractor ends at the max-pool, and the head starts with dropout, so the extractor's output is a fixed function of
 the image and can be cached. Dropout still acts on it in every update.
 """
 
@@ -21,7 +21,7 @@ LAST_FEATURE_LAYER = "pool"
 
 @dataclass(frozen=True)
 class Architecture:
-    """The published sizes: images `(height, width, channels)`, square kernels and pools, `classes` outputs."""
+    """The published sizes: images `(height, width, channels)`, square kernels and pools, and the number of classes."""
 
     image_shape: tuple[int, ...] = (28, 28, 1)
     classes: int = 5
@@ -37,13 +37,13 @@ class Architecture:
         size = min(self.image_shape[:2])
         if size - 2 * (self.kernel_size - 1) < self.pool_size:
             raise ValueError(
-                f"kernel_size: {self.kernel_size} twice and pool_size {self.pool_size} leave nothing of an image of "
-                f"{size} pixels; give smaller ones"
+                f"kernel_size: {self.kernel_size}, applied twice, and pool_size {self.pool_size} leave nothing of an "
+                f"image of {size} pixels; give smaller sizes"
             )
 
 
 def feature_layers(architecture: Architecture) -> list["keras.Layer"]:
-    """Return the layers of the feature extractor: images to feature maps, nothing random in them."""
+    """Return the layers of the feature extractor, from images to feature maps; none of them is random."""
     from helpers.backend import keras
 
     return [
@@ -57,7 +57,7 @@ def feature_layers(architecture: Architecture) -> list["keras.Layer"]:
 
 
 def head_layers(architecture: Architecture) -> list["keras.Layer"]:
-    """Return the layers of the classifier head: feature maps to one probability per class."""
+    """Return the layers of the classifier head, from feature maps to one probability per class."""
     from helpers.backend import keras
 
     return [
@@ -71,7 +71,7 @@ def head_layers(architecture: Architecture) -> list["keras.Layer"]:
 
 
 def build_cnn(architecture: Architecture, seed: int = 0) -> "keras.Sequential":
-    """Build the whole network, untrained, its initial weights drawn by `seed`: uint8 images in, probabilities out."""
+    """Build the whole network, untrained, with initial weights drawn by `seed`: uint8 images in, probabilities out."""
     from helpers.backend import keras
 
     image = keras.Input(architecture.image_shape, dtype="uint8")
@@ -81,7 +81,7 @@ def build_cnn(architecture: Architecture, seed: int = 0) -> "keras.Sequential":
 
 
 def cut(model: "keras.Sequential") -> tuple["keras.Sequential", "keras.Sequential"]:
-    """Cut a network after the max-pool into (feature extractor, head), which share its layers and their weights."""
+    """Cut a network after the max-pool into (feature extractor, head), which share its layers and weights."""
     from helpers.backend import keras
 
     names = [layer.name for layer in model.layers]
@@ -93,17 +93,16 @@ def cut(model: "keras.Sequential") -> tuple["keras.Sequential", "keras.Sequentia
 
 
 def initialize(model: "keras.Model", seed: int) -> None:
-    """Draw all weights anew, as a freshly built network has them; each layer's draw depends on `seed` and its name
-    alone.
+    """Draw all weights anew, as in a freshly built network; each layer's draw depends only on `seed` and its name.
 
-    So the head on its own starts from the same weights as the head inside the whole network, and a compiled model can
+    This way, the head alone starts from the same weights as the head inside the whole network, and a compiled model can
     be reused.
     """
     for layer in model.layers:
         for role in ("kernel", "bias"):
             variable = getattr(layer, role, None)
             if variable is not None:
-                own = role if hasattr(layer, f"{role}_initializer") else "depthwise"  # as such a layer calls it
+                own = role if hasattr(layer, f"{role}_initializer") else "depthwise"  # the name in depthwise layers
                 initializer = getattr(layer, f"{own}_initializer")
                 config = initializer.get_config()
                 if "seed" in config:
@@ -114,8 +113,7 @@ def initialize(model: "keras.Model", seed: int) -> None:
 def layer_costs(model: "keras.Model") -> pd.DataFrame:
     """Count parameters and multiply-adds per image for each layer: columns layer, output, parameters, multiply_adds.
 
-    A convolution or dense layer uses each kernel weight once per output position; the other layers multiply nothing
-    by weights.
+    A convolution or dense layer uses each kernel weight once per output position; the other layers have no kernel.
     """
     rows = []
     for layer in model.layers:

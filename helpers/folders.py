@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parent
 REPOSITORY = PACKAGE.parent
-INSTALLED = (PACKAGE / "notebooks").is_dir()  # from a wheel, which holds the lessons within the package
+INSTALLED = (PACKAGE / "notebooks").is_dir()  # from a wheel, where the lessons are inside the package
 
 
 def run_folder(run_dir: str = "runs/lessons") -> Path:
-    """Return the run folder: `run_dir` below `$TRANSFER_TUTORIAL_HOME`, else below the repository, whatever the
-    working directory; if there is none, as the course is installed from a wheel, below the working directory.
+    """Return the run folder: `run_dir` below `$TRANSFER_TUTORIAL_HOME`, or else below the repository, regardless of the
+    working directory; if the course was installed from a wheel, below the working directory.
 
-    Raises ValueError for a folder that cannot be written to, so that a lesson fails before its first training.
+    Raises ValueError for a folder that cannot be written to, so that a lesson fails before its first training run.
     """
     if not isinstance(run_dir, str) or not run_dir:
         raise ValueError(f'run_dir: {run_dir!r} is not a folder; give a path such as "runs/lessons"')
@@ -31,7 +31,7 @@ def run_folder(run_dir: str = "runs/lessons") -> Path:
 
 
 def check_folder(parameter: str, given: str, folder: Path) -> None:
-    """Raise ValueError unless a folder can be written to, or could be once it is made; makes nothing itself."""
+    """Raise ValueError unless a folder is writable, or would be once created; this function creates nothing."""
     try:
         str(folder).encode()
         there = next(path for path in (folder, *folder.parents) if path.exists())
@@ -40,18 +40,18 @@ def check_folder(parameter: str, given: str, folder: Path) -> None:
         else:
             why = "is a file" if there == folder else f"is below a file, {there.name!r}"
     except UnicodeEncodeError:
-        why = "is no UTF-8 text"  # and could not stand in a notebook
-    except OSError as error:  # a name too long, a folder that may not be looked into
+        why = "is not valid UTF-8"  # a notebook could not contain it
+    except OSError as error:  # a name that is too long, a folder without permission
         why = f"cannot be used ({error.strerror})"
     if why:
         raise ValueError(f"{parameter}: {given!r} {why}; give a folder that can be written to; it need not exist yet")
 
 
 def save_results(folder: Path, lesson: str, rows: "pd.DataFrame") -> Path:
-    """Save a lesson's result rows, one per training, as `results-<lesson>.csv` in the run folder; return the path.
+    """Save a lesson's result rows, one per training run, as `results-<lesson>.csv` in the run folder; return the path.
 
-    The command line sets `$TRANSFER_TUTORIAL_RESULTS` to another folder: runs that share a run folder keep their own
-    rows.
+    The command line sets `$TRANSFER_TUTORIAL_RESULTS` to a different folder, so that runs with the same run folder keep
+    their own rows.
     """
     path = Path(os.environ.get("TRANSFER_TUTORIAL_RESULTS") or folder) / f"results-{lesson}.csv"
     write_text(path, rows.assign(lesson=lesson).set_index("lesson").to_csv())
@@ -59,7 +59,7 @@ def save_results(folder: Path, lesson: str, rows: "pd.DataFrame") -> Path:
 
 
 def read_results(tables: Iterable[Path | TextIO]) -> "pd.DataFrame":
-    """Read tables of result rows as one, as text: no digit is lost. One that is empty, or damaged, is left out."""
+    """Read tables of result rows into one, as text so that no digit is lost. Empty or damaged tables are left out."""
     import pandas as pd
 
     found = []

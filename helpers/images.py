@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-Classes = tuple[int | str, ...]  # all of them numbers, or all of them names
+Classes = tuple[int | str, ...]  # either all numbers or all names
 
 
 def class_name(name: str) -> str:
-    """Return the name of a class as it is kept: composed Unicode, single spaces, none around it."""
+    """Return a class name in its stored form: composed Unicode, single spaces between words, none around them."""
     return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 class Picked:
-    """Some images of an array, in any order, without a copy of them: an index, an array of them or a slice copies."""
+    """A selection of an array's images, in any order, without a copy; indexing it copies the images asked for."""
 
     def __init__(self, images: "Images", indices: np.ndarray) -> None:
         self.images, self.indices = images, indices
@@ -51,8 +51,8 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test images; label `i` of either means `classes[i]`. `notes` are sentences that a user must see,
-    `files` those that the training images, then the test images, were read from, if each was a file.
+    """Training and test images; label `i` of either means `classes[i]`. `notes` are sentences for the user to see;
+    `files` are the sources of the training images, then of the test images, if each image was a file.
     """
 
     name: str
@@ -64,15 +64,15 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all images, labels and classes."""
+        """Return the SHA-256 of all images, labels and classes."""
         of_splits = fingerprint(self.train, self.test)
-        if self.classes == tuple(range(len(self.classes))):  # the labels themselves
+        if self.classes == tuple(range(len(self.classes))):  # same as the labels
             return of_splits
         return hashlib.sha256(f"{of_splits} {self.classes}".encode()).hexdigest()
 
 
 def fingerprint(*splits: Split) -> str:
-    """SHA-256 of the images and labels of some splits, in their order."""
+    """Return the SHA-256 of the images and labels of some splits, in the given order."""
     digest = hashlib.sha256()
     for split in splits:
         for array in (split.images, split.labels):

@@ -1,7 +1,7 @@
 """The layout of a folder of images: which folders are classes, and which hold the training and the test set.
 
-What lies in a folder decides: class folders hold images, and sets hold class folders of the same names. Only which set
-is for training and which for testing is read from their own names.
+The contents decide: class folders contain images, and sets contain class folders with equal names. The names of the
+sets themselves only tell which one is for training and which one for testing.
 """
 
 import os
@@ -18,35 +18,35 @@ from PIL import Image
 from helpers.images import class_name
 from helpers.messages import listed
 
-Image.init()  # else Pillow knows only the most common formats
-KNOWN = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # for others it may start programs
-FORMATS = tuple(name for name in KNOWN if name in Image.OPEN)  # Pillow may be older than a format
+Image.init()  # otherwise Pillow knows only the most common formats
+KNOWN = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # other formats may start programs
+FORMATS = tuple(name for name in KNOWN if name in Image.OPEN)  # an old Pillow may lack one
 HIDDEN = re.compile(r"\.|(__macosx|thumbs\.db|desktop\.ini|@eadir|\$recycle\.bin|lost\+found)$", re.IGNORECASE)
-ROLE = re.compile(  # in the name of a set, as a word of its own or before "set" or "data"
+ROLE = re.compile(  # in the name of a set, as a separate word or before "set" or "data"
     r"(?<![a-z])(?:(?P<train>train(?:ing)?)|(?P<test>test(?:ing)?)|(?P<val>val(?:id(?:ation)?)?|eval(?:uation)?|dev))"
     r"(?:set|data)?(?![a-z])"
 )
-ARRANGE = "give one folder of images per class, or train/ and test/ (or val/) with such folders"
+ARRANGE = "give one folder of images per class, or train/ and test/ (or val/) with one folder per class"
 
 
 class Refused(Exception):
-    """What is wrong with a file or folder, in words that follow its name."""
+    """A reason to refuse a file or folder, worded to follow its name."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder and what is in it: all folders, those among them with images at any depth, files, also those deeper."""
+    """A folder's contents: all subfolders, those with images at any depth, its own files, and all files below it."""
 
     path: Path
     folders: dict[str, "Folder"]
     with_images: dict[str, "Folder"]
     files: list[Path]
     all_files: list[Path]
-    has_images: bool  # among its own files
+    has_images: bool  # directly in it
 
 
 def scan(path: Path, above: frozenset[str] = frozenset()) -> Folder:
-    """List a folder and all below it, without what is hidden or of the system; follow links, but never in a circle."""
+    """List a folder and everything below it, except hidden and system files; follow links, but never in a circle."""
     if not above:
         real = Path(os.path.realpath(path))
         above = frozenset(map(str, (real, *real.parents)))
@@ -64,7 +64,7 @@ def scan(path: Path, above: frozenset[str] = frozenset()) -> Folder:
 
 
 def find_sets(root: Folder) -> tuple[list[Folder], list[str]]:
-    """Return the folder with the class folders, or those of the training and the test set, and notes on the others."""
+    """Return the folder with the class folders, or the training set and the test set, with notes on unused folders."""
     folder, notes = _unwrapped(root)
     check_distinct(folder.folders, "folders")
     roles = {name: _role(name) for name in folder.with_images}
@@ -73,7 +73,7 @@ def find_sets(root: Folder) -> tuple[list[Folder], list[str]]:
     trains = sorted((name for name, role in roles.items() if role == "train"), key=len)
     train = next((name for name in trains if name in sets), None)
     if train is None:
-        if trains and (len(roles) == 1 or {"test", "val"} & {*roles.values()}):  # else "train" is a vehicle
+        if trains and (len(roles) == 1 or {"test", "val"} & {*roles.values()}):  # otherwise "train" is a vehicle
             raise Refused(f"holds no class folders in {trains[0]}/; {ARRANGE}")
         _check_classes(folder)
         return [folder], notes
@@ -93,30 +93,30 @@ def find_sets(root: Folder) -> tuple[list[Folder], list[str]]:
 
 
 def check_distinct(names: Iterable[str], kind: str) -> None:
-    """Refuse names of classes that look alike but are not the same, and those that cannot be shown."""
+    """Refuse class names that look alike but differ, and names that cannot be displayed."""
     by_look: dict[str, set[str]] = {}
     for name in names:
-        if name != name.encode("utf-8", "ignore").decode():  # it could not stand in a notebook
+        if name != name.encode("utf-8", "ignore").decode():  # a notebook could not contain it
             raise Refused(f"has {name!r} among its {kind}, which is not valid UTF-8; rename it")
         look = "".join(filter(str.isprintable, class_name(name))).casefold()
         by_look.setdefault(look, set()).add(class_name(name))
     if alike := next((sorted(same) for same in by_look.values() if len(same) > 1), None):
         differ = "differ only in letter case or in invisible characters"
-        raise Refused(f"has the {kind} {listed(alike)}, which {differ}; rename or join them")
+        raise Refused(f"has the {kind} {listed(alike)}, which {differ}; rename or merge them")
 
 
 def _unwrapped(folder: Folder) -> tuple[Folder, list[str]]:
-    """Return the folder that is meant by one around it, such as unpacking an archive makes, and notes on the rest."""
+    """Skip outer folders, such as those of an archive; return the first that matters, with notes on the rest."""
     inner = [*folder.with_images.values()]
     if len(inner) != 1 or inner[0].has_images:
         return folder, []
     meant, notes = _unwrapped(inner[0])
     unused = [f"{name}/" for name in folder.folders if name not in folder.with_images]
-    return meant, [*notes, *([f"not used: {listed(unused)} (no image in it)"] if unused else [])]
+    return meant, [*notes, *([f"not used: {listed(unused)} (no images in it)"] if unused else [])]
 
 
 def _is_image(path: Path) -> bool:
-    """Tell by its first bytes whether a file is an image; a dangling link is none, nor is a pipe, which would block."""
+    """Tell by its first bytes whether a file is an image; dangling links and pipes, which would block, are not."""
     if os.path.isfile(path):
         with open(path, "rb") as stream, warnings.catch_warnings(action="ignore"), suppress(Exception):
             Image.open(stream, formats=FORMATS)
@@ -125,7 +125,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _role(name: str) -> str:
-    """Return what a set of this name is for: "train", "test" or "val", "" if it does not say."""
+    """Return the role in the name of a set: "train", "test" or "val", or "" if the name does not say."""
     role = ROLE.search(re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower())
     return role.lastgroup or "" if role else ""
 
@@ -135,13 +135,13 @@ def _classes(folder: Folder) -> set[str]:
 
 
 def _check_classes(folder: Folder) -> None:
-    """Refuse folders of the same names in a folder, and in folders in it: either these or those may be the classes."""
+    """Refuse a folder whose subfolders share names with folders inside them: either could be the classes."""
     places = {f"{name}/": _unwrapped(one)[0] for name, one in folder.with_images.items() if not one.has_images}
     counts = Counter(name for one in (folder, *places.values()) for name in _classes(one))
     shared = {name for name, count in counts.items() if count > 1}
     if len(shared) > 1:
         among = [name for name, one in {"./": folder, **places}.items() if _classes(one) & shared]
         raise Refused(
-            f"has folders of the same names, such as {listed(sorted(shared)[:2])}, in {listed(among[:3])}; give one of "
-            "these, or name two of them train and test, or move the images of each class into one folder"
+            f"has folders with the same names, such as {listed(sorted(shared)[:2])}, in {listed(among[:3])}; give one "
+            "of these, or name two of them train and test, or move the images of each class into one folder"
         )

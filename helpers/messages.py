@@ -1,4 +1,4 @@
-"""Messages that several modules give: lists of values, and the refusal of a count."""
+"""Messages that several modules share: lists of values, and checks of lists and counts."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,7 +12,7 @@ def listed(values: Iterable[object]) -> str:
 def check_list(name: str, value: object, entries: str) -> None:
     """Raise ValueError for a parameter that is not a list with at least one entry."""
     if isinstance(value, str) and value.startswith("["):
-        raise ValueError(f'{name}: {value!r} is a text; for a list, papermill wants -y "{name}: {value}", not -p')
+        raise ValueError(f'{name}: {value!r} is text; to pass a list to papermill, use -y "{name}: {value}", not -p')
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
         raise ValueError(f"{name}: {value!r} is not a list of {entries}")
 

@@ -1,6 +1,6 @@
-"""Photos for a pretrained network: the flowers of the course, ants and bees, or a folder of the user's own.
+"""Photos for a pretrained network: the course's flowers, ants and bees, or the user's own folder.
 
-Test photos are never photos by somebody who also took one of the others, where it is known who took them.
+Where the photographers are known, nobody has photos both in the test set and outside it.
 """
 
 import csv
@@ -16,14 +16,14 @@ from helpers.images import Dataset, Split
 from helpers.messages import listed
 from helpers.tasks import Task
 
-SIZES = (32, 224)  # what MobileNet halves five times, and the size that it was trained at
+SIZES = (32, 224)  # MobileNet halves 32 pixels five times, and was trained at 224
 FLOWERS = PACKAGE / "data" / "flowers"
 TEST_FOLDS, VALIDATION_FOLDS = 3, 5  # a third of the photos for testing, a fifth of the rest for validation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Photos(Dataset):
-    """Photos in one array `(n, size, size, 3)`, those for training first, their labels, and who took them, if known.
+    """Photos in one array `(n, size, size, 3)`, training photos first, with labels and, if known, photographers.
 
     Without test photos, each seed draws its own.
     """
@@ -33,10 +33,10 @@ class Photos(Dataset):
     photographers: tuple[str, ...] = ()
 
     def split(self, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the indices of the training, the validation and the test photos of a seed.
+        """Return the indices of the training, the validation and the test photos for a seed.
 
-        They are stratified by class; all photos by one photographer get into one of the three. Raises ValueError for
-        a class that is too small to be in each of them.
+        The splits are stratified by class; each photographer's photos end up in just one of them. Raises ValueError for
+        a class that is too small to appear in all three.
         """
         known, test = np.arange(len(self.train)), np.arange(len(self.train), len(self.labels))
         if not len(test):
@@ -45,7 +45,7 @@ class Photos(Dataset):
         return train, validation, test
 
     def task(self, seed: int) -> Task:
-        """Return the task of telling all classes apart, with the photos as this seed splits them."""
+        """Return the task of telling all classes apart, with the photos as split by this seed."""
         return Task("photos", self.classes, *(Split(self.images[part], self.labels[part]) for part in self.split(seed)))
 
     def _hold_out(self, chosen: np.ndarray, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,11 +60,11 @@ class Photos(Dataset):
 
 
 def load_photos(photos: str = "flowers", photo_size: int = 160) -> Photos:
-    """Load photos by name, or a folder of images by its path: `"flowers"`, which are in the package, or `"ants_bees"`,
-    the 397 photos of PyTorch's transfer learning tutorial.
+    """Load photos by name, or a folder of images by its path: `"flowers"` is part of the package, `"ants_bees"` are the
+    397 photos of PyTorch's transfer learning tutorial.
 
-    All are cropped and resized to squares of `photo_size` pixels, 32 to 224. Raises ValueError for what `files.read`
-    refuses and for classes with too few photos, DownloadError if photos cannot be downloaded.
+    All are cropped and resized to squares of `photo_size` pixels, 32 to 224. Raises ValueError for input that
+    `files.read` refuses or classes with too few photos, and DownloadError if the photos cannot be downloaded.
     """
     given = {"flowers": lambda: FLOWERS, "ants_bees": datasets.ants_bees}
     folder = given.get(photos, lambda: Path(os.path.expanduser(str(photos))))()
@@ -72,12 +72,12 @@ def load_photos(photos: str = "flowers", photo_size: int = 160) -> Photos:
         raise ValueError(f"photos: {photos!r} is not a folder; give {listed(given)} or the path of a folder of images")
     read = replace(files.read(folder, photo_size, "photos", SIZES), name=Path(photos).name)
     if len(read.classes) < 2:
-        raise ValueError(f"photos: {photos!r} has the class {listed(read.classes)} only; give two or more folders")
+        raise ValueError(f"photos: {photos!r} has only the class {listed(read.classes)}; give two or more folders")
     for split, kind, needed in ((read.train, "training", 2), (read.test, "test", 1)):
         counts = np.bincount(split.labels, minlength=len(read.classes))
         if short := [label for label, count in zip(read.classes, counts, strict=True) if count < needed]:
             raise ValueError(
-                f"photos: {read.name} has fewer than {needed} {kind} photos of class {listed(short)}; add some to it"
+                f"photos: {read.name} has fewer than {needed} {kind} photos of class {listed(short)}; add some"
             )
     images = np.concatenate([read.train.images, read.test.images])
     images = np.broadcast_to(images, (*images.shape[:3], 3)).copy() if images.shape[3] == 1 else images

@@ -1,7 +1,7 @@
-"""What a result depends on beside its data, parameters and seed: package versions, and the code that computes it.
+"""Everything that a result depends on besides data, parameters and seed: package versions and the code that computes
+it.
 
-Code is compared without comments and docstrings, and only that of the modules that take part: an edit elsewhere
-discards nothing that was kept.
+Comments, docstrings and uninvolved modules are ignored, so that an edit there invalidates no saved result.
 """
 
 import ast
@@ -16,29 +16,27 @@ from typing import Any
 from helpers.store import checksum
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn")
-DECIDE_NOTHING = ("checks", "folders", "messages", "plots", "provenance", "runner", "store")  # of no result
-SOURCES = {  # by module, as they are at import: a kernel goes on with the code that it has loaded
+DECIDE_NOTHING = ("checks", "folders", "messages", "plots", "provenance", "runner", "store")  # cannot change a result
+SOURCES = {  # by module, at import time: a kernel keeps running the code that it has loaded
     ".".join(path.relative_to(Path(__file__).parent).with_suffix("").parts): path.read_bytes()
     for path in sorted(Path(__file__).parent.rglob("*.py"))
-    if path.parent.name != ".ipynb_checkpoints"  # JupyterLab's copies of what was opened in it
+    if path.parent.name != ".ipynb_checkpoints"  # JupyterLab's copies of open files
 }
 
 
 def provenance(**values: Any) -> dict[str, Any]:
-    """Return what a trained network is made from: the given values, package versions, and the code that trains."""
+    """Return a trained network's provenance: the given values, package versions, and a digest of its code."""
     origin: dict[str, Any] = json.loads(json.dumps({**values, **_trained_with()}))
     return origin
 
 
-@cache  # asked for with each network, and the same as long as the process lives
+@cache  # needed for each network, and constant within a process
 def _trained_with() -> dict[str, Any]:
     return {"versions": {package: version(package) for package in PACKAGES}, "code": code_of(["experiment"])}
 
 
 def code_of(modules: Iterable[str]) -> str:
-    """Return the SHA-256 of the code of some modules of `helpers` and of all that they import, as far as it can decide
-    a result.
-    """
+    """Return the SHA-256 of some modules of `helpers` and of all their imports, except those that decide no result."""
     taking_part, waiting = set[str](), list(modules)
     while waiting:
         module = waiting.pop()
@@ -49,7 +47,7 @@ def code_of(modules: Iterable[str]) -> str:
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
-    """Yield the modules of `helpers` that Python code imports, also within functions."""
+    """Yield the modules of `helpers` that Python code imports, even inside functions."""
     for node in ast.walk(tree):
         names = list[str]()
         if isinstance(node, ast.Import):
@@ -65,7 +63,7 @@ def imported(tree: ast.Module) -> Iterator[str]:
 @cache
 def digest(module: str) -> str:
     """Return the SHA-256 of a module's code, without comments and docstrings."""
-    tree = ast.parse(SOURCES[module])  # not the cached one, which is changed here
+    tree = ast.parse(SOURCES[module])  # not the cached tree, because this one is modified
     for node in ast.walk(tree):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
@@ -75,7 +73,7 @@ def digest(module: str) -> str:
 
 
 def version(package: str) -> str:
-    """Return the installed version of a package; TensorFlow is also distributed as tensorflow-cpu and the like."""
+    """Return the installed version of a package; TensorFlow also comes as tensorflow-cpu and the like."""
     with suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(package)
     others = importlib.metadata.packages_distributions().get(package)

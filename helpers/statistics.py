@@ -1,9 +1,9 @@
-"""Statistics: result rows, one per training run, become means with intervals, and findings as values.
+"""Statistics: turn result rows, one per training run, into means with intervals and into findings.
 
 An effect is the ratio of two strategies' errors, seed by seed: the logarithms of the ratios get a mean and an interval,
-which turn back into a geometric mean and its ends (J. Bland and D. Altman, "The use of transformation when comparing
-two means", BMJ 312, 1996). An interval says what other seeds would give on the same dataset and test images, not what
-other data would.
+which turn back into a geometric mean and its interval (J. Bland and D. Altman, "The use of transformation when
+comparing two means", BMJ 312, 1996). An interval covers other seeds on the same dataset and test images, but not other
+data.
 """
 
 import math
@@ -19,19 +19,19 @@ from helpers.tasks import Task, budget_size
 from helpers.transfer import STRATEGIES
 
 CONFIDENCE = 0.95
-MARGIN = (0.8, 1.25)  # ratios of errors between which two strategies count as equally good
-SMALL = 0.2  # percentage points of accuracy within which a difference is too small to matter in use
+MARGIN = (0.8, 1.25)  # two strategies with an error ratio in this range are equally good
+SMALL = 0.2  # percentage points of accuracy: smaller differences do not matter in use
 
 
 class Finding(StrEnum):
-    """What the interval of an error ratio to a baseline shows; the values are the words for it in tables."""
+    """The finding that the interval of an error ratio to a baseline supports; the values are its wording in tables."""
 
     BASELINE = "the baseline"
     BETTER = "better"
     WORSE = "worse"
     AS_GOOD = "as good"
     NO_DIFFERENCE = "no detectable difference"
-    CANNOT_TELL = "cannot tell"  # for want of an interval
+    CANNOT_TELL = "cannot tell"  # without an interval
 
 
 class Interval(NamedTuple):
@@ -53,18 +53,18 @@ def interval(values: Sequence[float] | np.ndarray) -> Interval:
 
 
 def log_ratios(errors: pd.Series, baseline: pd.Series) -> pd.Series:
-    """Return the logarithms of error ratios, seed by seed. Half an error is added to each count, so that a ratio exists
-    where a network makes none.
+    """Return the logarithms of error ratios, seed by seed. Half an error is added to each count, so that the ratio
+    exists even for a network without errors.
     """
     return np.log((errors + 0.5) / (baseline + 0.5))
 
 
 def finding(ratio: Interval) -> Finding:
-    """Return what the interval of an error ratio shows: the first that applies.
+    """Return the first finding that applies to the interval of an error ratio.
 
-    `BETTER` and `WORSE` if it excludes 1, `AS_GOOD` if all of it lies within the margin. Not detecting a difference
-    does not show equality. Without an interval, or with the same ratio for every seed, nothing can be told: an interval
-    without width says nothing of the next seed.
+    `BETTER` and `WORSE` if it excludes 1, `AS_GOOD` if all of it lies within the margin. Failing to detect a difference
+    does not show equality. Without an interval, or with the same ratio for every seed, nothing can be concluded: an
+    interval of zero width says nothing about the next seed.
     """
     if np.isnan(ratio.low) or math.isclose(ratio.low, ratio.high):
         return Finding.CANNOT_TELL
@@ -80,27 +80,27 @@ def holm(p_values: Sequence[float] | pd.Series) -> np.ndarray:
     """Return the p-values of several comparisons, adjusted by S. Holm's "A simple sequentially rejective multiple test
     procedure", Scandinavian Journal of Statistics 6, 1979.
 
-    Where nothing differs, any of them is below 0.05 in at most 5 % of such tables. A NaN is no comparison and stays.
+    If nothing differs, at most 5 % of such tables contain an adjusted value below 0.05. NaNs stay NaN.
     """
     known = np.asarray(p_values, float)
     order = np.argsort(known)  # NaNs come last
-    left = np.count_nonzero(~np.isnan(known)) - np.arange(len(known))  # comparisons, of which this p-value is smallest
+    left = np.count_nonzero(~np.isnan(known)) - np.arange(len(known))  # comparisons whose smallest p-value this is
     adjusted = np.empty(len(known))
     adjusted[order] = np.minimum(1, np.maximum.accumulate(known[order] * left))
     return adjusted
 
 
 def in_order(strategies: Iterable[str]) -> list[str]:
-    """Return each strategy once, in the order of `STRATEGIES`; then others, such as a backbone's cuts, as they come.
+    """Return each strategy once, in the order of `STRATEGIES`; others, such as a backbone's cuts, follow as given.
 
-    What follows a comma, such as the setting of one training, does not count.
+    Anything after a comma, such as the setting of a training run, is ignored.
     """
     places = {name: place for place, name in enumerate(STRATEGIES)}
     return sorted(dict.fromkeys(strategies), key=lambda name: places.get(name.split(",")[0], len(places)))
 
 
 def accuracy_by_class(task: Task, probabilities: Sequence[np.ndarray], split: str = "test") -> pd.Series:
-    """Return the share of each class's images that are answered right, of the test or another split, by class.
+    """Return the share of each class's images that are classified correctly in a split, by class.
 
     It is the mean over several networks, each with probabilities `(n, classes)`.
     """
@@ -112,10 +112,10 @@ def accuracy_by_class(task: Task, probabilities: Sequence[np.ndarray], split: st
 def summarize(results: pd.DataFrame, task: str = "target", baseline: str = "scratch") -> pd.DataFrame:
     """Summarize a task over seeds: one row per label budget and strategy, in the order of their appearance.
 
-    Columns: seeds; accuracy with low and high; difference to the baseline in percentage points, paired by seed, with
-    low and high; error ratio to the baseline, paired on the log, with low and high, the finding on it, and the p-value
-    of a paired t-test; medians of the seconds: train_seconds of the updates alone, target_seconds with the extraction
-    of features, total_seconds with pretraining too.
+    Columns: seeds; accuracy with low and high; difference from the baseline in percentage points, paired by seed, with
+    low and high; error ratio to the baseline, paired on the log scale, with low and high, its finding, and the p-value
+    of a paired t-test; median seconds: train_seconds for the updates alone, target_seconds including feature
+    extraction, total_seconds including pretraining too.
     """
     target = results[results["task"] == task]
     rows = []
@@ -155,7 +155,7 @@ def _columns(name: str, values: Interval) -> dict[str, float]:
 def findings(results: pd.DataFrame, by: Sequence[str]) -> pd.Series:
     """Return the finding on `frozen` against `scratch` in each group of rows, by its values in the columns `by`.
 
-    The findings are those of `summarize`, which takes too long for thousands of groups.
+    They agree with those of `summarize`, which takes too long for thousands of groups.
     """
     errors = results.pivot(index=[*by, "seed"], columns="strategy", values="test_errors")
     logs = log_ratios(errors["frozen"], errors["scratch"]).dropna().groupby(level=list(by), sort=False)
@@ -163,10 +163,10 @@ def findings(results: pd.DataFrame, by: Sequence[str]) -> pd.Series:
 
 
 class Claim(NamedTuple):
-    """What became of "transfer reaches the accuracy of an ordinary CNN at a much faster rate".
+    """The outcome of checking "transfer reaches the accuracy of an ordinary CNN at a much faster rate".
 
-    The row of the summary that was checked, and how many times as fast as `scratch` that strategy is: on the target
-    task with extraction, and with pretraining too.
+    It contains the checked row of the summary, and how many times faster than `scratch` that strategy is: on the target
+    task including feature extraction, and in all, including pretraining too.
     """
 
     checked: pd.Series
@@ -175,9 +175,9 @@ class Claim(NamedTuple):
 
 
 def published_claim(summary: pd.DataFrame) -> Claim | None:
-    """Check the published claim at the largest label budget, None if the strategies for that were not trained.
+    """Check the published claim at the largest label budget; return None if the necessary strategies were not trained.
 
-    The variant that was published is `reused-head`; `frozen` stands in where it was not trained.
+    The published variant is `reused-head`; `frozen` stands in where that was not trained.
     """
     largest = max(summary["labels_per_class"], key=budget_size)
     at = summary[summary["labels_per_class"] == largest].set_index("strategy", drop=False)

@@ -1,8 +1,8 @@
-"""A store: make a thing once, keep it with its provenance, and find it again. Knows files, not models.
+"""A store: make something once, save it with its provenance, and find it again. It knows files, not models.
 
-A kept thing is two files. The content is named by its own checksum, the manifest by the provenance: data, classes,
-architecture, recipe, seed, versions, code. So nothing that was made differently is ever found, and two runs that share
-a folder cannot corrupt each other. A damaged file is noticed and made again.
+Each entry is two files: the content, named by its own checksum, and the manifest, named by the provenance: data,
+classes, architecture, recipe, seed, versions, code. So nothing with a different provenance is ever found, and two runs
+that share a folder cannot corrupt each other's files. Damaged files are detected and made again.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Facts = dict[str, Any]  # about a content, as JSON has them
+Facts = dict[str, Any]  # about a content, in JSON's types
 
 
 def load_or_make(
@@ -24,11 +24,11 @@ def load_or_make(
     make: Callable[[Path], Facts],
     suffices: Callable[[Facts], bool] = lambda facts: True,
 ) -> tuple[Path, Facts]:
-    """Return the file of what is kept under a name with this `provenance` and the facts about it, made if need be.
+    """Return the file saved under a name with this `provenance`, and the facts about it; make it first if necessary.
 
-    `name` ends in the content's suffix, as in "pretrained.weights.h5". `make(path)` writes the content and returns
-    its facts. What is kept is made again if it is damaged, or if its facts do not suffice. A reader sees all of it or
-    nothing, also if two processes make the same.
+    `name` ends in the content's suffix, as in "pretrained.weights.h5". `make(path)` writes the content and returns its
+    facts. A saved file is made again if it is damaged, or if its facts do not suffice. A reader sees all of it or
+    nothing, even if two processes make the same file.
     """
     kept = find(folder, name, origin)
     if kept and suffices(kept[1]):
@@ -44,14 +44,14 @@ def load_or_make(
     finally:
         written.unlink(missing_ok=True)
     manifest = {"file": content.name, "sha256": digest, "provenance": origin, "facts": facts}
-    manifest = json.loads(json.dumps(manifest))  # as a reader gets it, for the checksum
+    manifest = json.loads(json.dumps(manifest))  # as JSON restores it, for the checksum
     manifest["checksum"] = checksum(manifest)
     write_text(_manifest_path(folder, kind, origin), json.dumps(manifest, indent=1))
     return content, manifest["facts"]
 
 
 def find(folder: Path, name: str, origin: dict[str, Any]) -> tuple[Path, Facts] | None:
-    """Return what `load_or_make` has kept, or None. Something damaged counts as nothing; a warning names it."""
+    """Return the entry that `load_or_make` has saved, or None. Damaged files count as missing; a warning names them."""
     path = _manifest_path(folder, name.partition(".")[0], origin)
     if not path.is_file():
         return None
@@ -71,7 +71,7 @@ def find(folder: Path, name: str, origin: dict[str, Any]) -> tuple[Path, Facts] 
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_name(f".{uuid.uuid4().hex}")
     try:
@@ -88,13 +88,13 @@ def sha256(path: Path) -> str:
 
 
 def checksum(values: Any) -> str:
-    """Return the SHA-256 of values as JSON, what JSON lacks as text."""
+    """Return the SHA-256 of values as JSON; values that JSON lacks become text."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _publish(temporary: Path, path: Path) -> None:
-    """Put a finished file in its place: flushed to disk first, then renamed, which no reader can see half done."""
-    with temporary.open("r+b") as stream:  # Windows flushes only what may be written to
+    """Put a finished file in its place: flush it to disk, then rename it, so that no reader sees half of it."""
+    with temporary.open("r+b") as stream:  # Windows flushes only files opened for writing
         os.fsync(stream.fileno())
     temporary.replace(path)
 

@@ -1,4 +1,4 @@
-"""Tasks: split a dataset by class, hold out a part for validation, draw a label budget.
+"""Tasks: split a dataset by class, hold out validation images, draw a label budget.
 
 Labels are int32 `(n,)` and count from 0 within a task, which keeps the original numbers or names as `task.classes`.
 """
@@ -17,7 +17,7 @@ from helpers.messages import check_list, listed
 
 @dataclass(frozen=True)
 class Task:
-    """The images of some classes, in three splits; label `i` of a split means the class `classes[i]`."""
+    """The images of some classes, in three splits; label `i` in a split means `classes[i]`."""
 
     name: str
     classes: Classes
@@ -27,12 +27,12 @@ class Task:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """Return height, width and channels of one image."""
+        """Return the height, width and channels of an image."""
         return self.train.images.shape[1:]
 
     @property
     def fingerprint(self) -> str:
-        """Return the SHA-256 of all images and labels, on which a network trained and tested on the task depends."""
+        """Return the SHA-256 of all images and labels that a network trained and tested on the task depends on."""
         return fingerprint(self.train, self.validation, self.test)
 
 
@@ -47,9 +47,9 @@ def split_tasks(
     """Split a dataset by class into a source task and a target task; classes are given by number or by name.
 
     `validation_fraction` of each task's training images is held out, stratified by class and drawn by `seed`. Without
-    `copy` the images of the tasks are `Picked` from the dataset's. Raises ValueError for class sets that overlap, have
-    fewer than two classes or name one that the data lack, and for a fraction that leaves a class without a validation
-    or a training image, as any fraction does for a class with a single image.
+    `copy`, the tasks' images are `Picked` from the dataset's. Raises ValueError if the two sets of classes overlap, if
+    one has fewer than two classes or names one that the data lack, or if the fraction leaves a class without a
+    validation or a training image, as any fraction does for a class with a single image.
     """
     if len(dataset.classes) < 4:
         raise ValueError(
@@ -60,8 +60,8 @@ def split_tasks(
     target = _checked_classes("target_classes", target_classes, dataset)
     if shared := [label for label in dataset.classes if label in source and label in target]:
         raise ValueError(
-            f"source_classes and target_classes both hold {listed(shared)} ({list(source)} and {list(target)}); "
-            "a class belongs to one task only"
+            f"source_classes and target_classes both contain {listed(shared)} ({list(source)} and {list(target)}); "
+            "give each class to one task only"
         )
     check_seed("seed", seed)
     if not (isinstance(validation_fraction, float) and 0 < validation_fraction < 1):
@@ -73,7 +73,7 @@ def split_tasks(
 
 
 def budgets_for(split: Split, labels_per_class: Sequence[int | str]) -> list[int | str]:
-    """Return label budgets in order, those larger than the smallest class replaced by "all", without repetition."""
+    """Return label budgets in the given order, without repeats; any larger than the smallest class becomes "all"."""
     smallest = int(np.bincount(split.labels).min())
     return list(dict.fromkeys("all" if isinstance(b, int) and b > smallest else b for b in labels_per_class))
 
@@ -81,7 +81,7 @@ def budgets_for(split: Split, labels_per_class: Sequence[int | str]) -> list[int
 def subsample(split: Split, labels_per_class: int | str, seed: int = 0) -> Split:
     """Keep `labels_per_class` images of each class, or all of them for `"all"`.
 
-    The seed fixes an order within each class, of which a budget takes the first ones, so budgets are nested: the
+    The seed fixes an order within each class, and each budget takes images from its start, so budgets are nested: the
     images of budget 10 are among those of budget 50. Raises ValueError for a budget larger than the smallest class.
     """
     check_budget(split, labels_per_class)
@@ -96,7 +96,7 @@ def subsample(split: Split, labels_per_class: int | str, seed: int = 0) -> Split
 
 
 def check_budget(split: Split, labels_per_class: int | str, classes: Classes = ()) -> None:
-    """Raise ValueError unless each class has that many images or the budget is "all"; name the class that is short."""
+    """Raise ValueError unless each class has that many images or the budget is "all"; name the smallest class."""
     if labels_per_class == "all":
         return
     if type(labels_per_class) is not int or labels_per_class < 1:
@@ -107,8 +107,8 @@ def check_budget(split: Split, labels_per_class: int | str, classes: Classes = (
     if labels_per_class > counts.min():
         smallest = f"class {classes[counts.argmin()]}" if classes else "the smallest class"
         raise ValueError(
-            f"labels_per_class: {labels_per_class} is more than {smallest} has; at most {counts.min()} are there to "
-            'train on, and "all" takes every image'
+            f"labels_per_class: {labels_per_class} is more than {smallest} has; give at most {counts.min()}, or "
+            '"all" to train on every image'
         )
 
 
@@ -124,7 +124,7 @@ def check_seed(parameter: str, seed: int) -> None:
 
 
 def _checked_classes(parameter: str, classes: Sequence[int | str], dataset: Dataset) -> Classes:
-    """Return the classes as the dataset has them; raise ValueError that names the parameter if that is impossible."""
+    """Return the classes in the dataset's own type; raise ValueError naming the parameter if that is impossible."""
     check_list(parameter, classes, "classes, such as [0, 1, 2] or [cat, dog]")
     whole = all(isinstance(entry, int | np.integer) and not isinstance(entry, bool) for entry in classes)
     if not whole and not all(isinstance(entry, str) for entry in classes):
@@ -135,7 +135,7 @@ def _checked_classes(parameter: str, classes: Sequence[int | str], dataset: Data
     chosen = [class_name(str(entry)) if named else int(entry) if whole else entry for entry in classes]
     if missing := [entry for entry in chosen if entry not in dataset.classes]:
         near = get_close_matches(str(missing[0]), map(str, dataset.classes), n=1)
-        meant = f"{near[0]} is meant perhaps; " if near and named else ""
+        meant = f"did you mean {near[0]!r}? " if near and named else ""
         raise ValueError(
             f"{parameter}: {dataset.name} has no class {listed(missing)}; {meant}its classes are "
             f"{listed(dataset.classes)}"
@@ -153,23 +153,23 @@ def _task(name: str, dataset: Dataset, classes: Classes, validation_fraction: fl
     for present, kind in ((labels, "training"), (test_labels, "test")):
         if without := [classes[label] for label in range(len(classes)) if label not in present]:
             raise ValueError(
-                f"dataset: {dataset.name} has no {kind} image of class {listed(without)}; give each class some, or "
-                "choose other classes"
+                f"dataset: {dataset.name} has no {kind} images of class {listed(without)}; add some, or choose "
+                "other classes"
             )
     if single := [classes[label] for label, images in enumerate(np.bincount(labels)) if images == 1]:
         raise ValueError(
-            f"dataset: {dataset.name} has a single training image of class {listed(single)}; give each class two or "
-            "more, one to train on and one to validate with"
+            f"dataset: {dataset.name} has only one training image of class {listed(single)}; give each class two "
+            "or more, for training and for validation"
         )
-    train = validation = np.empty(0, int)  # stays so if scikit-learn refuses to put each class into both
+    train = validation = np.empty(0, int)  # remains empty if scikit-learn cannot put each class into both
     with suppress(ValueError):
         size = math.ceil(validation_fraction * len(known))
         train, validation = train_test_split(np.arange(len(known)), test_size=size, stratify=labels, random_state=seed)
     if any(len(np.unique(labels[part])) < len(classes) for part in (train, validation)):
         raise ValueError(
             f"validation_fraction: {validation_fraction} of {len(known)} images in {len(classes)} classes leaves a "
-            f"class of {dataset.name} without a training or a validation image; give a share that leaves each class "
-            "one of both"
+            f"class of {dataset.name} without a training or a validation image; give a fraction that leaves each "
+            "class both"
         )
 
     def split(images: Images, chosen: np.ndarray, labels: np.ndarray) -> Split:

@@ -1,7 +1,7 @@
 """Training, counted in optimizer updates: a recipe says how, a `Trainer` does it, `evaluate` measures the result.
 
-A training is one seeded stream of shuffled indices, cut into batches of one size. `fit` does the same epoch by epoch.
-Each epoch costs it some 25 ms, most of the time where an epoch has a single step.
+A training run is one seeded stream of shuffled indices, cut into batches of one size. `fit` would do the same epoch by
+epoch, at about 25 ms per epoch, which would dominate where an epoch has a single step.
 """
 
 import math
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 OPTIMIZERS = {"adadelta": "Adadelta", "adam": "Adam", "rmsprop": "RMSprop", "sgd": "SGD"}
 SCHEDULES = ("constant", "cosine")
 VALIDATION_POINTS = 5
-IMAGES_PER_CALL, BYTES_PER_CALL = 512, 10**7  # of the compiled graph: each call costs 2 ms, each image memory
-WARM_UP = 0.1  # share of the updates over which a cosine schedule first rises from zero
+IMAGES_PER_CALL, BYTES_PER_CALL = 512, 10**7  # per call of the compiled graph: calls cost 2 ms, images cost memory
+WARM_UP = 0.1  # share of the updates in which a cosine schedule rises from zero
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained: optimizer, learning rate and its schedule, batch size, and how many updates.
+    """How a network is trained: optimizer, learning rate and its schedule, batch size, and number of updates.
 
-    `times` stretches the training: 0.5 makes half as many updates as the epochs ask for.
+    `times` stretches the training run: 0.5 makes half as many updates as the epochs ask for.
     """
 
     optimizer: str = "adadelta"
@@ -46,7 +46,7 @@ class Recipe:
     times: float = 1.0
 
     def __post_init__(self) -> None:
-        """Raise ValueError that names the parameter, its value and what is allowed."""
+        """Raise ValueError naming the parameter, its value and the allowed values."""
         for name, allowed in (("optimizer", tuple(OPTIMIZERS)), ("schedule", SCHEDULES)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not known; allowed are {listed(allowed)}")
@@ -57,15 +57,15 @@ class Recipe:
                 raise ValueError(f"{name}: {value!r} is not allowed; give a number above 0")
 
     def updates(self, images: int) -> int:
-        """Count the updates for a training set of `images`: `times` those of its epochs, or `times` `min_updates` if
-        that is more.
+        """Count the updates for a training set of `images`: as its epochs need, but at least `min_updates`, scaled by
+        `times`.
         """
         return math.ceil(self.times * max(self.epochs * math.ceil(images / self.batch_size), self.min_updates))
 
     def rate(self, update: int, updates: int) -> float:
         """Return the learning rate of one update, counted from 0.
 
-        `cosine` rises linearly over the first tenth, then falls to zero along half a cosine (Loshchilov and Hutter
+        `cosine` rises linearly during the first tenth, then falls to zero along half a cosine (Loshchilov and Hutter
         2017).
         """
         if self.schedule == "constant":
@@ -91,12 +91,12 @@ def named_recipe(name: str) -> Recipe:
 
 @dataclass(frozen=True)
 class Training:
-    """What a training leaves beside the trained weights.
+    """The record of a training run, besides the trained weights.
 
-    `history` has one row per look at the validation split: update, epoch, loss and accuracy on the batches since the
-    last look, validation_loss, validation_accuracy. `losses` holds each batch's loss. `seconds` covers the updates
-    alone; what transfer needed before them, a pretrained network and features extracted by it, has seconds of its own.
-    TensorFlow computed on so many `threads`, while networks were trained so many `at_once`.
+    `history` has one row per evaluation on the validation split: update, epoch, loss and accuracy on the batches since
+    the previous one, validation_loss, validation_accuracy. `losses` has each batch's loss. `seconds` covers the updates
+    alone; pretraining and feature extraction are timed separately. `threads` is the number of TensorFlow's threads,
+    `at_once` the number of networks trained in parallel.
     """
 
     recipe: Recipe
@@ -112,13 +112,13 @@ class Training:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a thread trains: among how many that train `at_once`, and the event that stops all of them."""
+    """The number of threads that train `at_once`, and the event that stops them all."""
 
     at_once: int = 1
     stop: Event = field(default_factory=Event)
 
     def check(self) -> None:
-        """Raise InterruptedError after the event: between two calls of a compiled function, as nothing else stops a
+        """Raise InterruptedError after the event; called between compiled functions, because nothing else stops a
         thread.
         """
         if self.stop.is_set():
@@ -131,9 +131,9 @@ BENCH = ContextVar("bench", default=Bench())  # noqa: B039, each thread has its 
 class Trainer:
     """A model compiled once for a recipe, and trained from a clean optimizer any number of times.
 
-    Building and tracing takes longer than a small training, so it is done here, once. After a change of `trainable`
-    the model needs a new Trainer, for the reason that it would need `compile`: what is trained is settled then.
-    `train` refuses otherwise.
+    Building and tracing take longer than a small training run, so they happen once, here. After a change of
+    `trainable`, the model needs a new Trainer, just as it would need `compile`, which fixes the trainable weights;
+    otherwise `train` raises an error.
     """
 
     def __init__(self, model: "keras.Model", recipe: Recipe) -> None:
@@ -142,14 +142,14 @@ class Trainer:
         self.model, self.recipe = model, recipe
         self.optimizer = getattr(keras.optimizers, OPTIMIZERS[recipe.optimizer])(recipe.learning_rate)
         model.compile(self.optimizer, loss="sparse_categorical_crossentropy")
-        self.optimizer.build(model.trainable_variables)  # else the update is traced twice: it would make variables
+        self.optimizer.build(model.trainable_variables)  # otherwise tracing would make variables, and happen twice
         self._trained = [variable.path for variable in model.trainable_variables]
         self._update = self._compiled()
         self._trace()
 
     def _compiled(self) -> Callable[[np.ndarray, np.ndarray, np.ndarray], "tf.Tensor"]:
-        """Return a function that makes several updates in one call: batches `(updates, size, ...)`, their labels, and
-        a learning rate each, to loss and accuracy of each batch, `(updates, 2)`.
+        """Return a function that makes several updates in one call. It takes batches `(updates, size, ...)`, their
+        labels and learning rates, and returns the loss and accuracy of each batch, `(updates, 2)`.
         """
         import tensorflow as tf
 
@@ -178,7 +178,7 @@ class Trainer:
         return compiled
 
     def _trace(self) -> None:
-        """Run a blank batch, so that no timed training pays for tracing, then restore the weights."""
+        """Run a blank batch, so that tracing does not count in any timed training run, then restore the weights."""
         weights = self.model.get_weights()
         blank = np.zeros((1, 2, *self.model.input_shape[1:]), self.model.inputs[0].dtype)
         self._update(blank, np.zeros((1, 2), np.int32), np.zeros(1, np.float32))
@@ -192,13 +192,12 @@ class Trainer:
         description: str | None = None,
         recipe: Recipe | None = None,
     ) -> Training:
-        """Train the model from its present weights; the seed fixes the order of the images and the units that dropout
-        drops.
+        """Train the model from its present weights; the seed fixes the order of the images and the dropped units.
 
-        Another `recipe` may have another learning rate and length, but the compiled one's optimizer.
+        A different `recipe` may change the learning rate and the length, but not the compiled optimizer.
 
-        With `validation`, the model is evaluated on it at five points at most, outside the timed part. With
-        `description`, a progress bar shows under that name.
+        With `validation`, the model is evaluated at up to five points, outside the timed part. With `description`, a
+        progress bar appears under that name.
         """
         from helpers.backend import threads
 
@@ -235,7 +234,7 @@ class Trainer:
         return Training(recipe, history, logs[:, 0], updates, seconds, **parallel)
 
     def _reset(self, seed: int) -> None:
-        """Forget earlier trainings: every optimizer offered here starts from zeros, and dropout from its seed."""
+        """Forget earlier training runs: every available optimizer starts from zeros, and dropout from its seed."""
         for variable in self.optimizer.variables:
             variable.assign(np.zeros(variable.shape))
         for position, layer in enumerate(self.model.layers):
@@ -244,9 +243,9 @@ class Trainer:
 
 
 def batch_indices(images: int, recipe: Recipe, seed: int) -> Iterator[np.ndarray]:
-    """Yield the indices of one batch after the other, without end: seeded permutations of all images, laid end to end.
+    """Yield the indices of one batch after another, without end, from seeded permutations of all images.
 
-    A batch is never larger than the training set, and always full: what an epoch leaves over opens the next batch.
+    A batch is never larger than the training set, and always full: the rest of an epoch starts the next batch.
     """
     size = min(recipe.batch_size, images)
     rng = np.random.default_rng(seed)
@@ -266,16 +265,16 @@ def evaluate(model: "keras.Model", split: Split) -> tuple[float, np.ndarray]:
 
 def predict(model: "keras.Model", images: Images, dtype: str = "float32") -> np.ndarray:
     """Run a model over images or features batch by batch, `(n, height, width, channels)` to `(n, *output_shape)`,
-    without a copy of either.
+    without copying either.
 
-    A batch has as many pixels as 256 images of MNIST at most, as its feature maps take memory. `dtype` is the type that
-    the results are kept in; float16 halves the memory of feature maps.
+    A batch has at most as many pixels as 256 images of MNIST, because its feature maps take memory. `dtype` is the type
+    of the results; float16 halves the memory of feature maps.
     """
     from helpers.backend import keras
 
     outputs = np.empty((len(images), *model.output_shape[1:]), dtype)
     batch_size = min(256, 256 * 28 * 28 // math.prod(images.shape[1:3]))
-    model.make_predict_function()  # what predict_on_batch calls, but it copies each output to NumPy before the cast
+    model.make_predict_function()  # predict_on_batch calls it too, but copies outputs to NumPy before the cast
     for start in range(0, len(images), batch_size):
         BENCH.get().check()
         batch = slice(start, start + batch_size)

@@ -1,7 +1,7 @@
 """Transfer: freezing, weight fingerprints, cached features, and the strategies.
 
-The vocabulary is that of Yosinski et al. 2014, "How transferable are features in deep neural networks?": features
-that are transferred and frozen, or transferred and fine-tuned, against a network trained from scratch and random
+The vocabulary follows Yosinski et al. 2014, "How transferable are features in deep neural networks?": features are
+transferred and frozen, or transferred and fine-tuned, and compared with a network trained from scratch and with random
 frozen features.
 """
 
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     import keras
 
 CACHED_TYPE = "float16"  # of features; the head computes in single precision anyway
-Row = dict[str, Any]  # a result row: what one training was and what came of it, by column
-# Bytes of cached features: a Binder machine has 2 GB in all. Those of the test images outlive the label budgets.
+Row = dict[str, Any]  # a result row: settings and results of one training run, by column
+# Bytes of cached features: a Binder machine has 2 GB in all. Test features are kept for all label budgets.
 MOST_CACHED, MOST_CACHED_TEST = 300 * 10**6, 50 * 10**6
-# Shares of the recipe's learning rate and updates with which `head-first` trains everything, once its head is trained.
+# Shares of the recipe's learning rate and updates for training everything in `head-first`, after the head.
 GENTLE_RATE, GENTLE_UPDATES = 0.1, 0.5
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """Where the features and the head of a target network start from, and whether the features are frozen."""
+    """The start of a target network's features and head, and whether the features are frozen."""
 
     name: str
     start: str  # of the features: "random" or "pretrained"
@@ -67,9 +67,9 @@ STRATEGIES = {
 
 
 def named_strategies(names: Sequence[str]) -> list[Strategy]:
-    """Return strategies by name, always in the order of `STRATEGIES`, so that all tables and figures have that one.
+    """Return strategies by name, in the order of `STRATEGIES`, which all tables and figures share.
 
-    Raises ValueError for one that is not known or occurs twice, and for an empty list.
+    Raises ValueError for an unknown or repeated name, and for an empty list.
     """
     known = listed(STRATEGIES)
     check_list("strategies", names, f"strategies; allowed are {known}")
@@ -77,16 +77,16 @@ def named_strategies(names: Sequence[str]) -> list[Strategy]:
         if name not in STRATEGIES:
             raise ValueError(f"strategies: {name!r} is not known; allowed are {known}")
     if len(set(names)) < len(names):
-        raise ValueError(f"strategies: {list(names)} names one twice; give each once")
+        raise ValueError(f"strategies: {list(names)} names a strategy twice; give each once")
     return [strategy for name, strategy in STRATEGIES.items() if name in names]
 
 
 def strategies_for(
     names: Sequence[str], source_classes: int, target_classes: int
 ) -> tuple[list[Strategy], dict[str, str]]:
-    """Return the strategies by name, and for each that cannot apply to these tasks the reason.
+    """Return the strategies by name, and for each one that cannot apply to these tasks, the reason.
 
-    Raises ValueError for what `named_strategies` refuses.
+    Raises ValueError for anything that `named_strategies` refuses.
     """
     reason = (
         f"the source task's head has {source_classes} outputs and the target task {target_classes} classes, so it "
@@ -98,17 +98,17 @@ def strategies_for(
 
 
 def check_frozen_convs(frozen_convs: int) -> None:
-    """Raise ValueError unless this many convolutions can be frozen."""
+    """Raise ValueError unless this number of convolutions can be frozen."""
     if type(frozen_convs) is not int or frozen_convs not in range(len(cnn.CONVOLUTIONS) + 1):
         raise ValueError(
-            f"frozen_convs: {frozen_convs!r} is not allowed; give 0, 1 or 2, the network has two convolutions"
+            f"frozen_convs: {frozen_convs!r} is not allowed; give 0, 1 or 2, because the network has two convolutions"
         )
 
 
 def freeze(model: "keras.Model", frozen_convs: int = 2) -> None:
     """Make the first `frozen_convs` convolutions untrainable and all other layers trainable.
 
-    A model that is already compiled must be compiled again: what is trained is settled at that moment.
+    A model that is already compiled must be compiled again, because compiling fixes the trainable weights.
     """
     check_frozen_convs(frozen_convs)
     for layer in model.layers:
@@ -116,7 +116,7 @@ def freeze(model: "keras.Model", frozen_convs: int = 2) -> None:
 
 
 def copy_weights(giver: "keras.Model", receiver: "keras.Model", head: bool = False) -> None:
-    """Copy the weights of the convolutions, and of the head too if asked, between networks of equal layer names."""
+    """Copy the weights of the convolutions, and optionally of the head, between networks with the same layer names."""
     for layer in receiver.layers:
         if layer.get_weights() and (head or layer.name in cnn.CONVOLUTIONS):
             layer.set_weights(giver.get_layer(layer.name).get_weights())
@@ -124,9 +124,9 @@ def copy_weights(giver: "keras.Model", receiver: "keras.Model", head: bool = Fal
 
 @dataclass(frozen=True)
 class Features(Split):
-    """Feature maps in place of images, with what they were computed from and the seconds that it took.
+    """Feature maps instead of images, with their origin and the seconds spent on computing them.
 
-    The fingerprints are those of the images and of the convolutions' weights.
+    The origin is a fingerprint of the images and one of the convolutions' weights.
     """
 
     of_images: str
@@ -134,26 +134,26 @@ class Features(Split):
     seconds: float
 
     def check(self, split: Split, extractor: "keras.Model") -> None:
-        """Raise ValueError unless these are the features of these images, by this extractor or this network's."""
+        """Raise ValueError unless this extractor, or this network's, computed these features from these images."""
         if self.of_images != fingerprint(split):
             raise ValueError(
-                f"features: these {len(self)} are of other images than the {len(split)} asked for; extract them again"
+                f"features: these {len(self)} do not belong to the {len(split)} images given; extract them again"
             )
         if self.by_extractor != _extractor_fingerprint(extractor):
             raise ValueError(
-                "features: another network, or the same one with other weights, computed these; extract them again"
+                "features: these come from a different network, or from different weights; extract them again"
             )
 
 
 class FeaturesOnDemand(Picked):
-    """The feature maps of some images, computed each time when some of them are asked for."""
+    """The feature maps of some images, computed anew at each access."""
 
     def __init__(self, extractor: "keras.Model", images: Images, dtype: str) -> None:
         super().__init__(images, np.arange(len(images)))
         self.extractor, self.dtype, self.shape = extractor, np.dtype(dtype), (len(images), *extractor.output_shape[1:])
 
     def __getitem__(self, chosen: int | slice | np.ndarray) -> np.ndarray:
-        """Return the maps of the images that an index, an array of them of any shape, or a slice chooses."""
+        """Return the maps of the images chosen by an index, a slice, or an array of indices of any shape."""
         images = super().__getitem__(chosen)
         maps = predict(self.extractor, images.reshape(-1, *self.images.shape[1:]), self.dtype.name)
         return maps.reshape(*images.shape[:-3], *self.shape[1:])
@@ -162,10 +162,11 @@ class FeaturesOnDemand(Picked):
 def extract_features(
     extractor: "keras.Model", split: Split, dtype: str = CACHED_TYPE, most: int = MOST_CACHED
 ) -> Features:
-    """Run the frozen extractor over each image once; `(n, height, width, filters)` in half precision by default.
+    """Run the frozen extractor over each image once; return `(n, height, width, filters)`, by default in half
+    precision.
 
     Half precision takes 254 MB for the training images of MNIST's digits 0-4, single precision twice that. Features
-    that would take more than `most` bytes are not kept, but computed whenever they are asked for.
+    larger than `most` bytes are not kept, but computed whenever they are needed.
     """
     start = time.perf_counter()
     maps: Images = FeaturesOnDemand(extractor, split.images, dtype)
@@ -178,8 +179,8 @@ def extract_features(
 
 @dataclass(frozen=True)
 class SourceNetwork:
-    """A network trained on the source task, with its result row, its learning curve, empty if nobody watched, and the
-    name of the file that holds its weights.
+    """A network trained on the source task, with its result row, its learning curve (empty unless requested), and the
+    name of its weights file.
     """
 
     model: "keras.Model"
@@ -190,7 +191,7 @@ class SourceNetwork:
 
 @dataclass(frozen=True)
 class Repetition:
-    """What one seed gives all strategies: the target task as it splits it, and the network pretrained with it."""
+    """Everything that depends on a seed: the target task as split by it, and the network pretrained with it."""
 
     seed: int
     target: Task
@@ -198,16 +199,16 @@ class Repetition:
 
 
 class TrainedHead(NamedTuple):
-    """A head that `frozen` trained: how, and the weights of its layers by their names."""
+    """A head trained by `frozen`: the record of its training, and its weights by layer name."""
 
     training: Training
     weights: dict[str, list[np.ndarray]]
 
 
 class Networks:
-    """The compiled networks of one comparison, each built when first needed, then reset for every training.
+    """The compiled networks of one comparison, each built when first needed, then reset for every training run.
 
-    `whole` trains all layers, `partly_frozen` what `frozen_convs` leaves: with 2 the head alone, on cached features.
+    `whole` trains all layers, `partly_frozen` only unfrozen ones: with both convolutions frozen, the head.
     """
 
     def __init__(self, architecture: Architecture, recipe: Recipe, frozen_convs: int = 2) -> None:
@@ -216,7 +217,7 @@ class Networks:
         self.others: dict[int, Networks] = {}
 
     def sized(self, classes: int) -> "Networks":
-        """Return these networks, or for another number of classes others like them, made once."""
+        """Return these networks, or similar ones for a different number of classes, made once."""
         if classes == self.architecture.classes:
             return self
         architecture = replace(self.architecture, classes=classes)
@@ -224,22 +225,22 @@ class Networks:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a network of these is made from, beside data and seed."""
+        """Return the provenance that these networks share, apart from data and seed."""
         return {"architecture": asdict(self.architecture), "recipe": asdict(self.recipe)}
 
     @cached_property
     def whole(self) -> Trainer:
-        """The network with all its layers trained."""
+        """The network with all its layers trainable."""
         return Trainer(cnn.build_cnn(self.architecture), self.recipe)
 
     @cached_property
     def extractor(self) -> "keras.Model":
-        """The feature extractor on its own, for caching."""
+        """The feature extractor alone, for caching."""
         return cnn.cut(cnn.build_cnn(self.architecture))[0]
 
     @cached_property
     def partly_frozen(self) -> Trainer:
-        """What freezing leaves to train: with both convolutions frozen the head alone, with fewer the network."""
+        """The trainable rest after freezing: the head alone if both convolutions are frozen, otherwise the network."""
         model = cnn.build_cnn(self.architecture)
         freeze(model, self.frozen_convs)
         return Trainer(cnn.cut(model)[1] if self.caches_features else model, self.recipe)
@@ -252,9 +253,9 @@ class Networks:
     def extract(
         self, strategy: Strategy, repetition: Repetition, images: Split, test: Features | None = None
     ) -> tuple[Features, Features]:
-        """Return the features of these training images and of the task's test images, as a strategy freezes them.
+        """Return the features of these training images and of the task's test images, as frozen by a strategy.
 
-        `test` are those of the test images, where another label budget computed them before.
+        `test` holds the features of the test images if an earlier label budget computed them.
         """
         start_weights(self.extractor, strategy, repetition)
         train = extract_features(self.extractor, images, most=MOST_CACHED)
@@ -268,11 +269,11 @@ class Networks:
         cached: tuple[Features, Features] | None = None,
         head: TrainedHead | None = None,
     ) -> tuple[Training, np.ndarray]:
-        """Train a strategy on some of the target task's training images; return the training and the probabilities
-        for the test images.
+        """Train a strategy on some of the target task's training images; return the training record and the test
+        probabilities.
 
-        `cached` is what `extract` returned for these images, and `head` what `trained_head` returned after `frozen` was
-        trained on them. Where they are needed and not given, they are made.
+        `cached` is the result of `extract` for these images, `head` the result of `trained_head` after training
+        `frozen` on them. If either is needed but missing, it is made.
         """
         if strategy.head == "trained":
             return self._train_head_first(repetition, images, cached, head)
@@ -293,7 +294,7 @@ class Networks:
         return training, predict(trainer.model, test.images)
 
     def trained_head(self, training: Training) -> TrainedHead:
-        """Return the head that this training run, the latest of a strategy that freezes, has left."""
+        """Return the head after this training run, which must be the latest one of a strategy that freezes."""
         layers = self.partly_frozen.model.layers
         return TrainedHead(training, {layer.name: layer.get_weights() for layer in layers if layer.weights})
 
@@ -304,7 +305,7 @@ class Networks:
         cached: tuple[Features, Features] | None,
         head: TrainedHead | None,
     ) -> tuple[Training, np.ndarray]:
-        """Train the head as `frozen` does, then everything, at a low rate.
+        """Train the head as `frozen` does, then everything at a low learning rate.
 
         A fresh head's first gradients are large and would spoil the features (Kumar et al. 2022, "Fine-tuning can
         distort pretrained features and underperform out-of-distribution").
@@ -328,16 +329,16 @@ class Networks:
 
 
 def target_seed(seed: int) -> int:
-    """Return the seed of what all strategies draw on the target task: weights, order of batches, dropout.
+    """Return the seed for everything that strategies draw on the target task: weights, order of batches, dropout.
 
-    Pretraining draws by `seed` itself. With the same draws, a "fresh" head would be the very one with which the
-    pretrained features were learnt.
+    Pretraining draws by `seed` itself. With the same draws, a "fresh" head would be the very one that the pretrained
+    features were learned with.
     """
     return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
 
 
 def start_weights(model: "keras.Model", strategy: Strategy, repetition: Repetition) -> None:
-    """Give a network, or a part of one, the weights that a strategy starts from; `target_seed` draws the fresh ones."""
+    """Give a network, or part of one, a strategy's starting weights; `target_seed` draws the fresh ones."""
     cnn.initialize(model, target_seed(repetition.seed))
     if strategy.start == "pretrained":
         if repetition.source is None:

@@ -10,13 +10,13 @@ from helpers.statistics import SMALL, Claim, Finding, interval
 
 
 def percent(accuracies: Sequence[float] | np.ndarray) -> str:
-    """Write the mean of accuracies in percent, and half of its 95 % interval if it has one, as in "97.72 ± 0.81"."""
+    """Write the mean of accuracies in percent, with half of its 95 % interval if there is one, as in "97.72 ± 0.81"."""
     mean, low, high = interval(accuracies)
     return f"{100 * mean:.2f}" + (f" ± {50 * (high - low):.2f}" if high - low > 1e-9 else "")
 
 
 def verdict(row: pd.Series, baseline: str = "scratch") -> tuple[str, str]:
-    """Word a row of a summary that is not the baseline's: what was found, and the numbers that say so."""
+    """Word a row of a summary, except the baseline's: return the finding, and the numbers behind it."""
     times = f"{row['error_ratio']:.2f} times the errors ({row['error_ratio_low']:.2f} to {row['error_ratio_high']:.2f})"
     points = f"{row['difference']:+.2f} points ({row['difference_low']:+.2f} to {row['difference_high']:+.2f})"
     small = max(abs(row["difference_low"]), abs(row["difference_high"])) <= SMALL
@@ -44,7 +44,7 @@ def verdicts(summary: pd.DataFrame, baseline: str = "scratch") -> pd.DataFrame:
 
 
 def claim(checked: Claim | None) -> dict[str, str | float]:
-    """Word what became of the published claim, as rows of a table."""
+    """Word the outcome for the published claim, as rows of a table."""
     if checked is None:
         return {"same accuracy": "cannot tell: it takes the strategies scratch, and reused-head or frozen"}
     return {

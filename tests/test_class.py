@@ -162,7 +162,7 @@ def test_a_handout_installs_the_course_on_colab_alone_and_speaks_of_no_results_t
 
 def test_nothing_is_overwritten_and_nothing_written_for_bad_input(course, tmp_path):
     before = {path: path.read_bytes() for path in course.rglob("*") if path.is_file()}
-    with refused("DIR: ", "has 02_cnn_build already, and nothing is overwritten"):
+    with refused("DIR: ", "already has 02_cnn_build, which is never overwritten"):
         assignments.write(course, LESSONS[2:4], {})
     assert {path: path.read_bytes() for path in course.rglob("*") if path.is_file()} == before
     bad = command("class", tmp_path / "new", "--only", "02", "-p", "filters", "many")
@@ -228,7 +228,7 @@ def test_those_without_points_are_named_with_what_they_handed_in(tmp_path):
         book.execute("CREATE TABLE student (id TEXT)")
         book.executemany("INSERT INTO student VALUES (?)", [("anna",), ("zoe",)])
     said = assignments.not_graded(tmp_path, "02_cnn_build")
-    nothing, lost = "handed in nothing", "not found by nbgrader; move it to"
+    nothing, lost = "nothing handed in", "not found by nbgrader; move it to"
     assert said == {
         "damaged": "not graded; nbgrader autograde says why",
         "deep": f"handed in 02_cnn_build/{there}, {lost} submitted/deep/{there}",

@@ -73,7 +73,7 @@ def test_without_mnist_5000_of_its_digits_are_taken_and_that_is_said(course, tmp
         monkeypatch.delenv(variable, raising=False)
     done = run("--only", "01", "--dry-run")
     assert done.exit_code == 0, done.output
-    assert "running on 5,000 of its digits" in done.output and "dataset=mnist_5k" in done.output
+    assert "using 5,000 of its digits instead" in done.output and "dataset=mnist_5k" in done.output
     assert run("--only", "01", "--dataset", "mnist", "--dry-run").exit_code == 2
 
 
@@ -133,7 +133,7 @@ def test_a_lesson_that_fails_ends_the_run_with_the_cell_and_resume_continues_the
     rows = "import os\nPath(os.environ['TRANSFER_TUTORIAL_RESULTS'], 'results-05.csv').write_text('lesson\\n05\\n')"
     for fault, says, limit in (
         (f"{rows}\nraise KeyError('<b>')", "KeyError: '<b>'", []),
-        ("import os\nos._exit(1)", "most often memory ran out, so shut down other kernels before you resume", []),
+        ("import os\nos._exit(1)", "usually memory ran out, so shut down other kernels before you resume", []),
         ("import time\ntime.sleep(60)", "timed out", ["--timeout", "3"]),
     ):
         trap.write_text(fault)
@@ -165,7 +165,7 @@ def test_a_lesson_whose_files_were_damaged_runs_again_and_that_is_said(course, n
     assert run("--only", "03", "--out", "run").exit_code == 0
     Path("run", damaged).write_bytes(Path("run", damaged).read_bytes()[:-20])
     planned = run("--resume", "run", "--dry-run")
-    note = "Note: notebook or results of lesson 03_pretraining are damaged; the lesson runs again"
+    note = "Note: the notebook or results of lesson 03_pretraining are damaged; it runs again"
     assert planned.output.splitlines()[0] == note
     assert planned.output.splitlines()[-1].split() == ["03_pretraining", "not", "run"]
 
@@ -188,7 +188,7 @@ def test_files_are_named_absolutely_and_resume_wants_the_same_data(course, no_ke
     monkeypatch.chdir(tmp_path)
     changed = run("--resume", folder)
     assert changed.exit_code == 2
-    assert "dataset is not the one" in changed.output
+    assert "dataset has changed since this run started" in changed.output
 
 
 @pytest.mark.parametrize("full", ["run.json", "01_data.ipynb", "results.csv", "01_data.html", "index.html"])
@@ -207,7 +207,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(course, no_
     assert ended.exit_code == 1 and "No space left on device" in said and "Traceback" not in said
     folder = f"""'{Path.cwd()}/it'"'"'s full'"""
     resume = f"To resume: transfer-tutorial run --resume {folder}\n"
-    assert said.endswith(resume if started else "Nothing has run yet; the same command starts again\n")
+    assert said.endswith(resume if started else "Nothing has run yet; repeat the same command\n")
     assert not list(Path("it's full").rglob(".*"))
     if started:
         assert run("--resume", "it's full").exit_code == 0
@@ -224,7 +224,7 @@ def check_stop(course: Path, number: int, *arguments: str) -> None:
     time.sleep(0.5)  # for what the cell has printed to arrive
     second = run("--resume", "run")
     assert second.exit_code == 2
-    assert second.output.startswith("Error: --resume: another process is at work in 'run'; wait until it ends")
+    assert second.output.startswith("Error: --resume: another process is working in 'run'; wait until it ends")
     assert record("run")["status"] == "running"
     process.send_signal(number)
     _, errors = process.communicate(timeout=20)

@@ -78,7 +78,7 @@ def test_nothing_is_overwritten_and_what_differs_is_named(folder):
     before = {path: path.read_bytes() for path in folder.iterdir()}
     refusal = lessons(folder)
     assert (refusal.exit_code, refusal.output.count("\n")) == (2, 1)
-    assert "DIR: 'my course' holds 01_data_split.ipynb, 03_pretraining.ipynb with other cells" in refusal.output
+    assert "DIR: 'my course' has 01_data_split.ipynb, 03_pretraining.ipynb with different cells" in refusal.output
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -86,7 +86,7 @@ def test_nothing_is_overwritten_and_what_differs_is_named(folder):
     ("taken", "target", "says"),
     [
         ("file", "file/below", "DIR: 'file/below' is below a file, 'file'; give a folder"),
-        ("my course/helpers.py", "my course", "holds helpers.py, which the lessons would import; give another folder"),
+        ("my course/helpers.py", "my course", "holds helpers.py, which the lessons would import; give a new folder"),
     ],
 )
 def test_a_folder_that_cannot_take_the_lessons_is_refused(folder, taken: str, target: str, says: str):

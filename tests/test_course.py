@@ -109,7 +109,7 @@ def test_tasks_of_other_sizes_name_the_right_classes(small_run):
 
 @pytest.mark.outside
 def test_images_that_are_in_training_and_test_are_reported(small_run):
-    assert "Note: 3 of 2080 test images are training images too" in (small_run.parent / "printed").read_text()
+    assert "Note: 3 of 2080 test images are also training images" in (small_run.parent / "printed").read_text()
     assert json.loads((small_run / "run.json").read_text())["dataset"]["test images also in training"] == 3
     lesson = (small_run / "lessons" / "01_data_split.ipynb").read_text()
     assert re.search(r"test images that are also training images +3\b", lesson)

@@ -110,13 +110,13 @@ def test_mnist_is_recognized_by_its_content_not_by_its_file(mnist: Dataset, tmp_
     assert datasets.load_dataset("mnist").fingerprint == mnist.fingerprint
     content["x_test"][0, 0, 0] ^= 1
     np.savez(tmp_path / "mine.npz", **content)
-    with refused("MNIST_NPZ: 'mine.npz' is not MNIST, x_test differ"):
+    with refused("MNIST_NPZ: 'mine.npz' is not MNIST: x_test differ"):
         datasets.load_dataset("mnist")
 
 
 def test_a_folder_given_for_mnist_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MNIST_NPZ", str(tmp_path))
-    with refused(f"MNIST_NPZ: there is no file {str(tmp_path)!r}; give a mnist.npz as Keras provides it"):
+    with refused(f"MNIST_NPZ: there is no file {str(tmp_path)!r}; give the mnist.npz that Keras provides"):
         datasets.load_dataset("mnist")
 
 
@@ -148,7 +148,7 @@ def test_files_are_found_in_the_folder_that_a_variable_names_if_they_are_whole(p
     monkeypatch.setenv("TRANSFER_TUTORIAL_DATA", str(folder))
     assert len(datasets.load_dataset("fashion_mnist").train) == 30
     (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(b"half of it")
-    with refused("TRANSFER_TUTORIAL_DATA: 't10k-labels-idx1-ubyte.gz' in this folder is not whole"):
+    with refused("TRANSFER_TUTORIAL_DATA: 't10k-labels-idx1-ubyte.gz' in this folder is incomplete"):
         datasets.load_dataset("fashion_mnist")
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
     with refused('dataset: "fashion_mnist"', "TRANSFER_TUTORIAL_DATA", error=datasets.DownloadError):

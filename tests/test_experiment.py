@@ -237,7 +237,7 @@ def test_what_was_done_before_a_run_failed_is_kept(digits, run_folder: Path, mon
     ("changed", "says"),
     [
         ({"labels_per_class": []}, "labels_per_class: [] ... at least one entry"),
-        ({"seeds": "[0, 1]"}, """seeds: '[0, 1]' ... papermill wants -y "seeds: [0, 1]", not -p"""),
+        ({"seeds": "[0, 1]"}, """seeds: '[0, 1]' ... use -y "seeds: [0, 1]", not -p"""),
         ({"labels_per_class": [5, 1000]}, "labels_per_class: 1000 ... class 0 ... at most"),
         ({"seeds": [1, 1]}, "seeds: [1, 1] ... twice"),
         ({"strategies": ["scratch", "froze"]}, "strategies: 'froze' ... scratch, frozen"),

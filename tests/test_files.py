@@ -99,8 +99,8 @@ def same(one: Dataset, other: Dataset) -> bool:
 
 A_FIFTH = "train/ is the training set, a fifth of it is held out as the test set"
 NESTED = "in a folder inside a class folder, and read as that class"
-ALIKE = "which differ only in letter case or in invisible characters; rename or join them"
-LACKING = "classes without training or without test images, which cannot be chosen"
+ALIKE = "which differ only in letter case or in invisible characters; rename or merge them"
+LACKING = "these classes lack training or test images and cannot be chosen"
 LAYOUTS = {  # what a folder holds: classes, training images, test images, notes
     "a/13 b/2": (("a", "b"), 11, 4, []),
     "Train/no/3 VAL/no/2": (("no",), 3, 2, []),
@@ -119,7 +119,7 @@ LAYOUTS = {  # what a folder holds: classes, training images, test images, notes
         *(("a", "b", "labels"), 2, 2),
         ["1 of 5 files is not recognized as an image: labels/1.txt", f"{LACKING}: labels"],
     ),
-    "images/a/2 images/b/2 labels/a/1.txt labels/b/1.txt": (("a", "b"), 2, 2, ["not used: labels/ (no image in it)"]),
+    "images/a/2 images/b/2 labels/a/1.txt labels/b/1.txt": (("a", "b"), 2, 2, ["not used: labels/ (no images in it)"]),
     "a/all/1 b/all/1 b/2": (
         *(("a", "b"), 3, 1, [f"2 of 4 files are {NESTED}: a/all/0.png, b/all/0.png", f"{LACKING}: a"]),
     ),
@@ -180,7 +180,7 @@ def test_dangling_links_and_pipes_are_no_images(tmp_path: Path):
     link(tmp_path / "a" / "self.png", tmp_path / "a" / "self.png")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "a" / "pipe.png")  # reading it would block
-    assert "files are no image: a/gone.png" in read(tmp_path).notes[0]
+    assert "files are unusable as an image: a/gone.png" in read(tmp_path).notes[0]
 
 
 # A folder: the order in which files are listed, their names and the size hold out no other images
@@ -310,7 +310,7 @@ SKIPPED = {  # files beside two images of a class, and the notes on them
         "1 of 3 files is too large (over 50 million pixels): a/vast.png",
     ),
     "a/two\nlines.txt": (b"", "1 of 3 files is not recognized as an image: 'a/two\\nlines.txt'"),
-    "a/image_not_found (2).PNG": (stored(colors(9)), "1 of 3 files is no image: a/image_not_found (2).PNG"),
+    "a/image_not_found (2).PNG": (stored(colors(9)), "1 of 3 files is unusable as an image: a/image_not_found (2).PNG"),
     "a/image_of_a_not_so_rare_bird.png": (stored(colors(9)), None),
 }
 
@@ -344,10 +344,10 @@ def test_each_reason_has_one_note_with_at_most_three_names(tmp_path: Path):
         ("1.png", f"holds no class folders; ... {ARRANGE}"),
         ("train/1.png test/1.png", f"holds no class folders in train/; ... {ARRANGE}"),
         ("a/1.jpg b/", f"has no readable image; ... {ARRANGE}"),
-        ("a/1 b/1", "has a single image of each class; give two or more"),
+        ("a/1 b/1", "has only one image of each class; give two or more"),
         ("train2017/2 val2017/2 labels/1.txt", f"holds no class folders in train2017/; ... {ARRANGE}"),
-        ("rgb/a/1 rgb/b/1 gray/a/1 gray/b/1", "has folders of the same names, such as a, b, in gray/, rgb/; give"),
-        ("a/1 b/1 copy/a/1 copy/b/1", "has folders of the same names, such as a, b, in ./, copy/; give one of these"),
+        ("rgb/a/1 rgb/b/1 gray/a/1 gray/b/1", "has folders with the same names, such as a, b, in gray/, rgb/; give"),
+        ("a/1 b/1 copy/a/1 copy/b/1", "has folders with the same names, such as a, b, in ./, copy/; give one of these"),
         ("train/A/1 train/b/1 test/a/1 test/b/1", f"has the folders A, a, {ALIKE}"),
         ("cat/1 cat\u200b/1", f"has the folders cat, 'cat\\u200b', {ALIKE}"),
     ],
@@ -373,7 +373,7 @@ def test_a_class_without_images_or_with_a_single_one_is_refused_only_where_it_is
 ):
     dataset = read(arrange(fill(tmp_path, *"abcd", images=10), written))
     split_tasks(dataset, ["a", "b"], ["c", "d"])
-    with refused(f"dataset: {tmp_path.name} has no {kind} image of class wasp; "):
+    with refused(f"dataset: {tmp_path.name} has no {kind} images of class wasp; "):
         split_tasks(dataset, ["a", "b"], ["c", "wasp"])
 
 
@@ -483,7 +483,7 @@ def test_training_and_test_images_share_one_scale(npz):
 def test_values_that_are_no_brightness_are_refused(npz, kind: str, value: float):
     images = {key: arrays()[key].astype(kind) for key in ("x_train", "x_test")}
     images["x_test"][-1, -1, -1] = value
-    with refused(f"'mine.npz' cannot be used: x_test holds {images['x_test'][-1, -1, -1]}; accepted are whole numbers"):
+    with refused(f"'mine.npz' cannot be used: x_test contains {images['x_test'][-1, -1, -1]}; give whole numbers"):
         read(npz(**images))
 
 
@@ -501,13 +501,13 @@ def test_values_that_are_no_brightness_are_refused(npz, kind: str, value: float)
     ],
 )
 def test_arrays_of_another_layout_are_refused(npz, says: str, changed: dict[str, np.ndarray]):
-    layout = "accepted are images (n, height, width), or with 1 or 3 channels last"
+    layout = "give images (n, height, width), or with 1 or 3 channels last"
     with refused(f"dataset: 'mine.npz' cannot be used: {says}; {layout}"):
         read(npz(**changed))
 
 
 def test_a_file_that_lacks_an_array_is_refused(npz):
-    with refused("dataset: 'mine.npz' lacks y_test; allowed is an .npz file with the arrays x_train, y_train, x_test"):
+    with refused("dataset: 'mine.npz' lacks y_test; give an .npz file with the arrays x_train, y_train, x_test"):
         read(npz(y_test=None))
 
 
@@ -617,19 +617,19 @@ def test_a_table_may_be_written_in_many_ways(csv, text: str):
 
 
 HEADER, *ROWS = table().to_csv(index=False).splitlines()
-LAYOUT = "a .csv file with a header, a column 'label'"
+LAYOUT = "a UTF-8 .csv file with a header, a column 'label'"
 NO_TABLE = f"cannot be read as {LAYOUT}"
 REFUSED = {  # a table, and what is said of it, "..." for parts left out
     "names and numbers": (table(labels=("a", "b", "1.5")), "has 'a' among its labels; give whole numbers of int32, or"),
     "a name missing": (table(labels=(" ", "a")), "has a row without a label; give"),
     "no label": (table().drop(columns="label"), f"has no column 'label'; give {LAYOUT}"),
     "no rows": (table(0), f"has no rows; give {LAYOUT}"),
-    "no second image": (table(4), "has a single image of each class; give two or more"),
+    "no second image": (table(4), "has only one image of each class; give two or more"),
     "oblong": (table().drop(columns="pixel9"), "has 63 columns of pixels; give n*n, n from 8 to 64"),
     "letter case": (table(labels=("Cat", "cat")), "has the labels Cat, cat, which differ only in letter case or in"),
     "an empty pixel": (with_pixel(""), NO_TABLE),
-    "a negative pixel": (with_pixel(-1), "a column of pixels holds -1.0; accepted are whole numbers"),
-    "half a pixel": (with_pixel(0.5), "a column of pixels holds 0.5; accepted are whole numbers"),
+    "a negative pixel": (with_pixel(-1), "a column of pixels contains -1.0; give whole numbers"),
+    "half a pixel": (with_pixel(0.5), "a column of pixels contains 0.5; give whole numbers"),
     "an empty file": ("", NO_TABLE),
     "no text": (b"\xff\xfe\x00", NO_TABLE),
     "a short row": ("\n".join([HEADER, *ROWS, "3" + ",1" * 63]), NO_TABLE),

@@ -160,7 +160,7 @@ def test_workers_that_cannot_be_started_are_one_sentence(tmp_path: Path, monkeyp
     ended = CliRunner().invoke(cli.main, ["sweep", str(own), "--grid", "seed=0", "--out", str(tmp_path / "out")])
     says = "Error: Dask cannot start its workers: RuntimeError: Cluster failed to start: no more processes"
     assert ended.exit_code == 1
-    assert ended.output.splitlines()[-2:] == [says, "Nothing has run yet; the same command starts again"]
+    assert ended.output.splitlines()[-2:] == [says, "Nothing has run yet; repeat the same command"]
     assert not (tmp_path / "out").exists()
 
 
@@ -213,7 +213,7 @@ def test_a_working_directory_that_is_gone_is_one_sentence(tmp_path: Path, monkey
         ended = CliRunner().invoke(
             cli.main, [command, *["own.ipynb"] * (command == "sweep"), "--out", str(tmp_path / "out")]
         )
-        assert (ended.exit_code, ended.output) == (2, "Error: the folder that you are in is gone; cd to another\n")
+        assert (ended.exit_code, ended.output) == (2, "Error: the current folder is gone; cd to a different one\n")
     assert not (tmp_path / "out").exists()
 
 
@@ -316,4 +316,4 @@ def test_few_files_that_may_be_open_are_raised_where_they_can_be_else_refused(tm
     code += "from helpers.runner.process import allow_open_files; allow_open_files(); print(getrlimit(RLIMIT_NOFILE))"
     assert python(code.format((40, 1000))).stdout == "(256, 1000)\n"
     assert python(code.format((900, 1000))).stdout == "(900, 1000)\n"
-    assert "ulimit -n: 40 files may be open at a time; a run needs 256" in python(code.format((40, 40))).stderr
+    assert "ulimit -n: 40 open files are too few; raise the limit to 256" in python(code.format((40, 40))).stderr

@@ -83,7 +83,7 @@ def test_a_size_that_the_network_cannot_take_is_refused(photo_folder, size):
 def test_photos_need_two_classes_with_images_in_both_sets(photo_folder, tmp_path):
     (tmp_path / "one").mkdir()
     (photo_folder / "train" / "dark").rename(tmp_path / "one" / "dark")
-    with refused("photos", "class dark only", "two or more"):
+    with refused("photos", "only the class dark", "two or more"):
         photos.load_photos(str(tmp_path / "one"), 32)
     (photo_folder / "train" / "dark").mkdir()
     with refused("photos", "fewer than 2 training photos of class dark"):
@@ -103,14 +103,14 @@ HEIC = bytes([0, 0, 0, 36]) + b"ftypheic" + bytes(100)
 def test_photos_from_phones_are_named_and_left_out(photo_folder):
     (photo_folder / "train" / "dark" / "IMG_1.HEIC").write_bytes(HEIC)
     (note,) = photos.load_photos(str(photo_folder), 32).notes
-    assert note == "1 of 31 files is HEIC, which is not read (export as JPEG): train/dark/IMG_1.HEIC"
+    assert note == "1 of 31 files is HEIC, which is not supported (export as JPEG): train/dark/IMG_1.HEIC"
 
 
 def test_a_folder_of_nothing_but_photos_from_phones_is_refused(photo_folder, tmp_path):
     for kind in ("cats", "dogs"):
         (tmp_path / "phone" / kind).mkdir(parents=True)
         (tmp_path / "phone" / kind / "1.heic").write_bytes(HEIC)
-    with refused("photos: 'phone' has no image but HEIC photos", "export them as JPEG"):
+    with refused("photos: 'phone' has only HEIC photos", "export them as JPEG"):
         photos.load_photos(str(tmp_path / "phone"))
 
 
@@ -138,4 +138,4 @@ def test_without_a_network_and_photos_it_says_what_to_set(offline):
 def test_the_ants_and_bees_are_the_published_ones():
     ants_bees = photos.load_photos("ants_bees", 32)
     assert (len(ants_bees.train), len(ants_bees.test), ants_bees.classes) == (244, 153, ("ants", "bees"))
-    assert ants_bees.notes == ("1 of 398 files is no image: train/ants/imageNotFound.gif",)
+    assert ants_bees.notes == ("1 of 398 files is unusable as an image: train/ants/imageNotFound.gif",)

@@ -51,7 +51,7 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
         ("--dataset file.txt", "dataset: 'file.txt' is not allowed; give the path of an .npz file"),
         ("--dataset mnist", 'dataset: "mnist" is not on this machine and could not be downloaded'),
         # classes and splits
-        ("-p source_classes '[4, 5]'", "source_classes and target_classes both hold 4 ([4, 5] and"),
+        ("-p source_classes '[4, 5]'", "source_classes and target_classes both contain 4 ([4, 5] and"),
         ("-p validation_fraction 0.001", "validation_fraction: 0.001 of 716 images in 5 classes leaves a class of"),
         # numbers, and words that YAML would read as numbers
         ("-p epochs 0", "epochs: 0 is not allowed; give a whole number of at least 1"),
@@ -60,11 +60,11 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
         ("-p learning_rate 1:30", "learning_rate: '1:30' is not a number like the default, 1.0"),
         ("-p seed 010", "seed: '010' is not a whole number like the default, 0"),
         ("-p seed -1", "seed: -1 is not a seed; give a whole number from 0 to 4294967295"),
-        ("-p kernel_size 5", "kernel_size: 5 twice and pool_size 2 leave nothing of an image of 8 pixels"),
+        ("-p kernel_size 5", "kernel_size: 5, applied twice, and pool_size 2 leave nothing of an image of 8 pixels"),
         ("-p frozen_convs 3", "frozen_convs: 3 is not allowed; give 0, 1 or 2"),
         # names
         ("-p recipe slow", "recipe: 'slow' is not known; allowed are published, fast"),
-        ("-p optimizer None", "optimizer: None is not a text like the default, 'adadelta'"),
+        ("-p optimizer None", "optimizer: None is not text like the default, 'adadelta'"),
         ("-p epoch 3", "has this name; known are backbone_weights"),
         ("--only 01 -p epochs 3", "epochs: no parameter of 01_data_split has this name"),
         ("--only 09", "lesson: '09' is not known; allowed are 00_whole_game, 01_data_split, 02_cnn_build"),
@@ -84,18 +84,18 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
         # values that cannot be read, or would reach the notebook changed
         ("-p target_classes '[1,'", "target_classes: '[1,' cannot be read as YAML; values look like 3"),
         ("-p seed '!!python/object/apply:os.mkdir [made]'", "seed: '!!python/object/apply:os.mk"),
-        ("-p recipe '{1: a}'", "recipe: '{1: a}' is more than numbers, texts in UTF-8"),
+        ("-p recipe '{1: a}'", "recipe: '{1: a}' is not allowed; use numbers, UTF-8 text"),
         ("-p run_dir \udcff", "run_dir: '\\udcff' cannot be read as YAML"),
-        ("-p seed 1 -p seed 2", "seed: -p is given twice for it; give one value"),
-        ("--dataset digits -p dataset mnist", "dataset: given twice, as 'digits' and 'mnist'"),
+        ("-p seed 1 -p seed 2", "seed: -p sets it twice; give one value"),
+        ("--dataset digits -p dataset mnist", "dataset: is given twice, as 'digits' and 'mnist'"),
         # folders
         ("-p run_dir file/below", "run_dir: 'file/below' is below a file, 'file'; give a folder"),
         ("--out file", "--out: 'file' is a file; give a folder that can be written to"),
         ("--out full", "--out: 'full' exists and is not an empty folder; give a new one"),
         (f"--out {'a' * 300}", "cannot be used (File name too long)"),
-        ("--out \udcff", "--out: '\\udcff' is no UTF-8 text; give a folder that can be written to"),
-        ("--resume absent", "absent' holds no run.json of a run that could be resumed"),
-        ("--resume . --only 01", "--resume: takes everything from the run that it resumes; omit options"),
+        ("--out \udcff", "--out: '\\udcff' is not valid UTF-8; give a folder that can be written to"),
+        ("--resume absent", "absent' has no run.json of a run to resume"),
+        ("--resume . --only 01", "--resume: the parameters come from the run to resume; omit options"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_leaves_nothing(folder: Path, command: str, says: str):
@@ -105,7 +105,7 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(folder: Path, command: s
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"lessons": [{"name": "9"}]}'])
 def test_a_damaged_record_of_a_run_is_refused(folder: Path, content: bytes):
     Path("run.json").write_bytes(content)
-    check_refusal(folder, "--resume .", "--resume: ", "holds no run.json of a run that could be resumed")
+    check_refusal(folder, "--resume .", "--resume: ", "has no run.json of a run to resume")
 
 
 def test_a_folder_without_permission_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch):

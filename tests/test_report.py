@@ -85,7 +85,7 @@ def compared(strategies=tuple(ERRORS), budgets=("10", "all"), seeds=(0, 1, 2)) -
 
 def names_a_best(text: str) -> bool:
     """Tell whether a text calls something best, apart from the sentence that says when nothing is."""
-    text = text.lower().replace("without an interval nothing is called better", "")
+    text = text.lower().replace("without an interval, nothing is called better", "")
     return any(word in text for word in ("best", "most accurate", "highest", "better", "times the errors", "hurts"))
 
 
@@ -150,7 +150,7 @@ def test_the_index_opens_with_the_verdict_then_the_figure_and_the_table_of_the_c
         f"data:image/png;base64,{PNG}",
         "<h2>Test accuracy",
         "<h2>Lessons",
-        "<details><summary>Other trainings",
+        "<details><summary>Other training runs",
         "<details><summary>Parameters",
     )
     positions = [page.index(part) for part in parts]
@@ -197,10 +197,10 @@ def test_one_seed_tells_nothing_and_without_frozen_there_is_no_headline():
     ("rows", "said"),
     [
         (compared(seeds=[0]), "one seed gives no interval"),
-        (compared(["frozen", "random-frozen"]), "scratch, the ordinary network to compare with, was not trained"),
+        (compared(["frozen", "random-frozen"]), "scratch, the ordinary network for comparison, was not trained"),
         (
             compared(["scratch", "random-frozen"]),
-            "What frozen, head-first, fine-tuned, reused-head would do: not trained",
+            "How well frozen, head-first, fine-tuned, reused-head would do: not trained",
         ),
         (compared(["scratch"], budgets=["10", "50"]), "random-frozen, the control, was not trained"),
         (compared(["scratch"], budgets=["10", "50"]), "the most here are 50"),
@@ -222,7 +222,7 @@ def test_without_the_comparison_a_page_says_what_was_run_and_nothing_else(folder
             assert word not in text
     without = {**RUN["lessons"][0], "number": "05", "status": "failed", "cell": 3, "error": "broken"}
     failed = report.write_run(folder, {**RUN, "status": "failed", "lessons": [without]}, ROWS[:0]).read_text()
-    assert failed.index("broken") < failed.index("has left no results, so there is no verdict") < failed.index("<h2>")
+    assert failed.index("broken") < failed.index("left no results, so there is no verdict") < failed.index("<h2>")
 
 
 def test_lesson_06_alone_has_its_verdict_its_figure_and_the_name_of_the_photos(folder):
@@ -232,7 +232,7 @@ def test_lesson_06_alone_has_its_verdict_its_figure_and_the_name_of_the_photos(f
     lessons = [{**RUN["lessons"][1], "number": "06"}]
     page = report.write_run(folder, {**RUN, "photos": {"name": "my_photos"}, "lessons": lessons}, rows).read_text()
     text = " ".join(Tags(page).text.split())
-    assert "Transfer learning on my_photos A network is to tell ants bees apart." in text
+    assert "Transfer learning on my_photos A network learns to tell ants bees apart." in text
     assert "MobileNet learned on the photos of ImageNet" in text and "0.67 times the errors" in text
     assert "Published" not in text and "cannot tell" not in text
     (figure,) = [attributes for tag, attributes in Tags(page).tags if tag == "img"]
@@ -351,7 +351,7 @@ def test_own_columns_are_shown_and_a_sweep_without_results_says_so(folder):
     page = trees(folder, "auc,rmse,kind\n0.91,12345.6,a\n0.9,3.25,b\n").read_text()
     assert re.findall("<th>(\\w+)</th>", page)[:4] == ["Run", "auc", "rmse", "Seconds"]
     assert re.findall("<td>([^<]+)</td>", page)[:4] == ["0.91", "12346", "0.9", "3.25"]
-    said = "No run left results. A notebook writes them as results-<name>.csv into its working directory."
+    said = "No run left results. A notebook leaves them as results-<name>.csv in its working directory."
     assert said in Tags(trees(folder, "").read_text()).text and said not in page
 
 

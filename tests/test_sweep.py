@@ -178,14 +178,14 @@ def test_a_file_sets_parameters_as_on_the_command_line_which_comes_first(own):
     write_text(
         Path("given.yaml"), "labels_per_class:\n  - 10\n  - all\noptimizer: 010  # a text\nlearning_rate: 1e-3\n"
     )
-    assert "learning_rate: given twice" in run(own, "-f", "given.yaml", "--grid", "learning_rate=1").output
+    assert "learning_rate: is given twice" in run(own, "-f", "given.yaml", "--grid", "learning_rate=1").output
     assert parameters.joined(Path("given.yaml"), [("learning_rate", "1")])[-1] == ("learning_rate", "1")
     (run_parameters,) = plan(own, "seed=0", **dict(parameters.joined(Path("given.yaml"), []))).runs.values()
     assert run_parameters == {"labels_per_class": [10, "all"], "optimizer": "010", "learning_rate": 0.001, "seed": 0}
     write_text(Path("given.yaml"), "- 1")
     refused = run(own, "-f", "given.yaml", "--grid", "seed=0")
     assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
-    assert "-f: 'given.yaml' is not a YAML file of parameters, such as seeds: [0, 1]" in refused.output
+    assert "-f: 'given.yaml' is not a YAML file with parameters such as seeds: [0, 1]" in refused.output
 
 
 def test_a_dry_run_prints_the_table_and_leaves_nothing(own):
@@ -206,33 +206,33 @@ def test_a_dry_run_prints_the_table_and_leaves_nothing(own):
         ("OWN --grid seed=0,one", "seed: 'one' is not a whole number like the default, 0"),
         ("OWN --grid labels_per_class=[10", "labels_per_class: '[[10]' cannot be read as YAML"),
         ("OWN --grid seed", "--grid: 'seed' is not of the form NAME=V1,V2,..."),
-        ("OWN --grid seed=", "seed: --grid gives it no value"),
+        ("OWN --grid seed=", "seed: --grid gives it no values"),
         ("OWN --grid seed,optimizer=[0,sgd],[1]", "seed,optimizer: [1] is not a list of 2 values, one per name"),
         ("OWN --grid seed,optimizer=[0,sgd],[0,sgd]", "seed,optimizer: --grid gives 0 with sgd twice"),
         ("OWN --grid seed,optimizer=[0,sgd],[x,sgd]", "seed: 'x' is not a whole number like the default, 0"),
-        ("OWN --grid seed,seed=[0,1]", "seed: --grid is given twice for it"),
+        ("OWN --grid seed,seed=[0,1]", "seed: --grid sets it twice"),
         ("OWN --grid learning_rate=1,1.0", "learning_rate: --grid gives 1.0 twice"),
-        ("OWN --grid seed=1 -p seed 2", "seed: given twice, by --grid and by -p"),
-        ("OWN --grid run_dir=a,b", "run_dir: is not for a sweep"),
+        ("OWN --grid seed=1 -p seed 2", "seed: is given twice, by --grid and -p"),
+        ("OWN --grid run_dir=a,b", "run_dir: does not apply to a sweep"),
         (f"OWN --grid seed={','.join(map(str, range(10_001)))}", "makes 10,001 runs, more than 10,000; add --yes"),
-        ("OWN --grid seed=1 --workers 1 --scheduler tcp://127.0.0.1:1", "--workers: is for this machine"),
-        ("OWN --grid seed=1 --store s --scheduler tcp://127.0.0.1:1", "--store: is for this machine"),
+        ("OWN --grid seed=1 --workers 1 --scheduler tcp://127.0.0.1:1", "--workers: applies only to this machine"),
+        ("OWN --grid seed=1 --store s --scheduler tcp://127.0.0.1:1", "--store: applies only to this machine"),
         ("OWN --grid seed=1 --store text.txt", "text.txt' is a file; give a folder"),
         ("OWN --grid seed=1 --scheduler tcp://127.0.0.1:1", "--scheduler: 'tcp://127.0.0.1:1' cannot be reached"),
         ("OWN --grid seed=1 --scheduler tls://127.0.0.1:1", "tls:// needs certificates in Dask's configuration"),
-        ("OWN --grid seed=1 --out other", "holds no sweep that could be resumed; give another folder"),
+        ("OWN --grid seed=1 --out other", "has no sweep to resume; give a different folder"),
         ("OWN --grid seed=1 --out text.txt/below", "--out: 'text.txt/below' is below a file, 'text.txt'"),
         ("09 --grid seed=0", "or the number alone, such as 05, or the path of a notebook, which ends in .ipynb"),
         ("text.ipynb --grid seed=0", "notebook: 'text.ipynb' is not a notebook"),
         ("05 --dataset digits --grid recipe=fast,slow", "recipe: 'slow' is not known"),
-        ("05 --dataset digits --grid dataset=mnist_5k", "dataset: given twice, by --grid and by --dataset or -p"),
+        ("05 --dataset digits --grid dataset=mnist_5k", "dataset: is given twice, by --grid and --dataset or -p"),
         (
             "OWN --grid photos=images,digits --scheduler tcp://127.0.0.1:1",
             "photos: 'images' is a folder, which the machines of a",
         ),
         ("OWN", "--grid: there is nothing to sweep over"),
         ("OWN --grid seed=1 --workers 0", "Error: Invalid value for '--workers': 0 is not in the range"),
-        ("--out other", "sweep: needs a LESSON, or --resume DIR alone; see sweep --help"),
+        ("--out other", "sweep: LESSON is missing; give one, or --resume DIR alone"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_leaves_nothing(own, monkeypatch, command: str, says: str):
@@ -281,13 +281,13 @@ def test_a_sweep_is_resumed_from_anywhere_by_its_folder_alone(own, tmp_path, mon
 @pytest.mark.parametrize(
     ("content", "arguments", "says"),
     [
-        ("{}", [], "holds no sweep that could be resumed"),
+        ("{}", [], "has no sweep to resume"),
         (
             '{"notebook": "05", "folder": "gone", "content": {}, "files": {}, "axes": [], "runs": {}, "made_with": {}}',
             [],
-            "'gone', which is gone",
+            "'gone', which no longer exists",
         ),
-        ("{}", ["--dataset", "digits"], "--resume: takes everything from the run that it resumes; omit options that"),
+        ("{}", ["--dataset", "digits"], "--resume: the parameters come from the run to resume; omit options that"),
     ],
 )
 def test_a_sweep_that_cannot_be_resumed_is_refused(own, content: str, arguments: list[str], says: str):
@@ -338,7 +338,7 @@ def test_a_sweep_records_what_it_was_made_from_and_how_to_repeat_it(own, monkeyp
     monkeypatch.setattr("helpers.runner.batch._made_with", lambda: record["made_with"])
     upgraded = plan(own.name, "seed=3", labels_per_class="[10, all]")
     assert sweep.missing(upgraded, sweep.records(upgraded)) == list(upgraded.runs)
-    assert "Note: 3 finished with other code or package versions" in sweep.outlook(upgraded, [])
+    assert "Note: 3 finished with different code or package versions" in sweep.outlook(upgraded, [])
     assert len(upgraded.record["made_with_before"]) == 1
 
 
@@ -350,7 +350,7 @@ def test_a_module_beside_the_notebook_that_was_not_sent_along_is_answered_with_h
     said, other = [record["error"] for record in sweep.records(planned)]
     assert said.endswith("sys.path.append(os.path.dirname(os.path.abspath('beside.py')))")
     assert other == "ModuleNotFoundError: No module named 'elsewhere'"
-    code = f"import os, sys\n{said.rpartition(', ')[2]}\nimport beside"
+    code = f"import os, sys\n{said.rpartition(': ')[2]}\nimport beside"
     assert [name for name, _ in notebooks.named_files(write_notebook(own, PARAMETERS, code))] == ["beside.py"]
 
 
@@ -374,7 +374,7 @@ def test_a_folder_with_runs_of_another_notebook_or_on_other_data_is_refused(own,
     assert "1 runs, 1 of them done" in run(own, *command, "--dry-run").output
     before = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
     other = write_notebook(tmp_path / "other.ipynb", "dataset: str = 'digits'\nseed: int = 0", "1")
-    assert "holds runs of another notebook, my notebook" in run(other, *command).output
+    assert "has runs of a different notebook, my notebook" in run(other, *command).output
     Image.new("L", (8, 8)).save(images / "a" / "another.png")
     assert f"images changed after 1 runs in '{Path('out').absolute()}' had finished" in run(own, *command).output
     Path("beside.csv").write_text("2")
@@ -396,7 +396,7 @@ def test_a_folder_in_which_a_sweep_is_at_work_is_refused(own, monkeypatch):
     with lock("--out", Path("out")):
         refused = run(own, "--grid", "seed=0,1", "--out", "out")
     assert refused.exit_code == 2
-    assert refused.output.splitlines()[-1].startswith("Error: --out: another process is at work in ")
+    assert refused.output.splitlines()[-1].startswith("Error: --out: another process is working in ")
 
 
 @pytest.mark.parametrize("change", [{"code": "other"}, {"results": None}, {"status": []}, {"code": None}])
@@ -467,8 +467,8 @@ def test_a_sweep_runs_what_is_missing_and_one_that_fails_is_reported_among_the_o
     done = run(own, "--grid", "learning_rate=0.1,0.2,7", *arguments)
     assert done.exit_code == 1
     assert "my notebook: 3 runs, 1 of them done" in done.output
-    assert "Estimate: 0.0 minutes, 1.0 s a run, divided by the runs at a time" in done.output
-    assert "2 to run, 2 at a time; Dask's dashboard: http://127.0.0.1:" in done.output
+    assert "Estimate: 0.0 minutes at 1.0 s a run, divided by the runs in parallel" in done.output
+    assert "2 to run, 2 in parallel; Dask's dashboard: http://127.0.0.1:" in done.output
     assert "2 of 2 " in done.output and "%|" not in done.output, "a log file gets lines, and no bar"
     (message,) = [line for line in done.output.splitlines() if line.startswith("Error")]
     assert message == "Error: 1 of 3 runs failed, learning_rate=7.0: ValueError: <b>7.0</b> diverged"
@@ -636,7 +636,7 @@ def test_workers_without_this_version_are_refused(own, tmp_path):
         source.write("EDITED = True\n")
     (tmp_path / "nothing" / "helpers").mkdir(parents=True)
     (tmp_path / "nothing" / "helpers" / "__init__.py").write_text("")
-    for folder, message in ((other, "has version 1.0.0+"), (tmp_path / "nothing", "has none with sweeps")):
+    for folder, message in ((other, "has version 1.0.0+"), (tmp_path / "nothing", "has no version with sweeps")):
         with dask_cluster(tmp_path / "elsewhere", PYTHONPATH=str(folder)) as (address, _):
             refused = run(own, "--grid", "seed=0,1", "--scheduler", address, "--out", "out")
         (tmp_path / "elsewhere" / "scheduler.json").unlink()

@@ -126,7 +126,7 @@ def test_a_split_is_refused_only_where_a_class_would_be_left_without_an_image(dr
         fewest = [
             min(int((original(dataset, dataset.train) == label).sum()) for label in classes) for classes in class_sets
         ]
-        if "a single training image of class" in str(error):
+        if "only one training image of class" in str(error):
             assert 1 in fewest
         else:
             assert str(error).startswith("validation_fraction: ")
@@ -194,7 +194,7 @@ def test_what_is_no_budget_is_refused(tasks: tuple[Task, Task], budget: object):
         ([2, 3, 3], "[2, 3, 3] is not allowed; give two or more classes, each once"),
         ([2, 10], "digits has no class 10; its classes are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
         ("23", "'23' is not a list of classes"),
-        ("[2, 3]", "'[2, 3]' is a text; for a list, papermill wants -y"),
+        ("[2, 3]", "'[2, 3]' is text; to pass a list to papermill, use -y"),
         ([2.0, 3.5], "[2.0, 3.5] is neither a list of whole numbers nor a list of names"),
         ([2, "3"], "[2, '3'] is neither a list of whole numbers nor a list of names"),
     ],
@@ -221,13 +221,13 @@ def test_a_fraction_or_seed_that_is_not_allowed_is_refused(digits: Dataset, para
 
 
 def test_class_sets_that_overlap_are_refused(digits: Dataset):
-    with refused("source_classes and target_classes both hold 1, 2 ([0, 1, 2] and [2, 1, 5])"):
+    with refused("source_classes and target_classes both contain 1, 2 ([0, 1, 2] and [2, 1, 5])"):
         split_tasks(digits, [0, 1, 2], [2, 1, 5])
 
 
 def test_a_class_of_one_image_cannot_be_split():
     train, test = numbered(np.repeat([5, 6, 7, 8], [20, 1, 20, 20])), numbered(np.arange(5, 9))
-    with refused("dataset: mine has a single training image of class 6", "two or more"):
+    with refused("dataset: mine has only one training image of class 6", "two or more"):
         split_tasks(dataset_of("mine", train, test), [5, 6], [7, 8], 0.5)
 
 

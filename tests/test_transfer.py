@@ -212,9 +212,9 @@ def test_a_strategy_refuses_features_of_other_images_or_weights(repetition: Repe
     features = networks.extract(STRATEGIES["frozen"], repetition, images)
     random = networks.extract(STRATEGIES["random-frozen"], Repetition(FRESH, tasks[1]), images)
     for given, message in (
-        (features[::-1], "of other images than the 100 asked for"),
-        ((features[0], features[0]), f"of other images than the {len(tasks[1].test)} asked for"),
-        (random, "another network, or the same one with other weights"),
+        (features[::-1], "do not belong to the 100 images given"),
+        ((features[0], features[0]), f"do not belong to the {len(tasks[1].test)} images given"),
+        (random, "these come from a different network, or from different weights"),
     ):
         with refused("features: ", message):
             networks.train(STRATEGIES["frozen"], repetition, images, given)
@@ -322,7 +322,7 @@ def test_a_head_of_another_size_cannot_be_reused_and_the_reason_is_given():
             ["scratch", "froze"],
             "'froze' is not known; allowed are scratch, frozen, head-first, fine-tuned",
         ),
-        (["scratch", "frozen", "scratch"], "names one twice; give each once"),
+        (["scratch", "frozen", "scratch"], "names a strategy twice; give each once"),
         ("scratch", "'scratch' is not a list of strategies"),
     ],
     ids=repr,

@@ -2,7 +2,7 @@
 
     python tools/colab.py https://github.com/OWNER/REPOSITORY FOLDER
 
-Colab opens notebooks from branches on GitHub. So the copies are published in the folder `colab` of the branch
+Colab opens notebooks from branches on GitHub, so the copies are published in the folder `colab` of the branch
 `gh-pages`, and link to each other there.
 """
 
@@ -18,7 +18,7 @@ from helpers.runner.copies import as_json, relinked
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = "blob/gh-pages/colab"
-ADDRESS = re.compile(r"(https|file)://[\w.~/-]+")  # file: to try the copies on this machine
+ADDRESS = re.compile(r"(https|file)://[\w.~/-]+")  # file: for trying the copies on this machine
 INSTALL = """\
 !pip list --format=freeze > installed.txt
 !pip install --quiet --constraint installed.txt git+{address}"""
@@ -28,14 +28,14 @@ packages that Colab lacks. It replaces none that Colab has."""
 
 
 def write_copies(folder: Path, address: str) -> None:
-    """Write a copy of each lesson into a folder; `address` is that of the repository.
+    """Write a copy of each lesson into a folder; `address` is the repository's.
 
-    A copy keeps the lesson's outputs. Its links to lessons lead to their copies on Colab, and others to the repository.
-    Raises ValueError for what is no address.
+    A copy keeps the lesson's outputs. Its links to lessons lead to their copies on Colab, all others to the repository.
+    Raises ValueError for an invalid address.
     """
     address = address.removesuffix("/").removesuffix(".git")
     if not ADDRESS.fullmatch(address):
-        raise ValueError(f"address: {address!r} is not one like https://github.com/OWNER/REPOSITORY")
+        raise ValueError(f"address: {address!r} is invalid; give one like https://github.com/OWNER/REPOSITORY")
     folder.mkdir(parents=True, exist_ok=True)
     for lesson in sorted((ROOT / "notebooks").glob("*.ipynb")):
         notebook = json.loads(lesson.read_text(encoding="utf-8"))
@@ -43,12 +43,12 @@ def write_copies(folder: Path, address: str) -> None:
 
 
 def colab_link(address: str, name: str) -> str:
-    """Return the address at which Colab opens the published copy of a lesson, by its file's name."""
+    """Return the address at which Colab opens the published copy of a lesson, given its file name."""
     return f"{address.replace('//github.com/', '//colab.research.google.com/github/')}/{PUBLISHED}/{name}"
 
 
 def for_colab(notebook: dict[str, Any], address: str) -> dict[str, Any]:
-    """Return a lesson's content as it is on Colab."""
+    """Return a lesson's content for Colab."""
 
     def to(target: str) -> str:
         path = Path(target)
@@ -64,8 +64,8 @@ def for_colab(notebook: dict[str, Any], address: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("address", help="of the repository, such as https://github.com/OWNER/REPOSITORY")
-    parser.add_argument("folder", type=Path, help="gets the copies")
+    parser.add_argument("address", help="address of the repository, such as https://github.com/OWNER/REPOSITORY")
+    parser.add_argument("folder", type=Path, help="folder for the copies")
     arguments = parser.parse_args()
     try:
         write_copies(arguments.folder, arguments.address)

@@ -1,10 +1,10 @@
-"""Kill runs of the course at random moments, go on with each, and compare its results with those of a run left alone.
+"""Kill runs of the course at random moments, resume each, and compare its results with those of an undisturbed run.
 
     python tools/kills.py [--kills 50] [--seed 0] [--jobs 2]
 
-Lessons 01, 03 and 05 with small parameters, offline, on the embedded digits. SIGKILL, SIGTERM and SIGINT take turns; a
-kill falls anywhere between the first trace of the run on disk and its end. After each one every notebook there must
-be readable, run.json must say what happened, no process may be left, and `--resume` must complete the run.
+Lessons 01, 03 and 05 run offline with small parameters, on the embedded digits. SIGKILL, SIGTERM and SIGINT take turns;
+each falls anywhere between the first trace of the run on disk and its end. After each one, every notebook must be
+readable, run.json must say what happened, no process may be left, and `--resume` must complete the run.
 """
 
 import argparse
@@ -37,11 +37,11 @@ PARAMETERS = {
     "min_updates": 30,
 }
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-PATIENCE = 10  # seconds that processes get to be gone
+PATIENCE = 10  # seconds for processes to end
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
-    """Start the command line, what it prints kept beside the run's folder."""
+    """Start the command line, with its output in a log next to the run's folder."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_NUM_INTRAOP_THREADS": "1"}
     environment.pop("MNIST_NPZ", None)
     command = [sys.executable, "-c", "from helpers.runner.cli import main; main()", "run", *arguments]
@@ -61,13 +61,13 @@ def start_new(folder: Path) -> subprocess.Popen:
 
 
 def results(folder: Path) -> pd.DataFrame:
-    """Return the rows of a run without what no two runs share, the seconds."""
+    """Return the rows of a run without the seconds, which differ between any two runs."""
     rows = pd.read_csv(folder / "results.csv", dtype=str)
     return rows[[column for column in rows if not column.endswith("seconds")]]
 
 
 def left_alone(folder: Path) -> tuple[float, pd.DataFrame]:
-    """Let a run come to its end; return the seconds that it took since its first trace, and its results."""
+    """Let a run finish; return the seconds since its first trace on disk, and its results."""
     process = start_new(folder)
     began = time.monotonic()
     if process.wait() != 0:
@@ -76,7 +76,7 @@ def left_alone(folder: Path) -> tuple[float, pd.DataFrame]:
 
 
 def readable(notebook: Path) -> bool:
-    """Tell whether a file holds a notebook with cells."""
+    """Tell whether a file contains a notebook with cells."""
     try:
         return bool(json.loads(notebook.read_text(encoding="utf-8"))["cells"])
     except ValueError:
@@ -84,7 +84,7 @@ def readable(notebook: Path) -> bool:
 
 
 def kill(folder: Path, number: int, delay: float, expected: pd.DataFrame) -> dict | None:
-    """Kill a run after a delay, and resume it; return what was found, None if the run was over before."""
+    """Kill a run after a delay, and resume it; return the findings, or None if the run had already finished."""
     process = start_new(folder)
     try:
         process.wait(delay)
@@ -96,7 +96,7 @@ def kill(folder: Path, number: int, delay: float, expected: pd.DataFrame) -> dic
     _, left = psutil.wait_procs(family, timeout=PATIENCE)
     stopped_at = [lesson["number"] for lesson in record["lessons"] if lesson["status"] in ("running", "interrupted")]
     killed = number == signal.SIGKILL
-    over = record["status"] == "done"  # hit while Python was on its way out
+    over = record["status"] == "done"  # killed while Python was exiting
     again = start(folder, "--resume", str(folder)).wait()
     return {
         "signal": signal.Signals(number).name,
@@ -112,19 +112,19 @@ def kill(folder: Path, number: int, delay: float, expected: pd.DataFrame) -> dic
 
 
 def main() -> None:
-    """Kill as often as asked and print a line for each kill and a table by signal; exit code 1 if anything was lost."""
+    """Kill as often as requested; print a line per kill and a table by signal; exit with 1 if anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50, help="how many (default: 50)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at once (default: 2)")
+    parser.add_argument("--kills", type=int, default=50, help="number of kills (default: 50)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
+    parser.add_argument("--jobs", type=int, default=2, help="parallel runs (default: 2)")
     chosen = parser.parse_args()
     moments, began = random.Random(chosen.seed), time.monotonic()
     with tempfile.TemporaryDirectory() as here, ThreadPoolExecutor(chosen.jobs) as pool:
         alone = list(pool.map(left_alone, [Path(here, f"alone-{job}") for job in range(chosen.jobs)]))
         seconds, expected = min(took for took, _ in alone), alone[0][1]
         if not all(rows.equals(expected) for _, rows in alone):
-            sys.exit("two runs that were left alone differ in their results")
-        print(f"a run left alone: {seconds:.0f} s, {len(expected)} trainings")
+            sys.exit("two undisturbed runs differ in their results")
+        print(f"an undisturbed run: {seconds:.0f} s, {len(expected)} training runs")
         plans = [
             (number, moments.uniform(0, seconds)) for number in itertools.islice(itertools.cycle(SIGNALS), chosen.kills)
         ]

@@ -2,9 +2,9 @@
 
     python tools/lock.py [--upgrade]
 
-Versions that are locked stay while the ranges of pyproject.toml allow them; --upgrade takes the newest. The lock covers
-Python 3.11 to 3.13 on every system for which there are packages. environment.yml gets what running and comparing the
-notebooks takes, for the Python that it names.
+Locked versions stay while the ranges of pyproject.toml allow them; --upgrade takes the newest. The lock covers Python
+3.11 to 3.13 on every system with packages. environment.yml gets everything for running and comparing the notebooks with
+the Python that it names.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 LOCK, ENVIRONMENT, PROJECT = ROOT / "requirements.lock", ROOT / "environment.yml", ROOT / "pyproject.toml"
 OLDEST_PYTHON, CONDA_PYTHON = "3.11", "3.12"
-SYSTEMS = (  # that environment.yml is for
+SYSTEMS = (  # covered by environment.yml
     {"sys_platform": "linux", "os_name": "posix", "platform_machine": "x86_64"},
     {"sys_platform": "darwin", "os_name": "posix", "platform_machine": "arm64"},
     {"sys_platform": "win32", "os_name": "nt", "platform_machine": "AMD64"},
 )
-COMPARES_NOTEBOOKS = "nbval"  # the one package of the extra `test` that environment.yml has
+COMPARES_NOTEBOOKS = "nbval"  # the only package from the extra `test` in environment.yml
 HEAD = """# Exact versions with hashes, for Python 3.11 to 3.13. `python tools/lock.py` makes them from pyproject.toml.
 # pip install --require-hashes -r requirements.lock && pip install --no-deps -e .
 # sha256 of those ranges: {digest}
@@ -46,18 +46,18 @@ class Locked:
 
 
 def ranges(project: str) -> dict[str, list[str]]:
-    """Return the requirements of pyproject.toml's text: those of the package under "", and those of each extra."""
+    """Return the requirements in pyproject.toml's text, by extra; those of the package itself are under ""."""
     declared = tomllib.loads(project)["project"]
     return {"": declared["dependencies"], **declared["optional-dependencies"]}
 
 
 def digest(project: str) -> str:
-    """Return the SHA-256 of the ranges, by which a lock knows what it was made from."""
+    """Return the SHA-256 of the ranges, which identifies the source of a lock."""
     return hashlib.sha256(json.dumps(ranges(project), sort_keys=True).encode()).hexdigest()
 
 
 def read(lock: str) -> list[Locked]:
-    """Read a lock: `name==version ; marker`, then hashes, then comments that say which packages need it."""
+    """Read a lock: `name==version ; marker`, then hashes, then comments on which packages need it."""
     entries = []
     for block in re.split(r"\n(?=\S)", lock):
         if found := re.match(r"([\w.-]+)==(\S+?)(?: ; (.+?))? \\\n", block):
@@ -67,7 +67,7 @@ def read(lock: str) -> list[Locked]:
 
 
 def environment(locked: list[Locked], project: str) -> list[str]:
-    """Return the lines of environment.yml's list: what the package and nbval need, at the versions of the lock."""
+    """Return the lines of environment.yml's list: the needs of the package and of nbval, at the locked versions."""
     wanted = {canonicalize_name(re.match(r"[\w.-]+", line)[0]) for line in ranges(project)[""]} | {COMPARES_NOTEBOOKS}
     while more := {entry.name for entry in locked if entry.needed_by & wanted} - wanted:
         wanted |= more
@@ -84,7 +84,7 @@ def environment(locked: list[Locked], project: str) -> list[str]:
 def main() -> None:
     """Ask uv for the versions, and write both files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--upgrade", action="store_true", help="take the newest versions that the ranges allow")
+    parser.add_argument("--upgrade", action="store_true", help="use the newest versions within the ranges")
     chosen = parser.parse_args()
     options = ["--extra", "test", "--extra", "class", "--universal", "--generate-hashes", "--no-header", "--quiet"]
     command = [sys.executable, "-m", "uv", "pip", "compile", PROJECT.name, "--output-file", LOCK.name, *options]

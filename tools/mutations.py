@@ -2,10 +2,10 @@
 
     python tools/mutations.py [--only NAME] [--jobs 2]
 
-A fault in `faults.txt` is a slip that changes what somebody gets, and names the tests that could notice it: a module's
-tests and, where only a lesson can, the comparison of that lesson's reference outputs. They run offline, without MNIST,
-from an empty run folder, up to the first that fails. They all run once without a fault beforehand: if one failed then,
-its failures with a fault would mean nothing. The exit code is 1 if a fault goes unnoticed.
+A fault in `faults.txt` is a slip that affects users, with the tests that could notice it: a module's tests or, where
+only a lesson can, the comparison with that lesson's reference outputs. They run offline, without MNIST, from an empty
+run folder, up to the first failure. All of them run once without a fault beforehand, because a test that fails anyway
+would prove nothing. The exit code is 1 if a fault goes unnoticed.
 """
 
 import argparse
@@ -27,9 +27,9 @@ LEFT_OUT = shutil.ignore_patterns(".git", "runs", "sweeps", "build", "__pycache_
 
 @dataclass(frozen=True)
 class Fault:
-    """A replacement in one of the helpers, and who could notice it: "tasks" for tests/test_tasks.py, "05" for a lesson.
+    """A replacement in a helper, and tests that could notice it: "tasks" for tests/test_tasks.py, "05" for lesson 05.
 
-    The text to replace is a short one that occurs once.
+    The text to replace is short and occurs once.
     """
 
     name: str
@@ -61,7 +61,7 @@ def paths(tests: str) -> list[str]:
 
 
 def first_failure(copy: Path, tests: Sequence[str]) -> str | None:
-    """Run tests in a copy, offline and without MNIST, up to the first that fails; return its name, None if all pass."""
+    """Run tests in a copy, offline and without MNIST; return the name of the first that fails, or None if all pass."""
     environment = {**os.environ, "PYTHONPATH": str(copy), "KERAS_HOME": str(copy / "nowhere")}
     environment["TF_NUM_INTRAOP_THREADS"] = "1"
     for data in ("MNIST_NPZ", "TRANSFER_TUTORIAL_DATA"):
@@ -75,7 +75,7 @@ def first_failure(copy: Path, tests: Sequence[str]) -> str | None:
 
 
 def plant(fault: Fault) -> tuple[str | None, float]:
-    """Try a fault in a copy; return the test that notices it, if one does, and the seconds that this took."""
+    """Try a fault in a copy; return the name of a test that notices it, if any, and the seconds taken."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "project"
@@ -89,10 +89,10 @@ def plant(fault: Fault) -> tuple[str | None, float]:
 
 
 def main() -> None:
-    """Try every fault, or those named, and print as each ends who noticed."""
+    """Try every fault, or the chosen ones, and print which test noticed each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="a fault's name, or part of it, or a module")
-    parser.add_argument("--jobs", type=int, default=2, help="faults tried at once (default: 2)")
+    parser.add_argument("--only", help="a fault's name, part of a name, or a module")
+    parser.add_argument("--jobs", type=int, default=2, help="faults to try in parallel (default: 2)")
     asked = parser.parse_args()
     chosen = [fault for fault in FAULTS if not asked.only or asked.only in fault.name or asked.only == fault.module]
     if not chosen:
@@ -102,7 +102,7 @@ def main() -> None:
     print(f"Without a fault: {tests} ...", flush=True)
     failed, seconds = plant(Fault("no fault", "datasets", "def load_dataset(", "def load_dataset(", tests))
     if failed:
-        sys.exit(f"{failed} fails without any fault; see python -m pytest, and mend that first")
+        sys.exit(f"{failed} fails without any fault; run python -m pytest and fix that first")
     print(f"... all pass ({seconds:.0f} s)", flush=True)
     unnoticed = []
     with ThreadPoolExecutor(asked.jobs) as pool:

@@ -1,14 +1,14 @@
-"""Run the lessons and store what they show: on MNIST in notebooks/, on a part of it, made smaller, in tests/reference/.
+"""Run the lessons and store their outputs: on MNIST in notebooks/, on a smaller part of it in tests/reference/.
 
-The result rows on that part are stored too, without seconds and cores. From the stored rows of the study the notebooks
-in docs/ and lesson 07's table of the atlas are then computed anew; `--only pages` does nothing else, and takes seconds.
+The result rows on that part are stored too, except columns of seconds and cores. Then the notebooks in docs/ and lesson
+07's table of the atlas are computed anew from the stored rows; `--only pages` does nothing else, and takes seconds.
 
     MNIST_NPZ=.../mnist.npz TRANSFER_TUTORIAL_DATA=... python tools/refresh_outputs.py [--only 03,05] [--anew]
 
-What is stored has no timestamps, execution metadata, widgets, absolute paths or log lines, and does not change from run
-to run: a cell that is not compared (tagged nbval-ignore-output) keeps what is stored while its source is the same as at
-the last refresh, and so does a cell whose text agrees with what is stored. `--anew` takes every output from this run,
-as it must after a change to a figure.
+Stored outputs have no timestamps, execution metadata, widgets, absolute paths or log lines, and do not change from run
+to run: a cell that is not compared (tagged nbval-ignore-output) keeps its stored output while its source is the same as
+at the last refresh, and so does a cell whose text matches the stored one. `--anew` takes every output from this run,
+which is necessary after a change to a figure.
 """
 
 import argparse
@@ -30,14 +30,14 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 REFERENCE = ROOT / "tests" / "reference"
 PAGES = ROOT / "docs"
-# Offline everywhere, and quick.
+# Offline and quick.
 REFERENCE_PARAMETERS = {"dataset": "mnist_5k", "image_size": 14, "filters": 16, "seeds": [0, 1]}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 UNWANTED = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|usr|opt|Users)/|oneDNN|absl::|0x[0-9a-f]{6,}|\bdtype: ")
 
 
 def execute(path: Path, parameters: dict) -> NotebookNode:
-    """Run a notebook; return it with its outputs, and with papermill's cell of parameters if there are any."""
+    """Run a notebook; return it with its outputs, and with papermill's parameters cell if any are given."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / path.name
         notebooks.execute(notebooks.find(str(path)), output, parameters, description=path.stem)
@@ -45,7 +45,7 @@ def execute(path: Path, parameters: dict) -> NotebookNode:
 
 
 def sanitized(cell: NotebookNode, images: bool) -> list[NotebookNode]:
-    """Return a cell's outputs, streams joined, without widgets, counts and, unless `images`, pictures."""
+    """Return a cell's outputs with streams joined, and without widgets, counts and, unless `images`, pictures."""
     outputs = []
     for output in cell.outputs:
         if output.output_type == "stream" and outputs and outputs[-1].get("name") == output.name:
@@ -60,13 +60,13 @@ def sanitized(cell: NotebookNode, images: bool) -> list[NotebookNode]:
         if "execution_count" in output:
             output.execution_count = None
         outputs.append(output)
-    if found := UNWANTED.search(text_of(outputs)):  # a picture's base64 may hold anything
-        raise SystemExit(f"the output of {cell.id} must not be stored, it holds {found.group()!r}")
+    if found := UNWANTED.search(text_of(outputs)):  # base64 of a picture may match by chance
+        raise SystemExit(f"the output of {cell.id} must not be stored: it contains {found.group()!r}")
     return outputs
 
 
 def text_of(outputs: list[NotebookNode]) -> str:
-    """Return what nbval compares of some outputs."""
+    """Return the parts of some outputs that nbval compares."""
     kept = []
     for output in outputs:
         data = {kind: value for kind, value in output.get("data", {}).items() if kind != "image/png"}
@@ -75,14 +75,14 @@ def text_of(outputs: list[NotebookNode]) -> str:
 
 
 def sources(path: Path) -> set[str]:
-    """Return the sources of a stored notebook's cells, of none if there is no such file."""
+    """Return the sources of a stored notebook's cells, or none if there is no such file."""
     return {cell.source for cell in nbformat.read(path, as_version=4).cells} if path.exists() else set()
 
 
 def refresh(path: Path, stored_at: Path, parameters: dict, images: bool, unchanged: set[str]) -> None:
-    """Run a lesson, store its outputs, and say how many cells now show something else.
+    """Run a lesson, store its outputs, and print how many cells changed.
 
-    A cell may keep what is stored if its source is among those `unchanged`.
+    A cell may keep its stored output if its source is among the `unchanged` ones.
     """
     start = time.perf_counter()
     ran = execute(path, parameters)
@@ -114,7 +114,7 @@ def refresh(path: Path, stored_at: Path, parameters: dict, images: bool, unchang
 
 
 def number_cells(notebook: NotebookNode) -> None:
-    """Count the code cells from 1, as a run does; nbval takes a cell without a count as never run."""
+    """Count the code cells from 1, as in a run; nbval would treat a cell without a count as never run."""
     code = (cell for cell in notebook.cells if cell.cell_type == "code")
     for count, cell in enumerate(code, start=1):
         cell.execution_count = count
@@ -124,7 +124,7 @@ def number_cells(notebook: NotebookNode) -> None:
 
 
 def store_results(home: Path, number: str, stored_at: Path) -> None:
-    """Store the rows that a lesson left, if it left any, without the columns of seconds and cores."""
+    """Store the rows that a lesson left, if any, without the columns of seconds and cores."""
     path = home / "runs" / "lessons" / f"results-{number}.csv"
     if path.is_file():
         rows = pd.read_csv(path, dtype=str)
@@ -132,7 +132,7 @@ def store_results(home: Path, number: str, stored_at: Path) -> None:
 
 
 def store_key_figure(page: Path) -> None:
-    """Put a page's key figure beside the lessons, for the README and the first page."""
+    """Put a page's key figure next to the lessons, for the README and the first page."""
     for cell in nbformat.read(page, as_version=4).cells:
         if "key-figure" in cell.metadata.get("tags", []):
             (NOTEBOOKS / "result.png").write_bytes(base64.b64decode(cell.outputs[-1].data["image/png"]))
@@ -149,7 +149,7 @@ def atlas_table() -> pd.DataFrame:
 
 
 def refresh_pages() -> None:
-    """Compute the pages from the rows that are stored."""
+    """Compute the pages from the stored rows."""
     for path in sorted(PAGES.glob("*.ipynb")):
         refresh(path, path, {}, images=True, unchanged=set())
     store_key_figure(PAGES / "results.ipynb")
@@ -160,7 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="00,01,02,03,04,05,06,07", help="lessons to run, such as 03,05; or pages")
     parser.add_argument("--anew", action="store_true", help="take every output from this run")
-    parser.add_argument("--reference-only", action="store_true", help="refresh tests/reference/ alone, without MNIST")
+    parser.add_argument("--reference-only", action="store_true", help="refresh only tests/reference/, without MNIST")
     chosen = parser.parse_args()
     atlas_table().to_csv(ATLAS, index=False)  # which lesson 07 reads
     if chosen.only == "pages":
@@ -175,7 +175,7 @@ def main() -> None:
         os.environ["TRANSFER_TUTORIAL_HOME"] = home
         for number in chosen.only.split(","):
             (path,) = NOTEBOOKS.glob(f"{number}_*.ipynb")
-            unchanged = set() if chosen.anew else sources(REFERENCE / path.name)  # the lesson itself has been edited
+            unchanged = set() if chosen.anew else sources(REFERENCE / path.name)  # the lesson itself is already edited
             known = notebooks.defaults(path)
             given = {name: value for name, value in REFERENCE_PARAMETERS.items() if name in known}
             refresh(path, REFERENCE / path.name, given, images=False, unchanged=unchanged)

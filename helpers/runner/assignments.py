@@ -1,6 +1,6 @@
-"""Lessons as nbgrader assignments, and the checks' replies to the answers that came back. Neither needs nbgrader.
+"""Lessons as nbgrader assignments, and the checks' replies to submitted answers. Neither needs nbgrader.
 
-A checked exercise is one cell in a lesson and two in an assignment: the learner's, and a locked one with only the
+A checked exercise is one cell in a lesson and two in an assignment: one for the learner, and a locked one with only the
 check, which nbgrader restores before grading.
 """
 
@@ -22,20 +22,20 @@ from helpers.store import write_text
 if TYPE_CHECKING:
     import pandas as pd
 
-STOPS = dict.fromkeys(("SyntaxError", "IndentationError", "TabError"), "a syntax error")  # others are called by name
+STOPS = dict.fromkeys(("SyntaxError", "IndentationError", "TabError"), "a syntax error")  # others are named
 STOPS["KeyboardInterrupt"] = "the code takes too long"
 CONFIG = Path(__file__).with_name("templates") / "nbgrader_config.txt"
 
 
 def write(folder: Path, chosen: Sequence[Notebook], values: Mapping[str, Any]) -> list[Path]:
-    """Write lessons as nbgrader sources with these parameters, and nbgrader's settings unless there are any.
+    """Write lessons as nbgrader sources with these parameters, plus nbgrader's settings unless they exist.
 
     Returns the notebooks. Raises ValueError, before anything is written, for assignments that already exist.
     """
     check_folder("DIR", str(folder), folder.absolute())
     texts = {folder / "source" / lesson.name / lesson.path.name: _assignment(lesson, values) for lesson in chosen}
     if there := [path.stem for path in texts if path.exists()]:
-        raise ValueError(f"DIR: {str(folder)!r} has {listed(there)} already, and nothing is overwritten; move it away")
+        raise ValueError(f"DIR: {str(folder)!r} already has {listed(there)}, which is never overwritten; move it away")
     for path, text in {folder / "nbgrader_config.py": CONFIG.read_text("utf-8"), **texts}.items():
         if not path.exists():
             write_text(path, text)
@@ -43,7 +43,7 @@ def write(folder: Path, chosen: Sequence[Notebook], values: Mapping[str, Any]) -
 
 
 def _assignment(lesson: Notebook, values: Mapping[str, Any]) -> str:
-    """Return a lesson's file with these parameters, without outputs, and with each check in a cell of its own.
+    """Return a lesson's file with these parameters, without outputs, and with each check in a separate cell.
 
     If the repository's address is known, a first cell installs the course on Colab.
     """
@@ -89,7 +89,7 @@ def write_misconceptions(course: Path, lesson: str) -> tuple["pd.DataFrame", Pat
 
 def misconceptions(course: Path, lesson: str) -> "pd.DataFrame":
     """Count the checks' replies in the graded notebooks of a lesson, by exercise, the most common first; replies that
-    differ only in numbers count as one. Raises ValueError if no notebook was graded.
+    differ only in numbers count as one. Raises ValueError if no notebook has been graded.
     """
     import pandas as pd
 
@@ -106,9 +106,9 @@ def misconceptions(course: Path, lesson: str) -> "pd.DataFrame":
 
 
 def not_graded(course: Path, lesson: str) -> dict[str, str]:
-    """Say of each learner without a graded notebook of a lesson what came back; nbgrader exports them with 0 points.
+    """Return the reason for each learner without a graded notebook of a lesson; nbgrader exports them with 0 points.
 
-    Learners are those in the gradebook and those with a folder in `submitted/`.
+    Learners are listed in the gradebook or have a folder in `submitted/`.
     """
     learners, gradebook = {path.name for path in course.glob("submitted/*/")}, (course / "gradebook.db").absolute()
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{gradebook.as_uri()}?mode=ro", uri=True)) as book:
@@ -119,14 +119,14 @@ def not_graded(course: Path, lesson: str) -> dict[str, str]:
         folder = course / "submitted" / learner
         found = [path.relative_to(folder) for path in sorted(folder.rglob("*.ipynb"))]
         found = [path for path in found if path.stem == lesson or path.parts[0] not in others]
-        said[learner] = "not graded; nbgrader autograde says why" if place in found else "handed in nothing"
+        said[learner] = "not graded; nbgrader autograde says why" if place in found else "nothing handed in"
         if found and place not in found:
             said[learner] = f"handed in {listed(found)}, not found by nbgrader; move it to submitted/{learner}/{place}"
     return said
 
 
 def _replies(cells: list[Any]) -> Iterator[tuple[str, str]]:
-    """Yield the id of each check and its reply; what stopped the answer before it says more than what it led to."""
+    """Yield the id of each check and its reply; an error in the answer before it says more, and replaces the reply."""
     stopped = ""
     for cell in cells:
         about = cell.metadata.get("nbgrader", {})

@@ -30,7 +30,7 @@ PACKAGES = (*provenance.PACKAGES, "pandas", "pillow", "scipy", "matplotlib", "pa
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, the record that its `run.json` keeps, and notes to its user."""
+    """A run's folder, the content of its `run.json`, and notes to its user."""
 
     folder: Path
     record: dict[str, Any]
@@ -46,7 +46,7 @@ def new(
 ) -> Run:
     """Check the lessons, the folder, and the parameters, given as text, with their data; then make the folder.
 
-    Without `only`, all lessons are run. Without `out`, the folder is made below `runs/`; without `make`, none is.
+    Without `only`, all lessons run. Without `out`, the folder is created below `runs/`; without `make`, not at all.
     Raises ValueError, DownloadError or OSError for invalid input.
     """
     values = parameters.read_given(given, dataset)
@@ -64,13 +64,13 @@ def new(
             raise
         values["dataset"] = "mnist_5k"
         loaded = parameters.check(chosen, values)
-        notes = ["MNIST is not on this machine and cannot be downloaded: running on 5,000 of its digits"]
+        notes = ["MNIST is not on this machine and cannot be downloaded: using 5,000 of its digits instead"]
     data = {name: _data(dataset) for name, dataset in loaded.items()}
     for name, facts in data.items():
         notes += [f"Note: {note}" for note in loaded[name].notes]
         if twice := facts["test images also in training"]:
             total = facts["test images"]
-            notes.append(f"Note: {twice} of {total} test images are training images too; test accuracy flatters")
+            notes.append(f"Note: {twice} of {total} test images are also training images, which flatters accuracy")
     texts = {**dict(given), **{name: value for name, value in values.items() if name == "dataset"}}
     record = {
         "status": "running",
@@ -94,7 +94,7 @@ def new(
 
 
 def resume(folder: Path) -> Run:
-    """Return an earlier run, to be resumed, after the checks of a new one; raise ValueError if that is impossible."""
+    """Return an earlier run to resume, after the same checks as for a new one; raise ValueError if it is unusable."""
     try:
         run = Run(folder.absolute(), json.loads((folder / "run.json").read_text(encoding="utf-8")), [])
         record, entries = run.record, run.record["lessons"]
@@ -103,26 +103,24 @@ def resume(folder: Path) -> Run:
         data = {name: record.get(name) for name in (*parameters.FOLDERS, "backbone")}
         done = [entry["status"] == "done" and _intact(run, entry) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"--resume: {str(folder)!r} holds no run.json of a run that could be resumed") from error
+        raise ValueError(f"--resume: {str(folder)!r} has no run.json of a run to resume") from error
     now: dict[str, Any] = {name: _data(dataset) for name, dataset in parameters.check(chosen, values).items()}
     now["backbone"] = parameters.backbone(chosen, values)
     for name, facts in data.items():
         if facts != now.get(name):
-            raise ValueError(f"--resume: {name} is not the one that this run started with, {facts}; start a new run")
+            raise ValueError(f"--resume: {name} has changed since this run started with {facts}; start a new run")
     if record_made_with(record):
-        run.notes.append("Note: versions, code or machine changed since this run started; run.json keeps both")
+        run.notes.append("Note: versions, code or machine have changed since this run started; run.json lists both")
     for position, lesson in enumerate(chosen):
         if not done[position]:
             if entries[position]["status"] == "done":
-                run.notes.append(
-                    f"Note: notebook or results of lesson {lesson.name} are damaged; the lesson runs again"
-                )
+                run.notes.append(f"Note: the notebook or results of lesson {lesson.name} are damaged; it runs again")
             entries[position] = _entry(lesson, values)
     return run
 
 
 def outline(run: Run) -> Iterator[str]:
-    """Yield a line per lesson: its name, whether it is done, and the parameters that it is given."""
+    """Yield a line per lesson: its name, whether it is done, and the parameters given to it."""
     given = run.record["parameters"]
     for entry in run.record["lessons"]:
         values = [f"{name}={as_text(given[name])}" for name in entry["parameters"] if name in given]
@@ -130,9 +128,9 @@ def outline(run: Run) -> Iterator[str]:
 
 
 def execute(run: Run, received: list[int], timeout: int | None = None) -> str | None:
-    """Execute the lessons that are not done, up to the first that fails; return the message about that failure.
+    """Execute the lessons that are not done, up to the first failure; return the message about that failure.
 
-    `received` are the signals of `process.signals_as_exit`. A lesson fails if a cell takes longer than `timeout`
+    `received` holds the signals from `process.signals_as_exit`. A lesson fails if a cell takes longer than `timeout`
     seconds.
     """
     artefacts, lessons = str(run.folder / "artefacts"), run.record["lessons"]
@@ -151,11 +149,11 @@ def execute(run: Run, received: list[int], timeout: int | None = None) -> str | 
             notebooks.execute(lesson, output, passed, settings, f"{lesson.name} ({position} of {len(lessons)})")
             entry |= {"status": "done", "results": _results_checksum(run, entry)}
         except CellError as error:
-            if received:  # not the lesson's fault: the kernel was killed, and the signal's exit got lost on its way
+            if received:  # not the lesson's fault: the kernel was killed, and SystemExit got lost
                 raise SystemExit(128 + received[0]) from error
             entry |= {"status": "failed", "cell": error.cell, "error": str(error)}
             run.record["status"] = "failed"
-            return f"lesson {lesson.name}, cell [{error.cell}]: {error}\nThe notebook up to there: {output}"
+            return f"lesson {lesson.name}, cell [{error.cell}]: {error}\nThe notebook up to this cell: {output}"
         finally:
             entry["seconds"] = round(time.perf_counter() - start, 1)
     run.record["status"] = "done"
@@ -163,26 +161,26 @@ def execute(run: Run, received: list[int], timeout: int | None = None) -> str | 
 
 
 def write_results(run: Run) -> "pd.DataFrame":
-    """Write `results.csv`: the rows of the lessons that are done, one per training run, as text; return them.
+    """Write `results.csv`, the rows of all finished lessons as text, one per training run; return them.
 
     Rows that a lesson takes from an earlier one, as lesson 06 does from 05, are listed only under the earlier one.
     """
     paths = [_results(run, entry) for entry in run.record["lessons"] if entry["status"] == "done"]
     rows = folders.read_results(path for path in paths if path.is_file())
-    rows = rows[~rows.duplicated([name for name in rows if name != "lesson"])]  # equal to the last digit of the seconds
+    rows = rows[~rows.duplicated([name for name in rows if name != "lesson"])]  # equal even in their seconds
     write_text(run.folder / "results.csv", rows.to_csv(index=False))
     return rows
 
 
 @contextmanager
 def recorded(run: Run) -> Iterator[None]:
-    """Keep in `run.json` how far a run has come, however the block ends."""
+    """Record the progress of a run in `run.json`, however the block ends."""
     try:
         run.record["status"] = "running"
         _save(run)
         yield
         _save(run)
-    except BaseException as error:  # a signal; otherwise a full disk, a page that cannot be written
+    except BaseException as error:  # a signal, a full disk, a page that cannot be written
         run.record["status"] = status = "interrupted" if isinstance(error, SystemExit) else "failed"
         for entry in run.record["lessons"]:
             if entry["status"] == "running":
@@ -205,7 +203,7 @@ def _results(run: Run, entry: dict[str, Any]) -> Path:
 
 
 def _entry(lesson: Notebook, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the entry of `run.json` for a lesson before it runs; it lists `run_dir` only if the user chose it."""
+    """Return the initial entry of `run.json` for a lesson; it lists `run_dir` only if the user chose it."""
     defaults = {name: value for name, value in notebooks.defaults(lesson.path).items() if name != "run_dir"}
     passed = {name: value for name, value in values.items() if name in defaults or name == "run_dir"}
     identity = {"number": lesson.number, "name": lesson.name, "title": lesson.title}
@@ -213,19 +211,19 @@ def _entry(lesson: Notebook, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _intact(run: Run, entry: dict[str, Any]) -> bool:
-    """Tell whether a lesson's notebook can be read, and whether its result rows, if any, are unchanged."""
+    """Tell whether a lesson's notebook is readable, and its result rows, if any, unchanged."""
     readable = bool(notebooks.code_cells(_notebook(run, entry)))
     return readable and entry.get("results") == _results_checksum(run, entry)
 
 
 def _results_checksum(run: Run, entry: dict[str, Any]) -> str | None:
-    """Return the SHA-256 of a lesson's result rows, None if there are none."""
+    """Return the SHA-256 of a lesson's result rows, or None if there are none."""
     path = _results(run, entry)
     return sha256(path) if path.is_file() else None
 
 
 def _make_folder(wanted: Path, count: int = 1) -> Path:
-    """Make a new folder under this name, or with a number after it if the name is taken."""
+    """Make a new folder with this name, or with a number after it if the name is taken."""
     path = wanted if count == 1 else wanted.with_name(f"{wanted.name}-{count}")
     try:
         path.mkdir(parents=True)
@@ -235,20 +233,20 @@ def _make_folder(wanted: Path, count: int = 1) -> Path:
 
 
 def _data(dataset: Dataset) -> dict[str, Any]:
-    """Return what identifies a run's data, and how many test images are training images too."""
+    """Return the identity of a run's data, and the number of test images that are also training images."""
     images = {"training images": len(dataset.train), "test images": len(dataset.test)}
     images["test images also in training"] = datasets.duplicated_images(dataset)
     return {"name": dataset.name, "sha256": dataset.fingerprint, **images}
 
 
 def command(words: Sequence[str], given: Mapping[str, str]) -> str:
-    """Return the line for a shell that repeats a command of `transfer-tutorial` with these parameters."""
+    """Return the shell command that repeats a command of `transfer-tutorial` with these parameters."""
     options = [word for pair in given.items() for word in ("-p", *pair)]
     return f"cd {shlex.quote(os.getcwd())} && {shlex.join(['transfer-tutorial', *words, *options])}"
 
 
 def record_made_with(record: dict[str, Any]) -> bool:
-    """Put date, versions, machine and commit into a record; if it has others, keep these too, and return True."""
+    """Put date, versions, machine and commit into a record; if it has different ones, keep them too and return True."""
     record.setdefault("started", datetime.now().astimezone().isoformat(timespec="seconds"))
     before, record["made_with"] = record.get("made_with"), _made_with()
     if changed := before not in (None, record["made_with"]):
@@ -257,15 +255,15 @@ def record_made_with(record: dict[str, Any]) -> bool:
 
 
 def _made_with() -> dict[str, Any]:
-    """Return versions, machine and commit: what a run depends on besides its parameters and data."""
+    """Return versions, machine and commit, on which a run depends besides its parameters and data."""
     commit, processor = None, platform.processor() or platform.machine()
     if (folders.REPOSITORY / ".git").exists():
         command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
         with suppress(OSError):  # no git on this machine
-            own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # a hook sets some
+            own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # hooks set some
             ran = subprocess.run(command, cwd=folders.REPOSITORY, env=own, capture_output=True, text=True)
             commit = ran.stdout.strip() or None
-    with suppress(OSError):  # Linux's own processor names are empty, its /proc says more
+    with suppress(OSError):  # on Linux, only /proc names the processor
         named = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
         processor = named[1] if named else processor
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -19,8 +19,8 @@ from helpers.runner import process
 if TYPE_CHECKING:
     from helpers.runner.sweep import Sweep
 
-FOLDER: Any = click.types.FuncParamType(lambda path: Path(os.path.expanduser(path)))  # a shell keeps ~ in --out=~/x
-HOW = ("scheduler", "workers", "store", "retries", "timeout")  # a sweep's options for how to run; others say what
+FOLDER: Any = click.types.FuncParamType(lambda path: Path(os.path.expanduser(path)))  # for ~ in --out=~/x
+HOW = ("scheduler", "workers", "store", "retries", "timeout")  # a sweep's options for how to run; the rest say what
 PARAMETERS = """\b
 NAME is a variable in a lesson's first code cell, which is tagged `parameters`.
 VALUE is YAML: 3, adam, 1e-3, [0, 1, 2]. To list a lesson's parameters and what they mean:
@@ -29,7 +29,7 @@ VALUE is YAML: 3, adam, 1e-3, [0, 1, 2]. To list a lesson's parameters and what 
 
 
 class BadInput(click.ClickException):
-    """The input is invalid; reported in one line, before anything runs or is written."""
+    """Invalid input, reported in one line before anything runs or is written."""
 
     exit_code = 2
 
@@ -60,12 +60,12 @@ def lessons(folder: Path) -> None:
     click.echo(f"{len(paths)} lessons in {folder}\nTo open the first: {shlex.join(['jupyter', 'lab', str(paths[0])])}")
 
 
-# Options of several commands
-DATASET = click.option("--dataset", metavar="NAME-OR-PATH", help="Data by name, a file or a folder of images.")
-ONLY = click.option("--only", type=lambda text: text.split(","), metavar="LESSONS", help="Only these, such as 03,05.")
-FILE = click.option("-f", "file", type=FOLDER, metavar="FILE", help="Set those of a YAML file; -p comes first.")
+# Options that commands share
+DATASET = click.option("--dataset", metavar="NAME-OR-PATH", help="Named data, a file or a folder of images.")
+ONLY = click.option("--only", type=lambda text: text.split(","), metavar="LESSONS", help="Only these lessons: 03,05.")
+FILE = click.option("-f", "file", type=FOLDER, metavar="FILE", help="Parameters in YAML; -p overrides them.")
 GIVEN = click.option("-p", "given", type=(str, str), multiple=True, metavar="NAME VALUE", help="Set a parameter.")
-RESUME = click.option("--resume", type=FOLDER, metavar="DIR", help="Run what is missing or failed in DIR.")
+RESUME = click.option("--resume", type=FOLDER, metavar="DIR", help="Run anything missing or failed in DIR.")
 TIMEOUT = click.option("--timeout", type=click.IntRange(1), metavar="SECONDS", help="Fail if any cell takes longer.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Check everything, print what would run, and run nothing.")
 
@@ -100,9 +100,9 @@ def class_(folder: Path, only: list[str] | None, dataset: str | None, **asked: A
 @click.argument("folder", type=FOLDER, metavar="DIR")
 @click.argument("lesson")
 def misconceptions(folder: Path, lesson: str) -> None:
-    """Count the checks' replies to the answers to a LESSON, in a course folder DIR, after nbgrader autograde.
+    """Count the checks' replies to a LESSON's answers in a course folder DIR, after nbgrader autograde.
 
-    It also names the learners whose notebook was not graded. The figure misconceptions-LESSON.png is written there.
+    Also name the learners whose notebook was not graded, and draw the figure misconceptions-LESSON.png in DIR.
 
     \b
     Example:
@@ -130,8 +130,8 @@ def misconceptions(folder: Path, lesson: str) -> None:
 def run(resume: Path | None, timeout: int | None, dry_run: bool, **asked: Any) -> None:
     """Run the lessons headless, with the given parameters, into a new folder.
 
-    It holds the executed notebooks, an index.html to look at, results.csv with one row per training run, and run.json.
-    Without --dataset the data is mnist, or mnist_5k where MNIST is not available.
+    The folder gets the executed notebooks, an index.html to open, results.csv with one row per training run, and
+    run.json. Without --dataset the data is mnist, or mnist_5k where MNIST is not available.
 
     \b
     Example:
@@ -178,27 +178,27 @@ def run(resume: Path | None, timeout: int | None, dry_run: bool, **asked: Any) -
     "--out",
     type=FOLDER,
     metavar="DIR",
-    help="New folder, or a sweep's, to add to it.  [default: sweeps/<notebook>-<date>-<time>]",
+    help="New folder, or that of a sweep to extend.  [default: sweeps/<notebook>-<date>-<time>]",
 )
 @RESUME
 @click.option("--scheduler", metavar="ADDRESS", help="Run on this Dask cluster.  [default: on this machine]")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Runs at once.  [default: by cores and memory]")
-@click.option("--store", type=FOLDER, metavar="DIR", help="Keep trained networks in DIR, shared by all runs here.")
-@click.option("--retries", type=click.IntRange(0), default=0, metavar="K", help="Repeat a run that fails, K times.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Parallel runs.  [default: by cores and memory]")
+@click.option("--store", type=FOLDER, metavar="DIR", help="Keep trained networks in DIR for all local runs.")
+@click.option("--retries", type=click.IntRange(0), default=0, metavar="K", help="Repeat a failing run up to K times.")
 @TIMEOUT
 @DRY_RUN
 @click.option("--yes", is_flag=True, help="Allow more than 10,000 runs.")
 def sweep(resume: Path | None, dry_run: bool, yes: bool, **asked: Any) -> None:
     """Run one lesson, or your own notebook by its path, once for each combination of values in a grid.
 
-    DIR gets the executed notebooks, results.csv with the parameters as columns, and sweep.html to look at. The same
-    command again, or --resume, runs what is missing or failed. --grid NAME,OTHER=[V1,W1],[V2,W2] pairs values.
+    DIR gets the executed notebooks, results.csv with the parameters as columns, and sweep.html to open. The same
+    command again, or --resume, runs anything missing or failed. --grid NAME,OTHER=[V1,W1],[V2,W2] pairs values.
 
     \b
     Example:
         transfer-tutorial sweep 05 --grid recipe=fast,published --grid "seeds=[0],[1]" --out sweeps/recipes
     """
-    with process.signals_as_exit(kill_children=False):  # Dask stops its own
+    with process.signals_as_exit(kill_children=False):  # Dask stops its own processes
         from helpers.runner import cluster, sweep
 
         how = {name: asked.pop(name) for name in HOW}
@@ -227,17 +227,17 @@ def sweep(resume: Path | None, dry_run: bool, yes: bool, **asked: Any) -> None:
 
 
 def _settle(resume: Path | None, asked: dict[str, Any]) -> None:
-    """Join the parameters of `-f` and `-p`; raise ValueError if other options besides `--resume` say what to run."""
+    """Join the parameters of `-f` and `-p`; raise ValueError if options besides `--resume` say what to run."""
     from helpers.runner import parameters
 
     if resume is not None and any(asked.values()):
-        raise ValueError("--resume: takes everything from the run that it resumes; omit options that say what to run")
+        raise ValueError("--resume: the parameters come from the run to resume; omit options that say what to run")
     asked["given"] = parameters.joined(asked.pop("file"), asked["given"])
 
 
 @contextmanager
 def _bad_input_in_one_line(*kinds: type[Exception]) -> Iterator[None]:
-    """Report errors of these kinds as bad input; by default, all that the checks before a run raise."""
+    """Report these kinds of errors as bad input; by default, all errors of the checks before a run."""
     if not kinds:
         from helpers.datasets import DownloadError
 
@@ -250,11 +250,11 @@ def _bad_input_in_one_line(*kinds: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def _resumable(command: str, folder: Path, **how: Any) -> Iterator[None]:
-    """Print how to resume a command that fails or is stopped in its folder, with its other options, ready to paste."""
+    """If a command fails or stops, print the command that resumes it in its folder with its options, ready to paste."""
 
     def hint() -> str:
         if not (folder / f"{command}.json").is_file():
-            return "\nNothing has run yet; the same command starts again"
+            return "\nNothing has run yet; repeat the same command"
         options = [word for name, value in how.items() if value for word in (f"--{name}", str(value))]
         return "\nTo resume: " + shlex.join(["transfer-tutorial", command, "--resume", str(folder), *options])
 
@@ -265,7 +265,7 @@ def _resumable(command: str, folder: Path, **how: Any) -> Iterator[None]:
         raise
     except BadInput:
         raise
-    except Exception as error:  # a full disk, a page that cannot be written, a scheduler that is gone
+    except Exception as error:  # a full disk, a page that cannot be written, a lost scheduler
         from helpers.runner.worker import one_line
 
         message = error.message if isinstance(error, click.ClickException) else one_line(error)
@@ -273,7 +273,7 @@ def _resumable(command: str, folder: Path, **how: Any) -> Iterator[None]:
 
 
 def _run_sweep(planned: "Sweep", **how: Any) -> None:
-    """Execute the missing runs with a progress bar; report all results so far, also if the sweep is stopped."""
+    """Execute the missing runs with a progress bar; report all results so far, even if the sweep is stopped."""
     from tqdm import tqdm
 
     from helpers.runner import sweep
@@ -295,6 +295,6 @@ def _report_sweep(planned: "Sweep") -> None:
     """Write `results.csv` and the page of a sweep, and print where the page is."""
     from helpers.runner import report, sweep
 
-    if (planned.out / "sweep.json").is_file():  # otherwise it was stopped before the first run began
+    if (planned.out / "sweep.json").is_file():  # if not, it was stopped before the first run began
         records = sweep.records(planned)
         click.echo(f"\nOpen {report.write_sweep(planned, records, sweep.write_results(planned, records))}")

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from distributed import Client
 
 CONNECT_SECONDS = 10
-KERNEL_MEMORY = 2 * 2**30  # bytes for each kernel with TensorFlow in it
+KERNEL_MEMORY = 2 * 2**30  # bytes for each kernel with TensorFlow
 
 
 def check_options(scheduler: str | None, workers: int | None, store: Path | None) -> None:
-    """Raise ValueError for options that do not go together, an unusable folder, and a machine without Dask."""
+    """Raise ValueError for conflicting options, an unusable folder, or a machine without Dask."""
     if scheduler is not None and workers is not None:
-        raise ValueError("--workers: is for this machine; a cluster, as given by --scheduler, has its own")
+        raise ValueError("--workers: applies only to this machine; the cluster of --scheduler has its own workers")
     if scheduler is not None and store is not None:
-        raise ValueError("--store: is for this machine; a cluster, as given by --scheduler, has no folder in common")
+        raise ValueError("--store: applies only to this machine; the cluster of --scheduler shares no folder with it")
     if store is not None:
         check_folder("--store", str(store), store)
     if not (find_spec("distributed") and find_spec("cryptography")):
@@ -35,12 +35,12 @@ def check_options(scheduler: str | None, workers: int | None, store: Path | None
 
 @contextmanager
 def connect(scheduler: str | None, workers: int | None) -> "Iterator[tuple[Client, dict[str, Any]]]":
-    """Connect to a scheduler's address, or start `workers` on this machine, by default as many as its cores and memory
-    allow, and stop them at the end; yield Dask's client and a kernel's share of the `memory`, in bytes.
+    """Connect to a scheduler's address, or start `workers` on this machine (as many as its cores and memory allow by
+    default) and stop them at the end; yield Dask's client and the `memory` for each kernel, in bytes.
 
     Workers on this machine run one kernel each and share the cores, unless the user has set numbers of threads. They
-    can be reached only from here, with a certificate made for this sweep.
-    Raises ConnectionError if none can be started, ValueError if the scheduler cannot be reached or a worker is unfit.
+    are reachable only from this machine, with a certificate made for this sweep. Raises ConnectionError if no worker
+    can be started, ValueError if the scheduler cannot be reached or a worker is unfit.
     """
     import dask
     from dask.system import CPU_COUNT
@@ -48,7 +48,7 @@ def connect(scheduler: str | None, workers: int | None) -> "Iterator[tuple[Clien
     from distributed.system import MEMORY_LIMIT
 
     for name in ("distributed", "distributed.client", "asyncio", "tornado"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is said in one line
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are reported in one line instead
     with ExitStack() as opened:
         if scheduler is not None:
             try:
@@ -63,7 +63,7 @@ def connect(scheduler: str | None, workers: int | None) -> "Iterator[tuple[Clien
             return
         dask.config.refresh(paths=[], env={})  # the user's configuration is meant for other clusters
         workers = workers or max(1, min(CPU_COUNT, MEMORY_LIMIT // KERNEL_MEMORY))
-        share = (*THREADS, "LOKY_MAX_CPU_COUNT")  # the latter limits how many networks are trained at once
+        share = (*THREADS, "LOKY_MAX_CPU_COUNT")  # the last one limits parallel training
         threads = {name: os.environ.get(name, str(max(1, CPU_COUNT // workers))) for name in share}
         local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "security": True, "env": threads}
         try:
@@ -77,17 +77,17 @@ def connect(scheduler: str | None, workers: int | None) -> "Iterator[tuple[Clien
 
 
 def _check_workers(client: "Client") -> None:
-    """Raise ValueError if a worker lacks this package or has another version of it."""
+    """Raise ValueError if a worker lacks this package or has a different version of it."""
 
-    def installed() -> str:  # defined here, it travels as code to a worker that may not be able to import it
+    def installed() -> str:  # sent as code, because a worker may not be able to import it
         from helpers.runner.worker import VERSION
 
         return VERSION
 
     for worker, version in client.run(installed, on_error="return").items():
         if version != VERSION:
-            has = f"version {version}" if isinstance(version, str) else "none with sweeps"
+            has = f"version {version}" if isinstance(version, str) else "no version with sweeps"
             raise ValueError(
-                f"--scheduler: its worker {worker} has {has} of this package, and here is {VERSION}; "
-                "install the same wherever a worker runs"
+                f"--scheduler: its worker {worker} has {has} of this package instead of {VERSION}; "
+                "install the same version on all machines"
             )

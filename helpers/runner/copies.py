@@ -14,7 +14,7 @@ from helpers.messages import listed
 from helpers.runner import notebooks
 from helpers.store import write_text
 
-LINK = re.compile(  # relative links; code, which may look like one, is skipped
+LINK = re.compile(  # relative links; code that looks like one is skipped
     r"(?P<code>`+).+?(?P=code)|!?\[(?P<text>[^\]]*)\]\((?!\w+:|[#/])(?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)",
     re.DOTALL,
 )
@@ -24,18 +24,18 @@ def write_lessons(folder: Path) -> list[Path]:
     """Write the lessons into a folder; return their paths.
 
     An existing lesson with the same cells is kept, with its outputs. Raises ValueError, before anything is written, for
-    a folder that cannot be written to, or that holds a different notebook under a lesson's name or its own `helpers`.
+    a folder that is not writable, or that has its own `helpers` or a different notebook under a lesson's name.
     """
     check_folder("DIR", str(folder), folder.absolute())
     for name in ("helpers", "helpers.py"):
         if (folder / name).exists() and (folder / name).resolve() != PACKAGE:
-            raise ValueError(f"DIR: {str(folder)!r} holds {name}, which the lessons would import; give another folder")
+            raise ValueError(f"DIR: {str(folder)!r} holds {name}, which the lessons would import; give a new folder")
     copies = {folder / lesson.path.name: copied(lesson.path) for lesson in notebooks.lessons()}
     existing = {path: path.read_text("utf-8", "replace") for path in copies if path.exists()}
     if different := [path.name for path, text in existing.items() if _cells(text) != _cells(copies[path])]:
         raise ValueError(
-            f"DIR: {str(folder)!r} holds {listed(different)} with other cells, and nothing is overwritten; "
-            "give another folder, or move yours away"
+            f"DIR: {str(folder)!r} has {listed(different)} with different cells, and nothing is overwritten; "
+            "give a different folder, or move yours away"
         )
     for path, text in copies.items():
         if path not in existing:
@@ -44,7 +44,7 @@ def write_lessons(folder: Path) -> list[Path]:
 
 
 def relinked(notebook: dict[str, Any], to: Callable[[str], str]) -> dict[str, Any]:
-    """Return a lesson's content with the relative links in its prose changed.
+    """Return a lesson's content with new relative links in its prose.
 
     `to` returns the address for a path in the repository, such as "docs/speed.md", or "" to remove the link.
     """
@@ -64,12 +64,12 @@ def relinked(notebook: dict[str, Any], to: Callable[[str], str]) -> dict[str, An
 
 
 def as_json(notebook: dict[str, Any]) -> str:
-    """Return a notebook as the text of its file, formatted as by Jupyter."""
+    """Return a notebook as the text of its file, in Jupyter's format."""
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
 def address() -> str:
-    """Return the repository's address, "" if the installed package does not know it."""
+    """Return the repository's address, or "" if the installed package does not know it."""
     urls = list[str]()
     with suppress(PackageNotFoundError):
         urls = metadata("transfer-learning-tutorial").get_all("Project-URL") or []
@@ -77,9 +77,9 @@ def address() -> str:
 
 
 def copied(lesson: Path, linked: bool = True) -> str:
-    """Return a lesson's file, whose links to other files lead to the repository, if its address is known.
+    """Return a lesson's file, with links from it to the repository if its address is known.
 
-    Links to other lessons are removed unless `linked`, for copies that lie in folders of their own.
+    Links to other lessons are removed unless `linked`, for copies in separate folders.
     """
     repository = address()
 
@@ -92,7 +92,7 @@ def copied(lesson: Path, linked: bool = True) -> str:
 
 
 def _cells(text: str) -> list[tuple[str, str]]:
-    """Return the cells of a notebook's file without outputs, none if it is not a notebook."""
+    """Return the cells of a notebook's file without outputs, or none if it is not a notebook."""
     with suppress(ValueError, KeyError, TypeError):
         return [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
     return []

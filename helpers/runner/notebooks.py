@@ -1,4 +1,4 @@
-"""Notebooks: find a lesson or a custom notebook, read its parameters and code, execute it in a kernel of its own."""
+"""Notebooks: find a lesson or a custom notebook, read its parameters and code, execute it in a separate kernel."""
 
 import ast
 import json
@@ -21,13 +21,13 @@ from helpers.store import checksum, write_text
 
 LESSONS = (PACKAGE if INSTALLED else REPOSITORY) / "notebooks"
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # a kernel's
-NOT_INHERITED = ("PYTHONWARNINGS", "PYTHONDEVMODE", "PYTHONOPTIMIZE", "PYTHONIOENCODING", "MPLBACKEND")  # by a kernel
-PATIENCE = 600  # seconds for a kernel to start, or to send the last output of a cell: machines may be crowded
+NOT_INHERITED = ("PYTHONWARNINGS", "PYTHONDEVMODE", "PYTHONOPTIMIZE", "PYTHONIOENCODING", "MPLBACKEND")  # by kernels
+PATIENCE = 600  # seconds for a kernel to start, or to send a cell's last output, on a busy machine
 LONGEST_SOCKET_FOLDER = 90  # bytes; a socket's whole path has at most 103 on macOS, 107 on Linux
 
 
 class CellError(RuntimeError):
-    """A notebook stopped at a cell that failed; `cell` is the number in its `In [...]`."""
+    """A notebook stopped at a failing cell; `cell` is the number in its `In [...]`."""
 
     def __init__(self, cell: int, message: str) -> None:
         super().__init__(message)
@@ -57,13 +57,13 @@ class KernelSettings:
 
 
 def lessons(numbers: Iterable[str] | None = None) -> list[Notebook]:
-    """Return the lessons with these numbers, or all of them, in their order; raise ValueError if there are none."""
+    """Return the lessons with these numbers, or all of them, in order; raise ValueError if there are none."""
     known = [
         Notebook(path.name.split("_")[0], path.stem, _title(path), path)
         for path in sorted(LESSONS.glob("[0-9][0-9]_*.ipynb"))
     ]
     if not known:
-        raise ValueError(f"no lessons in {str(LESSONS)!r}, where they should be; reinstall the course")
+        raise ValueError(f"lessons: there are none in {str(LESSONS)!r}; reinstall the course")
     if numbers is None:
         return known
     chosen = {lesson(number.strip()) for number in numbers}
@@ -98,16 +98,16 @@ def find(name: str) -> Notebook:
 
 
 def defaults(path: Path) -> dict[str, Any]:
-    """Return the defaults of a notebook's parameters by name, None for one that has to be computed.
+    """Return the default of each parameter of a notebook by name, or None if it has to be computed.
 
-    They come from the cell tagged `parameters` and from the one that papermill injects: an executed notebook keeps the
-    values that it was given. Papermill's own function omits annotations and texts that it cannot parse.
+    They come from the cell tagged `parameters` and from papermill's injected cell: an executed notebook keeps its given
+    values. Papermill's own function omits annotations and any text that it cannot parse.
     """
     return _assigned(path, "parameters") | _assigned(path, "injected-parameters")
 
 
 def fingerprint(path: Path) -> str:
-    """Return the SHA-256 of what a notebook executes: its code cells with their tags, without outputs and prose."""
+    """Return the SHA-256 of a notebook's code cells with their tags, without outputs and prose."""
     cells = [("".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in code_cells(path)]
     return checksum(cells)
 
@@ -118,7 +118,7 @@ def code(path: Path) -> str:
 
 
 def named_files(notebook: Path) -> Iterator[tuple[str, Path]]:
-    """Yield names and paths of the files below a notebook's folder that a string in its code names; not its results."""
+    """Yield names and paths of files below a notebook's folder that a string in its code names, except its results."""
     names = set()
     for cell in code_cells(notebook):
         constants = (node.value for node in ast.walk(_parsed(cell)) if isinstance(node, ast.Constant))
@@ -142,8 +142,8 @@ def execute(
 ) -> None:
     """Execute a notebook in a fresh kernel of this interpreter and save it to `output` after each cell.
 
-    A description is shown with a progress bar; without one, the kernel prints nothing on the terminal either. Raises
-    CellError at the first cell that fails, after the notebook up to there was saved.
+    A description appears with a progress bar; without one, the kernel prints nothing on the terminal either. Raises
+    CellError at the first failing cell, after saving the notebook up to there.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -167,16 +167,16 @@ def execute(
             )
     except papermill.PapermillExecutionError as error:
         raise CellError(error.exec_count, f"{error.ename}: {error.evalue}") from error
-    except Exception as error:  # a kernel that died or never started, a full disk
+    except Exception as error:  # a kernel that died or never started, or a full disk
         started = sum(bool(cell["metadata"].get("papermill", {}).get("start_time")) for cell in code_cells(output))
         message = f"{type(error).__name__}: {error}"
         if isinstance(error, DeadKernelError):
-            message += "; most often memory ran out, so shut down other kernels before you resume"
+            message += "; usually memory ran out, so shut down other kernels before you resume"
         raise CellError(started, message) from error
 
 
 def code_cells(notebook: Path) -> list[dict[str, Any]]:
-    """Return the code cells of a notebook's file, none if there is no such file or it cannot be read."""
+    """Return the code cells of a notebook's file, or none if the file is missing or unreadable."""
     try:
         return [cell for cell in _read(notebook)["cells"] if cell["cell_type"] == "code"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -186,30 +186,30 @@ def code_cells(notebook: Path) -> list[dict[str, Any]]:
 def _kernel_manager(sockets: str, environment: Mapping[str, str], quiet: bool) -> type:
     """Return a class that starts this interpreter's kernel with `environment` added to this process's.
 
-    `sockets` is an empty folder for this one kernel. It also holds IPython's configuration: neither the user's nor the
-    working directory's Python files change what a notebook does.
+    `sockets` is an empty folder for this kernel alone. It also holds IPython's configuration, so that Python files of
+    the user or in the working directory do not change a notebook's behavior.
     """
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
 
     class ThisInterpreter(AsyncKernelManager):
-        """Starts this interpreter's kernel, even where the user installed another one's under the same name."""
+        """Starts this interpreter's kernel, even if the user has installed a different one under the same name."""
 
         def __init__(self, **settings: Any) -> None:
             super().__init__(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), **settings)
             self.transport_encryption = "auto"  # otherwise kernels warn on the terminal; older clients ignore it
-            self.shutdown_wait_time = 1.0  # by then a kernel has nothing left to do, and sometimes misses the request
-            # A TCP port is chosen, released and passed to the kernel. If another process gets it in between, this
-            # kernel dies or never answers. Files in a folder of its own are safe.
+            self.shutdown_wait_time = 1.0  # by then a kernel is idle, and sometimes misses the request
+            # A TCP port is chosen, released and passed to the kernel. If a different process takes it first, the
+            # kernel dies or never answers. Socket files in a private folder are safe.
             if os.name == "posix" and len(os.fsencode(sockets)) <= LONGEST_SOCKET_FOLDER:
                 self.transport, self.ip = "ipc", f"{sockets}/kernel"
 
-        async def start_kernel(self, **settings: Any) -> None:  # type: ignore[override]  # as its own parent's is
+        async def start_kernel(self, **settings: Any) -> None:  # type: ignore[override]  # like its own parent
             """Start the kernel with its environment; nbclient has no option for that."""
             inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
             own = {"IPYTHONDIR": f"{sockets}/ipython", "PYTHONUTF8": "1"}
             own["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # otherwise older kernels warn on the terminal
-            if quiet:  # its messages, such as that it was asked to stop, would break up progress bars
+            if quiet:  # its messages would break up progress bars
                 settings["stderr"] = subprocess.DEVNULL
             await super().start_kernel(env={**inherited, **environment, **own}, **settings)
 
@@ -217,14 +217,14 @@ def _kernel_manager(sockets: str, environment: Mapping[str, str], quiet: bool) -
 
 
 def _papermill_path(path: Path) -> str:
-    """Return a path as papermill takes it, which formats paths as templates, with the scheme of our own files."""
+    """Return a path for papermill, which formats paths as templates, with the scheme of our own reader and writer."""
     return _own_files() + str(path).replace("{", "{{").replace("}", "}}")
 
 
 @cache
 def _own_files() -> str:
-    """Return the scheme, to be put before a path, with which papermill reads incomplete notebooks, and writes a
-    notebook whole, so that it is readable at any moment, even if the run is killed.
+    """Return the scheme, a prefix of paths, with which papermill reads incomplete notebooks and writes notebooks whole,
+    so that they are readable at any moment, even if the run is killed.
     """
     from papermill.iorw import papermill_io
 
@@ -240,7 +240,7 @@ def _own_files() -> str:
 
 
 def _assigned(path: Path, tag: str) -> dict[str, Any]:
-    """Return what the cells with a tag assign, by name; None for more than a literal."""
+    """Return the values that the cells with a tag assign, by name; None for anything but a literal."""
     assigned: dict[str, Any] = {}
     for cell in code_cells(path):
         if tag not in cell["metadata"].get("tags", []):
@@ -256,15 +256,15 @@ def _assigned(path: Path, tag: str) -> dict[str, Any]:
 
 
 def _literal(node: ast.expr) -> Any:
-    """Evaluate a literal, or a range of literals, which papermill and JSON could not pass on, as a list."""
+    """Evaluate a literal, or turn a range of literals, which papermill and JSON cannot pass on, into a list."""
     if isinstance(node, ast.Call) and ast.unparse(node.func) == "range":
         return list(range(*map(ast.literal_eval, node.args)))
     return ast.literal_eval(node)
 
 
 def _parsed(cell: Mapping[str, Any]) -> ast.Module:
-    """Parse a cell's Python without IPython's commands; a cell that is not Python has no statements."""
-    source = re.sub(r"^\s*[%!].*$", "", "".join(cell["source"]), flags=re.MULTILINE)  # what follows %%bash fails below
+    """Parse a cell's Python without IPython's commands; a cell in a different language has no statements."""
+    source = re.sub(r"^\s*[%!].*$", "", "".join(cell["source"]), flags=re.MULTILINE)  # cells with %%bash fail below
     source = re.sub(r"^([\w :.,\[\]]+= *)[%!].*$", r"\1None", source, flags=re.MULTILINE)  # files = !ls
     with suppress(SyntaxError, ValueError):
         return ast.parse(source)
@@ -272,8 +272,8 @@ def _parsed(cell: Mapping[str, Any]) -> ast.Module:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read a notebook's file, with or without a byte-order mark, and add what nbformat insists on but other programs
-    leave out.
+    """Read a notebook's file, with or without a byte-order mark, and add the keys that nbformat requires but other
+    programs omit.
     """
     content: dict[str, Any] = {"metadata": {}, "nbformat_minor": 4, **json.loads(path.read_text("utf-8-sig"))}
     for number, cell in enumerate(content["cells"]):
@@ -283,7 +283,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _title(path: Path) -> str:
-    """Return the text of a notebook's first heading, or its file name if it has none."""
+    """Return the text of a notebook's first heading, or its file name without one."""
     prose = ("".join(cell["source"]) for cell in _read(path)["cells"] if cell["cell_type"] == "markdown")
     heading = re.search("^#+(.*)", "\n".join(prose), re.MULTILINE)
     return heading[1].strip() if heading else path.stem

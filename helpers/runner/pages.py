@@ -1,7 +1,7 @@
 """Pages: executed notebooks as HTML, and filled-in templates.
 
-The pages load nothing from elsewhere, neither scripts nor fonts nor images, and tell the browser to enforce that. Their
-HTML and CSS are the files in `templates/`.
+The pages load nothing from other hosts, neither scripts nor fonts nor images, and tell the browser to enforce that.
+Their HTML and CSS are the files in `templates/`.
 """
 
 import os
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-SHOWN = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain")  # without a script
+SHOWN = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain")  # no scripts
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill in a template; the values are escaped."""
+    """Fill in a template with escaped values."""
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(autoescape=True, loader=PackageLoader("helpers.runner"), trim_blocks=True)
@@ -30,21 +30,21 @@ def render(template: str, **values: Any) -> str:
 def body(notebook: "NotebookNode", known: Collection[str] = ()) -> str:
     """Convert a notebook to an HTML fragment, which takes about half a second.
 
-    Links to the notebooks `known` by name become links to their pages. Other relative links would be broken on the
-    page, and become text.
+    Links to notebooks in `known` become links to their pages. Other relative links would be broken on the page, and
+    become plain text.
     """
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
     class OwnTemplates(HTMLExporter):
-        """Takes nbconvert's own templates, where a user's templates of the same name would come first."""
+        """Prefers nbconvert's own templates to a user's templates of the same name."""
 
         def get_prefix_root_dirs(self) -> list[str]:
             users = super().get_prefix_root_dirs()  # type: ignore[no-untyped-call]
             known = [os.path.join(sys.prefix, "share", "jupyter"), *users]
             return [next(root for root in known if Path(root, "nbconvert", "templates", "basic").is_dir())]
 
-    notebook.metadata.pop("widgets", None)  # without its kernel, the widget of a progress bar would show 0 %
+    notebook.metadata.pop("widgets", None)  # without a kernel, a progress bar's widget would show 0 %
     for cell in notebook.cells:
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
@@ -60,7 +60,7 @@ def body(notebook: "NotebookNode", known: Collection[str] = ()) -> str:
 
 
 def figure(path: Path, png: bytes, alt: str) -> dict[str, str]:
-    """Write a figure's PNG file next to its page, to be opened in full size; return the template's values for it."""
+    """Write a figure's PNG file next to its page, to open it in full size; return the template's values for it."""
     path.write_bytes(png)
     return {"png": b64encode(png).decode(), "alt": alt, "file": path.name}
 

@@ -1,6 +1,6 @@
 """Parameters: read them from text, and check them before anything runs.
 
-This is the runner's only module that knows networks, recipes and plans. Nothing here imports TensorFlow.
+This is the runner's only module that knows networks, recipes and plans. It does not import TensorFlow.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ from helpers.runner import notebooks
 from helpers.runner.notebooks import Notebook
 from helpers.runner.process import absolute
 
-TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
-CLASS_LISTS = ("source_classes", "target_classes")  # by number, or by name
+TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
+CLASS_LISTS = ("source_classes", "target_classes")  # by number or by name
 BACKBONE = "backbone_weights"  # a lesson with this parameter also has the backbone's width, photos and their size
 FOLDERS = ("dataset", "photos", "my_images")  # parameters that may name one
-MOST_RUNS = 10_000  # that a grid may have without --yes
-Grid = Sequence[Sequence[dict[str, Any]]]  # for each --grid its settings, values by name: of one parameter, or paired
+MOST_RUNS = 10_000  # largest grid without --yes
+Grid = Sequence[Sequence[dict[str, Any]]]  # for each --grid, its settings: values by name, single or paired
 
 
 def read(name: str, text: str) -> Any:
@@ -46,35 +46,35 @@ def read(name: str, text: str) -> Any:
         except ValueError:
             value = None if classes else yaml.load(text, _loader())
         if classes and not _all_whole(value):
-            composed = unicodedata.normalize("NFC", text)  # as names of classes are kept
-            value = yaml.load(composed, yaml.BaseLoader)  # makes texts only
+            composed = unicodedata.normalize("NFC", text)  # like stored class names
+            value = yaml.load(composed, yaml.BaseLoader)  # makes only texts
         if _travels(value):
             return value
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # such as !!int x, a list as a key
         raise ValueError(f"{name}: {text!r} cannot be read as YAML; values look like 3, adam or [0, 1, 2]") from error
-    raise ValueError(f"{name}: {text!r} is more than numbers, texts in UTF-8, lists, and mappings whose keys are texts")
+    raise ValueError(f"{name}: {text!r} is not allowed; use numbers, UTF-8 text, lists, and mappings with text as keys")
 
 
 def read_given(given: Sequence[tuple[str, str]], dataset: str | None = None) -> dict[str, Any]:
-    """Read the values of `-p NAME VALUE` and `--dataset`; raise ValueError for a name that is given twice."""
+    """Read the values of `-p NAME VALUE` and `--dataset`; raise ValueError for a name given twice."""
     names = [name for name, _ in given]
     if len(set(names)) < len(names):
-        raise ValueError(f"{max(names, key=names.count)}: -p is given twice for it; give one value")
+        raise ValueError(f"{max(names, key=names.count)}: -p sets it twice; give one value")
     values = {name: read(name, text) for name, text in given}
     if dataset is not None and values.setdefault("dataset", dataset) != dataset:
-        raise ValueError(f"dataset: given twice, as {dataset!r} and {values['dataset']!r}")
+        raise ValueError(f"dataset: is given twice, as {dataset!r} and {values['dataset']!r}; give it once")
     return values
 
 
 def joined(file: Path | None, given: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return the parameters of a YAML file, as papermill's `-f` takes it, and those of `-p`, which come first."""
+    """Return the parameters of a YAML file, as in papermill's `-f`, and those of `-p`, which take precedence."""
     import yaml
 
     try:
         node = yaml.compose(file.read_text("utf-8-sig"), _loader()) if file else yaml.MappingNode("", [])
         texts = {name.value: yaml.serialize(value) for name, value in node.value if name.value not in dict(given)}
     except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"-f: {str(file)!r} is not a YAML file of parameters, such as seeds: [0, 1]") from error
+        raise ValueError(f"-f: {str(file)!r} is not a YAML file with parameters such as seeds: [0, 1]") from error
     return [*((name, json.dumps(read(name, text), ensure_ascii=False)) for name, text in texts.items()), *given]
 
 
@@ -89,7 +89,7 @@ def _travels(value: Any) -> bool:
 
 @cache
 def _loader() -> type:
-    """Return YAML's safe loader with only the plain words of JSON and Python; YAML reads 010 as 8 and 1:30 as 90."""
+    """Return YAML's safe loader, limited to the plain words of JSON and Python; YAML reads 010 as 8 and 1:30 as 90."""
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
@@ -121,11 +121,11 @@ def read_grid(swept: Sequence[str]) -> Grid:
         together = names.split(",")
         for name in together:
             if name in known:
-                raise ValueError(f"{name}: --grid is given twice for it; give all values at once")
+                raise ValueError(f"{name}: --grid sets it twice; give all values at once")
             known.add(name)
         entries = read(names, f"[{values}]")
         if not entries:
-            raise ValueError(f"{names}: --grid gives it no value; give some, such as --grid {together[0]}=1,2")
+            raise ValueError(f"{names}: --grid gives it no values; give some, such as --grid {together[0]}=1,2")
         rows = entries if len(together) > 1 else [[entry] for entry in entries]
         for row in rows:
             if not isinstance(row, list) or len(row) != len(together):
@@ -135,7 +135,7 @@ def read_grid(swept: Sequence[str]) -> Grid:
 
 
 def choices(values: Mapping[str, Any], grid: Grid) -> dict[str, list[Any]]:
-    """Return all values of each parameter: the one given to every run, or those of the grid."""
+    """Return all values of each parameter, whether shared by all runs or from the grid."""
     swept = {name: [setting[name] for setting in settings] for settings in grid for name in settings[0]}
     return {**{name: [value] for name, value in values.items()}, **swept}
 
@@ -146,8 +146,8 @@ def as_text(value: Any) -> str:
 
 
 def settled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values as they are recorded: data folders absolute, a whole number as a float if the default is one and no
-    digit is lost, so that 1 and 1.0 are one run.
+    """Return values in their recorded form: data folders absolute, and whole numbers as floats if the default is a
+    float and no digit is lost, so that 1 and 1.0 are the same run.
     """
     settled = dict(values)
     for name, value in values.items():
@@ -159,8 +159,8 @@ def settled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str,
 
 
 def data(runs: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Return the files that the parameters of runs name, and MNIST's if a run takes it from a file; and the SHA-256 of
-    the former and of data folders; all by path.
+    """Return the files that the parameters of runs name, plus MNIST's if a run takes it from a file; and the SHA-256 of
+    the named files and of data folders; all by path.
     """
     values = {(name, value) for run in runs for name, value in run.items() if isinstance(value, str)}
     files = {value: Path(os.path.expanduser(value)).read_bytes() for _, value in sorted(values) if names_file(value)}
@@ -172,7 +172,7 @@ def data(runs: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) -> tupl
 
 
 def names_file(value: Any) -> bool:
-    """Tell whether a value is the path of a file that exists, rather than a word."""
+    """Tell whether a value is the path of an existing file rather than a word."""
     return isinstance(value, str) and bool(re.search(r"[./\\]", value)) and os.path.isfile(os.path.expanduser(value))
 
 
@@ -182,22 +182,24 @@ def is_data_folder(name: str, value: Any) -> bool:
 
 
 def check_grid(grid: Grid, given: Mapping[str, Any], many: bool) -> None:
-    """Raise ValueError if the grid itself is invalid, or makes more than 10,000 runs and not `many` are allowed."""
+    """Raise ValueError if the grid itself is invalid, or makes more than 10,000 runs without `many`."""
     if not grid:
         raise ValueError("--grid: there is nothing to sweep over; give at least one, such as --grid seed=0,1,2")
     for settings in grid:
         texts = [" with ".join(map(as_text, setting.values())) for setting in settings]
         for name in settings[0]:
             if name in given:
-                raise ValueError(f"{name}: given twice, by --grid and by {'--dataset or ' * (name == 'dataset')}-p")
+                raise ValueError(
+                    f"{name}: is given twice, by --grid and {'--dataset or ' * (name == 'dataset')}-p; use one"
+                )
         if len(set(texts)) < len(texts):
             names, twice = ",".join(settings[0]), max(texts, key=texts.count)
             raise ValueError(f"{names}: --grid gives {twice} twice; give each value once")
     if "run_dir" in choices(given, grid):
-        raise ValueError("run_dir: is not for a sweep, as each of its runs gets a folder of its own; leave it out")
+        raise ValueError("run_dir: does not apply to a sweep, where each run gets its own folder; leave it out")
     count = math.prod(map(len, grid))
     if count > MOST_RUNS and not many:
-        raise ValueError(f"--grid: makes {count:,} runs, more than {MOST_RUNS:,}; add --yes if that is what you want")
+        raise ValueError(f"--grid: makes {count:,} runs, more than {MOST_RUNS:,}; add --yes if you want that many")
 
 
 def check(chosen: Sequence[Notebook], values: Mapping[str, Any], grid: Grid = ()) -> dict[str, Dataset]:
@@ -213,7 +215,7 @@ def check(chosen: Sequence[Notebook], values: Mapping[str, Any], grid: Grid = ()
         if name not in defaults:
             raise ValueError(
                 f"{name}: no parameter of {listed(notebook.name for notebook in chosen)} has this name; "
-                f"known are {listed(sorted(defaults)) or 'none, as no cell with some is tagged parameters'}"
+                f"known are {listed(sorted(defaults)) or 'none, because no cell is tagged parameters'}"
             )
         for value in entries:
             allowed = [defaults[name], [""]] if name in CLASS_LISTS else [defaults[name]]
@@ -232,13 +234,13 @@ def check(chosen: Sequence[Notebook], values: Mapping[str, Any], grid: Grid = ()
 
 
 def backbone(chosen: Sequence[Notebook], values: Mapping[str, Any]) -> dict[str, str | None] | None:
-    """Return file and hash of the weights that one of the notebooks uses with these values, None if none does."""
+    """Return the file and hash of the weights that the notebooks use with these values, or None if they use none."""
     given = {**_defaults(chosen), **values}
     return backbones.weights_facts(given["backbone_width"], given["backbone_weights"]) if BACKBONE in given else None
 
 
 def strategy_meanings() -> dict[str, str]:
-    """Return a description of each strategy, in their order."""
+    """Return a description of each strategy, in order."""
     return {name: strategy.meaning for name, strategy in transfer.STRATEGIES.items()}
 
 
@@ -252,7 +254,7 @@ def _check_values(
     load_photos: Callable[[str, int], Dataset],
     load_images: Callable[[str, int], Dataset],
 ) -> dict[str, Dataset]:
-    """Raise now what the functions that the lessons call would raise there."""
+    """Raise early any error that the lessons' own function calls would raise."""
     if "run_dir" in given:
         folders.run_folder(given["run_dir"])
     _make(training.Recipe, given)
@@ -277,17 +279,17 @@ def _check_values(
         starts.label_budget(given["labels"], starts.tasks_by_seed(*of_classes, loaded.get("my_images"))[1])
     if BACKBONE not in given:
         return loaded
-    backbones.weights_file(given["backbone_width"], given["backbone_weights"])  # last, because it may be a download
+    backbones.weights_file(given["backbone_width"], given["backbone_weights"])  # last, because it may download
     return {**loaded, "photos": load_photos(given["photos"], given["photo_size"])}
 
 
 def _make(dataclass_: type, given: dict[str, Any]) -> Any:
-    """Make a dataclass from the given values that it has fields for."""
+    """Make a dataclass from the given values that match its fields."""
     return dataclass_(**{field.name: given[field.name] for field in fields(dataclass_) if field.name in given})
 
 
 def _fits(value: Any, default: Any) -> bool:
-    """Tell whether a value has the default's type, and a list's entries those of the default's; None allows any."""
+    """Tell whether a value has the default's type, and a list's entries too; a default of None allows anything."""
     if default is None:
         return True
     if isinstance(default, list):

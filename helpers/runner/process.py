@@ -1,4 +1,4 @@
-"""What the operating system can do to a process: signals, lost streams, missing folders, limits, locks."""
+"""Everything that the operating system can do to a process: signals, lost streams, missing folders, limits, locks."""
 
 import os
 import signal
@@ -10,30 +10,30 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 PATH_VARIABLES = ("MNIST_NPZ", "TRANSFER_TUTORIAL_DATA")  # environment variables that name files
-OPEN_FILES = 256  # at a time, by a run and its kernels; a kernel alone opens more than 64
+OPEN_FILES = 256  # at once, by a run and its kernels; one kernel opens more than 64
 
 
 def prepare() -> None:
-    """Give this process what a machine may lack: standard streams, a home folder, absolute paths in its environment.
+    """Set up anything that a machine may lack: standard streams, a home folder, absolute paths in the environment.
 
     Raises ValueError if the working directory is gone.
     """
     _repair_streams()
-    if os.path.expanduser("~") == "~":  # an unknown user id, as in some containers
+    if os.path.expanduser("~") == "~":  # an unknown user ID, as in some containers
         os.environ["HOME"] = tempfile.gettempdir()
     try:
         os.getcwd()
     except OSError as error:
-        raise ValueError("the folder that you are in is gone; cd to another") from error
-    os.environ.pop("MPLBACKEND", None)  # it names a window's toolkit; no window is opened, and a wrong name stops us
+        raise ValueError("the current folder is gone; cd to a different one") from error
+    os.environ.pop("MPLBACKEND", None)  # no window is opened, but a wrong name would be an error
     for name in PATH_VARIABLES:
         if os.environ.get(name):
             os.environ[name] = absolute(os.environ[name])
 
 
 def absolute(path: str) -> str:
-    """Return the absolute path of a file: kernels and `--resume` may start in another folder."""
-    return os.path.abspath(os.path.expanduser(path))  # unlike Path's, it keeps the name of an unknown user
+    """Return the absolute path of a file, because kernels and `--resume` may start in a different folder."""
+    return os.path.abspath(os.path.expanduser(path))  # unlike Path, it keeps an unknown user's ~name
 
 
 class _Lossy:
@@ -41,8 +41,8 @@ class _Lossy:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        with suppress(AttributeError):  # a stream that some other program has put there
-            stream.reconfigure(errors="backslashreplace")  # for letters that it cannot encode
+        with suppress(AttributeError):  # a stream from another program
+            stream.reconfigure(errors="backslashreplace")  # for characters that it cannot encode
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -54,7 +54,7 @@ class _Lossy:
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except OSError:  # send what is still buffered nowhere, or Python fails to flush it at exit
+        except OSError:  # discard the buffer, or Python fails to flush it at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
@@ -62,7 +62,7 @@ def _repair_streams() -> None:
     """Open standard streams that were closed before this process began, and make the output streams lossy."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            nowhere = os.open(os.devnull, os.O_RDWR)  # gets the closed stream's number, so no other file does
+            nowhere = os.open(os.devnull, os.O_RDWR)  # takes the closed stream's number before any file does
             os.set_inheritable(nowhere, True)
             setattr(sys, name, os.fdopen(nowhere, mode))
     sys.stdout, sys.stderr = cast(TextIO, _Lossy(sys.stdout)), cast(TextIO, _Lossy(sys.stderr))
@@ -70,8 +70,8 @@ def _repair_streams() -> None:
 
 @contextmanager
 def signals_as_exit(kill_children: bool = True) -> Iterator[list[int]]:
-    """Turn Ctrl-C, SIGTERM and SIGHUP into SystemExit with the exit code that shells expect, 128 plus the signal's
-    number, and kill child processes such as kernels. Yields the list of signals received.
+    """Turn Ctrl-C, SIGTERM and SIGHUP into SystemExit with the usual exit code, 128 plus the signal's number, and kill
+    child processes such as kernels. Yields the list of received signals.
 
     SystemExit passes through asyncio, nbclient and papermill, which saves the notebook on the way out. Under nohup,
     SIGHUP stays ignored.
@@ -105,7 +105,7 @@ def signals_as_exit(kill_children: bool = True) -> Iterator[list[int]]:
 def ctrl_c_waits() -> Iterator[None]:
     """Hold back Ctrl-C until the end of a block; threads started in it, and their processes, never receive it.
 
-    A terminal sends Ctrl-C to all processes of a command, and each of those would print a traceback.
+    A terminal sends Ctrl-C to all processes of a command, and each one would print a traceback.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -121,23 +121,23 @@ def ctrl_c_waits() -> Iterator[None]:
 
 
 def allow_open_files() -> None:
-    """Raise the limit of open files for this process and its kernels; raise ValueError if the system allows too few."""
+    """Raise this process's limit on open files, also for its kernels; raise ValueError if the system allows too few."""
     with suppress(ImportError):  # Windows has no such limit
         import resource
 
         limit, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
         if 0 <= highest < OPEN_FILES:  # negative: unlimited
-            raise ValueError(f"ulimit -n: {highest} files may be open at a time; a run needs {OPEN_FILES} or more")
+            raise ValueError(f"ulimit -n: {highest} open files are too few; raise the limit to {OPEN_FILES} or more")
         if 0 <= limit < OPEN_FILES:
             resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, highest))
 
 
 @contextmanager
 def lock(parameter: str, folder: Path) -> Iterator[None]:
-    """Lock a folder for this process for the length of a block; raise ValueError if another process has locked it.
+    """Lock a folder for this process during a block; raise ValueError if another process has locked it.
 
     The system locks the folder itself, so no file is left behind and the lock ends with the process. Where such locks
-    do not exist (Windows, some network drives), nobody is kept out, but files are still written whole.
+    do not exist (Windows, some network drives), nobody is locked out, but files are still written whole.
     """
     with ExitStack() as held:
         try:
@@ -146,10 +146,10 @@ def lock(parameter: str, folder: Path) -> Iterator[None]:
             handle = os.open(folder, os.O_RDONLY)
             held.callback(os.close, handle)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held.callback(fcntl.flock, handle, fcntl.LOCK_UN)  # closing alone would leave it to a forked child
+            held.callback(fcntl.flock, handle, fcntl.LOCK_UN)  # closing alone would leave the lock to a forked child
         except BlockingIOError as error:
             raise ValueError(
-                f"{parameter}: another process is at work in {str(folder)!r}; wait until it ends, or stop it first"
+                f"{parameter}: another process is working in {str(folder)!r}; wait until it ends, or stop it first"
             ) from error
         except (ImportError, OSError):
             pass

@@ -1,4 +1,4 @@
-"""The report of a run and that of a sweep: what was found first, in words, then figures, tables and each notebook."""
+"""The reports of a run and of a sweep: first the findings in words, then figures, tables and each notebook."""
 
 from base64 import b64decode
 from pathlib import Path
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 COMPARISON = "05"  # the lesson that compares strategies
-COMPARED = ((COMPARISON, "target"), ("06", "photos"))  # lessons and tasks with a verdict; the first that was run counts
+COMPARED = ((COMPARISON, "target"), ("06", "photos"))  # lessons and tasks with a verdict; the first to have run counts
 NUMBERS = ("seed", "test_errors", "test_accuracy", "train_seconds", "pretrain_seconds", "extract_seconds")
-CHOOSING = ("seed", "seeds", "strategies", "labels_per_class")  # parameters that only say which trainings there are
-MOST_ANSWERS = 24  # that a page of a sweep gives one by one
+CHOOSING = ("seed", "seeds", "strategies", "labels_per_class")  # parameters that only select training runs
+MOST_ANSWERS = 24  # on a sweep's page before it gives counts instead
 NOT_MEASURED = ("seed", "fold", "strategy", "labels_per_class", "test_accuracy")  # or shown already
-SETTINGS = ("optimizer", "learning_rate", "frozen_convs")  # columns in which trainings of one lesson may differ
+SETTINGS = ("optimizer", "learning_rate", "frozen_convs")  # columns in which training runs of one lesson may differ
 
 
 def result_table(results: "pd.DataFrame") -> "pd.DataFrame":
     """Return mean test accuracies in percent, as text: a row per lesson, task and strategy, a column per label budget.
 
-    `results` are the rows of `results.csv`, one per training, as text; the column `seeds` counts those behind a mean.
+    `results` are the rows of `results.csv`, one per training run, as text; the column `seeds` counts the seeds.
     """
     from helpers.statistics import in_order
 
@@ -42,10 +42,10 @@ def result_table(results: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def strategies(results: "pd.DataFrame") -> "pd.Series":
-    """Return the strategy of each row, with the settings in which otherwise equal trainings of a run differ, so that
-    these are not averaged.
+    """Return each row's strategy, with any setting in which otherwise equal training runs differ, so that these are not
+    averaged.
 
-    In a sweep over such a setting, a training with the value that its run was given is known by its strategy alone.
+    If a sweep varies such a setting, training runs with the value from the sweep keep the strategy's plain name.
     """
     alike = [name for name in ("run", "lesson", "task", "strategy", "labels_per_class", "seed") if name in results]
     named = results["strategy"]
@@ -59,9 +59,9 @@ def strategies(results: "pd.DataFrame") -> "pd.Series":
 
 
 def write_run(folder: Path, run: dict[str, Any], results: "pd.DataFrame") -> Path:
-    """Write `html/<lesson>.html` for each lesson executed and `index.html`; return the path of the latter.
+    """Write `html/<lesson>.html` for each executed lesson and `index.html`; return the path of the latter.
 
-    `folder` is that of the run, `run` what its `run.json` says, `results` the rows of its `results.csv`.
+    `folder` belongs to the run, `run` is the content of its `run.json`, `results` are the rows of its `results.csv`.
     """
     import nbformat
 
@@ -114,7 +114,7 @@ def write_sweep(swept: "sweep.Sweep", records: list[dict[str, Any]], results: "p
     """Write a sweep's `sweep.html`, with the verdicts, accuracy over the swept parameters, and a link to each executed
     notebook; return its path.
 
-    `records` are those of the runs that finished or failed, `results` the rows of `results.csv`, as text.
+    `records` belong to runs that finished or failed; `results` are the rows of `results.csv`, as text.
     """
     import pandas as pd
 
@@ -141,7 +141,7 @@ def write_sweep(swept: "sweep.Sweep", records: list[dict[str, Any]], results: "p
         means = numbers[own].dropna(axis=1, how="all").groupby([rows["run"], rows["strategy"]], sort=False).mean()
         tables.append(means.map("{:.5g}".format).replace("nan", ""))
     table = pd.concat(tables, axis=1).fillna("") if tables else pd.DataFrame()
-    named, lines = int("strategy" in results), dict[str, list[list[str]]]()  # of the table, by run
+    named, lines = int("strategy" in results), dict[str, list[list[str]]]()  # lines of the table, by run
     for (run, strategy), cells in table.iterrows():
         lines.setdefault(run, []).append([strategy] * named + list(cells))
     columns = ["Strategy"] * (named and len(table) > 0) + list(table)
@@ -168,7 +168,7 @@ def write_sweep(swept: "sweep.Sweep", records: list[dict[str, Any]], results: "p
 def _compared(results: "pd.DataFrame") -> "pd.DataFrame":
     """Return the rows that a verdict is about, as numbers; none if no lesson with one was run."""
     columns = {"lesson", "task", "strategy", "labels_per_class", *NUMBERS}
-    if not columns <= set(results):  # a lesson of one's own
+    if not columns <= set(results):  # a custom lesson
         return results[:0]
     known = [results[(results["lesson"] == lesson) & (results["task"] == task)] for lesson, task in COMPARED]
     rows = next((rows for rows in known if len(rows)), results[:0])
@@ -177,7 +177,7 @@ def _compared(results: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _answers(rows: "pd.DataFrame") -> dict[str, Any]:
-    """Return what a page needs to know of a comparison: answers, table, classes, and what limits it."""
+    """Return a page's facts about a comparison: answers, table, classes, and the limits of its evidence."""
     from helpers import statistics
 
     if not len(rows):
@@ -201,7 +201,7 @@ def _answers(rows: "pd.DataFrame") -> dict[str, Any]:
 
 
 def headline(summary: "pd.DataFrame") -> str:
-    """Say in one sentence how `frozen` compares with `scratch`; nothing if `frozen` was not trained."""
+    """Compare `frozen` with `scratch` in one sentence, which is empty if `frozen` was not trained."""
     frozen = summary[summary["strategy"] == "frozen"]
     budgets = frozen["labels_per_class"].map(str).groupby(frozen["finding"], sort=False).agg(", ".join)
     said = [f"with {where} labels per class: {finding}" for finding, where in budgets.items()]
@@ -209,9 +209,9 @@ def headline(summary: "pd.DataFrame") -> str:
 
 
 def answers(summary: "pd.DataFrame") -> list[tuple[str, str, str]]:
-    """Answer what was asked: a question, what was found, and the numbers or the reason.
+    """Answer the reader's questions: each with the finding, and the numbers or the reason.
 
-    Whether the published conclusion holds comes first, then how `frozen` compares with `scratch` at each budget.
+    The published conclusion comes first, then the comparison of `frozen` with `scratch` at each budget.
     """
     from helpers import statistics, wording
 
@@ -224,8 +224,8 @@ def answers(summary: "pd.DataFrame") -> list[tuple[str, str, str]]:
 
 
 def _verdicts(rows: "pd.DataFrame", settings: dict[str, str]) -> list[tuple[str, str, str]]:
-    """Return how `frozen` compares with `scratch` in each setting of a sweep and at each label budget, over all seeds
-    that it was run with: where, the first words of the verdict, the rest. Of many, return how often each was found.
+    """Compare `frozen` with `scratch` in each setting of a sweep and at each label budget, over all its seeds. Each
+    answer names the setting and budget, the finding, and the numbers; a long list is replaced by counts of findings.
 
     `settings` names the column of each parameter that makes a setting.
     """
@@ -252,8 +252,8 @@ def _verdicts(rows: "pd.DataFrame", settings: dict[str, str]) -> list[tuple[str,
 
 
 def _accuracies(rows: "pd.DataFrame", by: list[str]) -> "pd.DataFrame":
-    """Return test accuracies in percent as text, the mean over the seeds and half of its 95 % interval: a line per
-    group, strategies in their order, and a column per label budget.
+    """Return test accuracies in percent as text, the mean over the seeds and half of its 95 % interval: one row per
+    group, with strategies in their order, and one column per label budget.
     """
     from helpers.statistics import in_order
     from helpers.wording import percent

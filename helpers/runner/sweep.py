@@ -1,8 +1,8 @@
 """A sweep: one notebook over a grid of parameters, on the processes of this machine or on a Dask cluster.
 
-Dask schedules the runs, repeats them and survives workers that die; papermill executes each run. Workers need this
-package but no shared folder: notebook and data files travel to them as bytes, and results are written here. A dataset
-that is a folder stays where it is, and such a sweep runs only on this machine.
+Dask schedules the runs, repeats failed ones and survives workers that die; papermill executes each run. Workers need
+this package but no shared folder: notebook and data files travel to them as bytes, and results are written here. A
+dataset that is a folder stays in place, so such a sweep runs only on this machine.
 """
 
 import hashlib
@@ -41,13 +41,13 @@ class Sweep:
     notebook: Notebook
     code: str  # SHA-256 of the code of `helpers` that the notebook uses, and of package versions
     defaults: dict[str, Any]  # of the notebook's parameters
-    files: dict[str, bytes]  # data files, by the path that parameters name them by
-    beside: dict[str, bytes]  # files beside the notebook, by the path that its code names them by
-    axes: tuple[tuple[str, ...], ...]  # parameters in which runs differ: alone, or those whose values are paired
+    files: dict[str, bytes]  # data files, by their path in the parameters
+    beside: dict[str, bytes]  # files next to the notebook, by their path in its code
+    axes: tuple[tuple[str, ...], ...]  # parameters that differ between runs, single or paired
     varied: tuple[str, ...]  # all of these
     runs: dict[str, dict[str, Any]]  # the parameters of each run, by its name
     out: Path  # folder for the results
-    record: dict[str, Any]  # what `sweep.json` says
+    record: dict[str, Any]  # the content of `sweep.json`
 
 
 def plan(
@@ -61,11 +61,11 @@ def plan(
     """Check a grid and parameters that all runs share, as text; lay out the runs, and add them to those of an earlier
     sweep in the folder.
 
-    Raises ValueError for what `parameters` refuses and for a folder that cannot be used, DownloadError for data that
+    Raises ValueError for an unusable folder or anything that `parameters` refuses, and DownloadError for data that
     cannot be downloaded. More than 10,000 runs are refused unless `many`.
     """
     if notebook is None:
-        raise ValueError("sweep: needs a LESSON, or --resume DIR alone; see sweep --help")
+        raise ValueError("sweep: LESSON is missing; give one, or --resume DIR alone")
     chosen = notebooks.find(notebook)
     defaults = notebooks.defaults(chosen.path)
     shared = parameters.settled(parameters.read_given(given, dataset), defaults)
@@ -83,25 +83,23 @@ def plan(
 
 
 def resume(folder: Path) -> Sweep:
-    """Return the sweep in a folder, and change to the working directory where it was started: values may be paths."""
+    """Return the sweep in a folder, and change to its original working directory, because values may be paths."""
     folder = folder.absolute()
     before = _read_record("--resume", folder)
     try:
         os.chdir(before["folder"])
     except OSError as error:
-        raise ValueError(
-            f"--resume: the sweep was started in the folder {before['folder']!r}, which is gone"
-        ) from error
+        raise ValueError(f"--resume: the sweep was started in {before['folder']!r}, which no longer exists") from error
     return _joined(notebooks.find(before["notebook"]), folder, [], [], [])
 
 
 def check_portable(sweep: Sweep) -> None:
-    """Raise ValueError if the data is a folder, which cannot travel to a cluster."""
+    """Raise ValueError if the data is a folder, because folders do not travel to a cluster."""
     for name, value in {(name, as_text(values.get(name))) for values in sweep.runs.values() for name in FOLDERS}:
         if parameters.is_data_folder(name, value):
             raise ValueError(
                 f"{name}: {Path(value).name!r} is a folder, which the machines of a cluster do not have; "
-                "sweep on this machine, or give as dataset an .npz file, which travels to them"
+                "sweep on this machine, or give an .npz file as the dataset, which travels to them"
             )
 
 
@@ -117,11 +115,11 @@ def missing(sweep: Sweep, known: list[dict[str, Any]]) -> list[str]:
 
 
 def write_results(sweep: Sweep, known: list[dict[str, Any]]) -> "pd.DataFrame":
-    """Write `results.csv`, the result rows of all finished runs as text; return them. A run without any gets one row.
+    """Write `results.csv`, the result rows of all finished runs as text; return them. A run without rows gets one.
 
-    A run's name, parameters and seconds come before its own columns. A parameter whose name is also a column of the
-    rows is called `parameter_<name>`: the column may hold one label budget, the parameter the list of them. Another
-    column whose name is taken is called `own_<name>`.
+    A run's name, parameters and seconds come before its own columns. If a parameter has the name of such a column, it
+    becomes `parameter_<name>`: the column may contain one label budget, the parameter the list of them. Any other
+    column whose name is taken becomes `own_<name>`.
     """
     import pandas as pd
 
@@ -142,26 +140,26 @@ def write_results(sweep: Sweep, known: list[dict[str, Any]]) -> "pd.DataFrame":
 
 
 def label(sweep: Sweep, record: Mapping[str, Any]) -> str:
-    """Name a run for people, by its values of the parameters in which runs differ."""
+    """Return a readable name for a run: its values of the parameters that differ between runs."""
     values = {**sweep.defaults, **record["parameters"]}
     return ", ".join(f"{name}={as_text(values[name])}" for name in sweep.varied)
 
 
 def outlook(sweep: Sweep, known: list[dict[str, Any]]) -> str:
-    """Say how many runs are done, and how long the missing ones will take, as far as it is known."""
+    """Return the number of finished runs, and a time estimate for the missing ones, if there is one."""
     to_run = len(missing(sweep, known))
     said = f"{sweep.notebook.name}: {len(sweep.runs)} runs, {len(sweep.runs) - to_run} of them done"
     if stale := sum(each["status"] == "done" and each["code"] != sweep.code for each in _stored(sweep.out, sweep.runs)):
-        said += f"\nNote: {stale} finished with other code or package versions; they count as missing and run again"
+        said += f"\nNote: {stale} finished with different code or package versions; they count as missing and run again"
     seconds = [record["seconds"] for record in known if record["status"] == "done"]
     if not to_run or not seconds:
         return said
     mean = sum(seconds) / len(seconds)
-    return f"{said}\nEstimate: {to_run * mean / 60:.1f} minutes, {mean:.1f} s a run, divided by the runs at a time"
+    return f"{said}\nEstimate: {to_run * mean / 60:.1f} minutes at {mean:.1f} s a run, divided by the runs in parallel"
 
 
 def failure(sweep: Sweep) -> str | None:
-    """Say how many runs failed, and why the first did; None if none did."""
+    """Return the number of failed runs and the first error, or None without failures."""
     failed = [record for record in records(sweep) if record["status"] == "failed"]
     if not failed:
         return None
@@ -172,18 +170,18 @@ def failure(sweep: Sweep) -> str | None:
 def started(
     sweep: Sweep, scheduler: str | None, workers: int | None, **settings: Any
 ) -> Iterator[tuple[str, int, Iterator[dict[str, Any]]]]:
-    """Connect to the workers and lock the folder; yield a line about them, the number of missing runs, and the record
-    of each of these runs when it ends.
+    """Connect to the workers and lock the folder; yield a line about them, the number of missing runs, and each run's
+    record when it ends.
 
-    The settings are the options `timeout`, `retries` and `store`. Raises as `cluster.connect` does, and ValueError if
-    another process is at work in the folder.
+    The settings are the options `timeout`, `retries` and `store`. Raises the errors of `cluster.connect`, and
+    ValueError if another process is working in the folder.
     """
     with cluster.connect(scheduler, workers) as (client, limits):
         sweep.out.mkdir(parents=True, exist_ok=True)
         with lock("--out", sweep.out):
-            to_run = missing(sweep, records(sweep))  # another process may have finished some meanwhile
+            to_run = missing(sweep, records(sweep))  # meanwhile, another process may have finished some
             places = sum(client.nthreads().values())
-            where = f"{len(to_run)} to run, {places} at a time; Dask's dashboard: {client.dashboard_link}"
+            where = f"{len(to_run)} to run, {places} in parallel; Dask's dashboard: {client.dashboard_link}"
             yield where, len(to_run), _execute(client, sweep, to_run, {**limits, **settings})
 
 
@@ -208,7 +206,7 @@ def _execute(
         **settings,
     }
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
-        # A task, because scattered data would be lost with its worker; the runs carry only its key.
+        # A task, because scattered data would be lost with its worker; runs carry only its key.
         sent: Future[dict[str, Any]] = client.submit(dict, payload)
         keys, given = [f"run-{name}" for name in runs], [sweep.runs[name] for name in runs]
         futures = client.map(run_notebook, given, payload=sent, key=keys, retries=settings["retries"])
@@ -216,7 +214,7 @@ def _execute(
     del futures  # so that each result is freed, here and on its worker, once it is written
     for future, result in ended:
         if future.status not in ("finished", "error"):
-            raise ConnectionError("--scheduler: it is gone, or forgot this sweep; runs that finished are kept")
+            raise ConnectionError("--scheduler: it is gone, or has lost this sweep; finished runs are kept")
         error = result[1] if future.status == "error" else None
         outcome = {"error": one_line(error), **getattr(error, "outcome", {})} if error else result
         yield _write(sweep, future.key.removeprefix("run-"), outcome)
@@ -229,9 +227,9 @@ def _joined(
     axes: list[tuple[str, ...]],
     commands: list[str],
 ) -> Sweep:
-    """Add runs with these parameters to those of the folder's sweep, if there is one.
+    """Add runs with these parameters to the folder's sweep, if there is one.
 
-    A run is known by a digest of notebook, parameters and data, whether a parameter was swept or shared.
+    A run is identified by a digest of notebook, parameters and data, whether a parameter was swept or shared.
     """
     empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     before = {} if empty else _read_record("--out", out)
@@ -255,7 +253,7 @@ def _joined(
     axes = list(dict.fromkeys([*map(tuple, before.get("axes", [])), *axes]))
     texts = [{name: as_text(value) for name, value in {**defaults, **values}.items()} for values in runs.values()]
     differing = [name for name in defaults if len({values[name] for values in texts}) > 1]
-    path = notebook.name if notebook.number else str(notebook.path)  # of a lesson wherever the course is installed
+    path = notebook.name if notebook.number else str(notebook.path)  # finds a lesson wherever the course is installed
     commands = list(dict.fromkeys([*before.get("commands", []), *commands]))
     record = {"notebook": path, "folder": os.getcwd(), **before, "commands": commands, "axes": axes, "runs": runs}
     record |= {"content": content, "files": digests}
@@ -280,24 +278,24 @@ def _read_record(parameter: str, folder: Path) -> dict[str, Any]:
         record: dict[str, Any] = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
         if "runs" in record:
             return record
-    raise ValueError(f"{parameter}: {str(folder)!r} holds no sweep that could be resumed; give another folder")
+    raise ValueError(f"{parameter}: {str(folder)!r} has no sweep to resume; give a different folder")
 
 
 def _check_unchanged(out: Path, before: dict[str, Any], notebook: Notebook, now: dict[str, str]) -> None:
-    """Raise ValueError if the runs in a folder are another notebook's, or if it, a file beside it or data changed."""
+    """Raise ValueError if a folder's runs belong to a different notebook, or if that, its files or its data changed."""
     if (name := Path(before["notebook"]).stem) != notebook.name:
-        raise ValueError(f"--out: {str(out)!r} holds runs of another notebook, {name}; give a new folder")
+        raise ValueError(f"--out: {str(out)!r} has runs of a different notebook, {name}; give a new folder")
     then = {**before["files"], **before["content"]}
     if changed := sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name)):
         done = sum(record["status"] == "done" for record in _stored(out, before["runs"]))
         raise ValueError(
-            f"--out: {listed(changed)} changed after {done} runs in {str(out)!r} had finished, and new runs would not "
+            f"--out: {listed(changed)} changed after {done} runs in {str(out)!r} had finished, so new runs would not "
             "match them; give a new folder"
         )
 
 
 def _stored(out: Path, runs: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Yield the records of these runs that are there and complete."""
+    """Yield the records of those runs that exist and are complete."""
     for name in runs:
         path = out / "runs" / f"{name}.json"
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -309,21 +307,19 @@ def _stored(out: Path, runs: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 
 def _write(sweep: Sweep, name: str, outcome: dict[str, Any]) -> dict[str, Any]:
-    """Write the outcome of a run, last its record, which says that everything is there; return the record."""
+    """Write the outcome of a run, last its record, which means that everything is there; return the record."""
     status, notebook = "failed" if "error" in outcome else "done", outcome.pop("notebook", "")
     lacks = re.search(r"ModuleNotFoundError: No module named '(\w+)'", outcome.get("error", ""))
     if lacks and (sweep.notebook.path.parent / f"{lacks[1]}.py").is_file():
-        outcome["error"] += (
-            "; only files that a string in the notebook names are sent along, so write, before the import"
-        )
-        outcome["error"] += f", sys.path.append(os.path.dirname(os.path.abspath('{lacks[1]}.py')))"
+        outcome["error"] += "; only files named by a string in the notebook are sent along, so add before the import:"
+        outcome["error"] += f" sys.path.append(os.path.dirname(os.path.abspath('{lacks[1]}.py')))"
     body = outcome.pop("body", "")
     for file, content in outcome.pop("extra", {}).items():
         (sweep.out / "runs" / name).mkdir(parents=True, exist_ok=True)
         (sweep.out / "runs" / name / file).write_bytes(content)
     record = {"name": name, "code": sweep.code, "status": status, "parameters": sweep.runs[name], **outcome}
     if notebook:
-        links = [("../sweep.html", "All runs of this sweep"), (f"{name}.ipynb", "This one as a notebook")]
+        links = [("../sweep.html", "All runs of this sweep"), (f"{name}.ipynb", "This run as a notebook")]
         about = label(sweep, record)
         page = pages.render("page.html", title=about, about=about, links=links, body=body)
         write_text(sweep.out / "runs" / f"{name}.ipynb", notebook)

@@ -1,4 +1,4 @@
-"""One run of a sweep, on a worker: unpack what it needs, execute the notebook, return the results."""
+"""One run of a sweep, on a worker: unpack its files, execute the notebook, return the results."""
 
 import tempfile
 import threading
@@ -14,29 +14,29 @@ from helpers.runner import notebooks, pages
 from helpers.runner.notebooks import CellError, KernelSettings, Notebook
 from helpers.store import checksum
 
-VERSION = f"{__version__}+{checksum({module: digest(module) for module in SOURCES})[:12]}"  # of the whole package
+VERSION = f"{__version__}+{checksum({module: digest(module) for module in SOURCES})[:12]}"  # covers the whole package
 VERSION = ", ".join([VERSION, *(f"{package} {version(package)}" for package in PACKAGES)])
 
 
 class RunError(RuntimeError):
-    """A run failed on its worker; `outcome` is what it left behind, as `run_notebook` returns it."""
+    """A run failed on its worker; `outcome` is the same as from `run_notebook`, as far as the run came."""
 
     def __init__(self, message: str, outcome: dict[str, Any] | None = None) -> None:
-        super().__init__(message)  # without the outcome, which Dask would keep a second time as text
+        super().__init__(message)  # without the outcome, of which Dask would keep a second copy as text
         self.outcome = outcome or {}
 
 
 def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
     """Execute one run on a worker, in a folder that is deleted afterwards.
 
-    `payload` is what all runs share. The outcome holds the executed `notebook` as text, the `body` of its page, the
+    `payload` is shared by all runs. The outcome holds the executed `notebook` as text, the `body` of its page, the
     texts of `results-*.csv` in its working directory or run folder, files `extra-*` in its working directory as bytes,
     and the `seconds` that it took. Raises RunError with the outcome if a cell fails, or if results cannot be read.
     """
     import nbformat
 
     if payload["version"] != VERSION:
-        raise RunError(f"this worker has version {VERSION} of this package, and the sweep {payload['version']}")
+        raise RunError(f"this worker has version {VERSION} of this package instead of the sweep's {payload['version']}")
     start, failure = time.perf_counter(), dict[str, Any]()
     with tempfile.TemporaryDirectory(prefix="transfer-tutorial-", ignore_cleanup_errors=True) as temporary:
         home, notebook, output = (Path(temporary, name) for name in ("run", "notebook.ipynb", "executed.ipynb"))
@@ -64,20 +64,20 @@ def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, An
         seconds = round(time.perf_counter() - start, 2)
     body = pages.body(nbformat.reads(executed, as_version=4)) if executed else ""  # here, as workers do it in parallel
     outcome = {"notebook": executed, "body": body, "results": results, "extra": extra, "seconds": seconds, **failure}
-    if failure:  # raised here, without a cause: Dask would pickle it too, and a CellError cannot be unpickled
+    if failure:  # raised here, without a cause, because Dask would pickle that, and a CellError cannot be unpickled
         raise RunError(failure["error"], outcome)
     return outcome
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error as one line, with its type if its text does not say enough."""
+    """Return an error as one line, with its type if the text alone does not say enough."""
     kind = "" if isinstance(error, RunError | CellError | ConnectionError) else f"{type(error).__name__}: "
     return " ".join(f"{kind}{error}".split())[:1000]
 
 
 def _unpack(files: Mapping[str, bytes], folder: Path) -> dict[str, str]:
-    """Write files into folders of their own, because results may show their names; return each one's path by the
-    path it came from.
+    """Write files into separate folders, because results may show their names; return the new path for each original
+    path.
     """
     unpacked = {}
     for number, (path, content) in enumerate(files.items()):
@@ -89,7 +89,7 @@ def _unpack(files: Mapping[str, bytes], folder: Path) -> dict[str, str]:
 
 
 def _read_results(folder: Path) -> tuple[list[str], str]:
-    """Return the texts of all result files below a folder, and what is wrong with one of them, or ""."""
+    """Return the texts of all result files below a folder, and the first problem with any of them, or ""."""
     results, wrong = [], ""
     for path in sorted(folder.rglob("results-*.csv")):
         try:
@@ -105,7 +105,7 @@ def _read_results(folder: Path) -> tuple[list[str], str]:
 
 @contextmanager
 def _limited_memory(limit: int | None) -> Iterator[None]:
-    """Kill a kernel of this worker that takes more bytes than this; Dask watches only the worker's own process."""
+    """Kill any kernel of this worker that exceeds this number of bytes; Dask watches only the worker's own process."""
     import psutil
 
     over = threading.Event()
