@@ -114,6 +114,7 @@ def course(tmp_path_factory) -> Path:
     """Write a course folder, with other parameters than the lessons have."""
     folder = tmp_path_factory.mktemp("class") / "course"
     given = ("--dataset", "digits", "--only", "01,02,05", "-p", "seeds", "[7]", "-p", "target_classes", "[0, 1]")
+    given += ("-p", "strategies", '["scratch", "frozen"]')  # a list that stands on several lines
     done = command("class", folder, *given)
     assert done.exit_code == 0 and done.output.startswith("3 assignments in "), done.output
     return folder
@@ -122,7 +123,7 @@ def course(tmp_path_factory) -> Path:
 def test_parameters_are_set_where_they_stand_and_only_in_lessons_that_have_them(course):
     sources = sorted(course.glob("source/*/*.ipynb"))
     assert [path.stem for path in sources] == ["01_data_split", "02_cnn_build", "05_transfer_comparison"]
-    given = {"dataset": "digits", "seeds": [7], "target_classes": [0, 1]}
+    given = {"dataset": "digits", "seeds": [7], "target_classes": [0, 1], "strategies": ["scratch", "frozen"]}
     for path, lesson in zip(sources, (LESSONS[1], LESSONS[2], LESSONS[5]), strict=True):
         before = notebooks.defaults(lesson.path)
         assert notebooks.defaults(path) == before | {name: given[name] for name in given if name in before}

@@ -74,7 +74,7 @@ def with_values(source: str, values: Mapping[str, Any]) -> str:
 
     for name, value in values.items():
         written = PythonTranslator.translate(value).replace("\\", r"\\")
-        source = re.sub(rf"(?m)^({name}: \w+ = ).*?(?=  #|$)", rf"\g<1>{written}", source)
+        source = re.sub(rf"(?m)^({name}: \w+ = )(?:\[[^]]*\]|.*?)(?=  #|$)", rf"\g<1>{written}", source)
     return source
 
 
