@@ -14,6 +14,7 @@ import pytest
 from helpers.backend import keras
 from helpers.datasets import load_dataset
 from helpers.statistics import Finding, Interval, finding, interval, log_ratios
+from helpers.transfer import STRATEGIES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -75,7 +76,7 @@ def test_the_steps_on_the_page_to_take_home_run_as_written_and_compute_the_inter
 def errors() -> pd.DataFrame:
     """Return the errors of ten seeds: label budgets and seeds as rows, strategies as columns."""
     rows = pd.read_csv(ROOT / "docs/study/trainings.csv", keep_default_na=False)
-    rows = rows[(rows["question"] == "seeds") & (rows["task"] == "target")]
+    rows = rows[rows["question"].isin(["seeds", "alternatives"]) & (rows["task"] == "target")]
     flowers = pd.read_csv(ROOT / "docs/study/flowers.csv")
     rows = pd.concat([rows, flowers.assign(labels_per_class="flowers " + flowers["labels_per_class"])])
     return rows.pivot(index=["labels_per_class", "seed"], columns="strategy", values="errors")
@@ -96,6 +97,7 @@ QUOTED = [  # # is the ratio, % its interval
     (README, "frozen / scratch, flowers all", "makes # times the errors of a small network from scratch (%)"),
     (README, "frozen / random-frozen, flowers all", "# times the errors of the same head on random weights (%)"),
     (README, "head-first / frozen, 10", "with 10 labels it makes # times the errors of freezing (%)"),
+    (README, "new-output / frozen, 10", "makes # times the errors of a fresh head with 10 labels (%)"),
     (LESSON_04, "frozen / fine-tuned, 50", "makes # times the errors, and the interval from %"),
     (LESSON_04, "frozen / fine-tuned, 10", "with # times the errors (%)"),
     (LESSON_05, "random-frozen / scratch, 10", "With ten seeds it is # times (%)"),
@@ -173,7 +175,7 @@ def test_other_numbers_that_lesson_05_quotes_are_those_of_the_rows(errors):
     many, few = (found[budget].count(Finding.BETTER) for budget in ("50", "10"))
     assert f"With 50 labels, {many} of the sets find" in prose(LESSON_05)
     assert f"with 10 labels, only {few} do" in prose(LESSON_05)
-    shared = errors.loc[["5", "10", "20"]].groupby(level=0).corr()["scratch"].drop("scratch", level=1)
+    shared = errors.loc[["5", "10", "20"], [*STRATEGIES]].groupby(level=0).corr()["scratch"].drop("scratch", level=1)
     assert f"correlate with those of `scratch` by {shared.min():.1f} to {shared.max():.1f}" in prose(LESSON_05)
     assert "frozen features make 0.61 to 0.78 times" in text_of("does_it_hold.ipynb")
     assert "`frozen` makes 0.61 to 0.78 times the errors" in prose(LESSON_05)
