@@ -66,7 +66,9 @@ def map_of_pairs(pairs: pd.DataFrame, title: str) -> Figure:
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for panel, budget in zip(panels.flat, budgets, strict=False):
         at = pairs[pairs["labels_per_class"] == budget].pivot(index="start", columns="target")
-        ratio, kind = (at[name].reindex(starts)[targets].to_numpy() for name in ("error_ratio", "finding"))
+        ratio, kind = (
+            at[name].reindex(index=starts, columns=targets).to_numpy() for name in ("error_ratio", "finding")
+        )
         seen = np.isin(kind.astype(str), FOUND)
         panel.imshow(ratio, cmap="PuOr_r", norm=LogNorm(1 / 3, 3), alpha=np.where(seen, 1.0, 0.3), aspect="auto")
         for (row, column), value in np.ndenumerate(ratio):
