@@ -138,9 +138,9 @@ def test_an_installed_wheel_writes_the_lessons_and_their_runs_into_the_working_d
 
 @pytest.mark.outside
 @pytest.mark.notebook
-def test_an_installed_wheel_runs_the_lesson_with_photos_offline(offline, installed, tmp_path):
+def test_an_installed_wheel_runs_the_lessons_with_photos_and_your_images_offline(offline, installed, tmp_path):
     before = sorted((tmp_path / "site").rglob("*.ipynb"))
-    done = installed("-c", CLI, "run", "--dataset", "digits", "--only", "06", "-p", "seeds", "[0]")
+    done = installed("-c", CLI, "run", "--dataset", "digits", "--only", "06,07", "-p", "seeds", "[0]")
     assert done.returncode == 0, done.stderr
     assert len(list(Path("runs").glob("digits-*/index.html"))) == 1
     assert sorted((tmp_path / "site").rglob("*.ipynb")) == before
