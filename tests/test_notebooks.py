@@ -178,3 +178,9 @@ def test_lesson_06_shows_what_the_range_the_depth_and_the_training_of_mobilenet_
     lines = shown(6, 'table(on_photos, "scratch")').splitlines()
     frozen = [re.findall(r"(\d+\.\d)%", line)[0] for line in lines if re.search(r"(?<!-)frozen ", line)]
     assert [float(accuracy) >= least for accuracy, least in zip(frozen, (72, 80), strict=True)] == [True, True]
+
+
+def test_lesson_07_quotes_the_harm_that_it_shows():
+    ratio, ends = re.search(r"mobilenet 13 .* (\d\.\d\d) \((.+?)\) +worse", shown(7, "table(pair)")).groups()
+    prose = "\n".join(cell.source for cell in read(LESSONS[7]).cells if cell.cell_type == "markdown")
+    assert f"make {ratio} times the errors" in prose and f"({ends})" in prose
