@@ -315,7 +315,7 @@ def says_right(found: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode
 @NEEDS_NBGRADER
 def test_a_handout_has_no_answers_and_no_outputs_and_what_is_to_be_filled_in_stays(handout):
     text = handout.read_text(encoding="utf-8")
-    assert not any(words in text for words in ("<details>", "YOUR CODE HERE", "Clear Outputs"))
+    assert not any(words in text for words in ("<summary>Answer", "YOUR CODE HERE", "Clear Outputs"))
     assert not any(cell.outputs for cell in cells(handout) if cell.cell_type == "code")
     assert "my_tasks = ...  # ([classes of the source task], [classes of the target task])" in text
     given = {cell.metadata.nbgrader.grade_id: cell.metadata for cell in graded(handout)}
