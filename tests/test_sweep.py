@@ -621,7 +621,7 @@ def test_a_cluster_started_by_hand_needs_only_the_package_and_gets_the_files_tha
         arguments = ["--grid", "seed=0,1,2,3", "-p", "data", "data.txt", "--scheduler", address, "--out", "out"]
         done = run(write_notebook(tmp_path / "sub" / "other.ipynb", PARAMETERS, code), *arguments)
     assert done.exit_code == 0, done.output
-    assert "4 to run, 2 at a time" in done.output
+    assert "4 to run, 2 in parallel" in done.output
     rows = results("out")
     assert (set(rows["data"]), set(rows["read"]), set(rows["beside"])) == ({"data.txt"}, {"6"}, {"4"})
     assert set(rows["process"]) == {str(worker.pid) for worker in workers}
