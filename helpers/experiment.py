@@ -5,7 +5,7 @@ they make the same number of updates with the same batch size. A seed repeats ev
 pretraining, initial weights, the images drawn for a budget, the order of batches, dropout.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -137,6 +137,14 @@ def train_strategies(
         for start in ("random", "pretrained"):
             runs.train([one for one in strategies if one.start == start], budgets, repetition)
     return [runs.made[one.name, budget, repetition.seed] for budget in budgets for one in strategies]
+
+
+def pretrain_by_seed(folder: Path, tasks: Mapping[int, Task], networks: Networks) -> dict[int, SourceNetwork]:
+    """Return the network pretrained on each seed's task, side by side, as `compare` does."""
+    with side_by_side(networks, len(tasks)) as cores:
+        runs = _Runs(networks, folder, cores)
+        jobs = {seed: runs.pretrain(task, seed) for seed, task in tasks.items()}
+    return {seed: job.made for seed, job in jobs.items()}
 
 
 def pretrain(

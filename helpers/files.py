@@ -92,6 +92,18 @@ def check_size(size: int, parameter: str = "image_size", sizes: tuple[int, int] 
         raise ValueError(f"{parameter}: {size!r} is {allowed} a whole number from {sizes[0]} to {sizes[1]}")
 
 
+def check_enough(read: Dataset, parameter: str, what: str = "images") -> None:
+    """Raise ValueError unless there are two classes or more, each with two training images and a test image."""
+    if len(read.classes) < 2:
+        raise ValueError(f"{parameter}: {read.name} has only the class {listed(read.classes)}; give two or more")
+    for split, kind, needed in ((read.train, "training", 2), (read.test, "test", 1)):
+        counts = np.bincount(split.labels, minlength=len(read.classes))
+        if short := [label for label, count in zip(read.classes, counts, strict=True) if count < needed]:
+            raise ValueError(
+                f"{parameter}: {read.name} has fewer than {needed} {kind} {what} of class {listed(short)}; add some"
+            )
+
+
 def hold_out_a_fifth(labels: np.ndarray, digests: Sequence[bytes] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of the training and of the test images for data without a test set.
 

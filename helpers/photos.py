@@ -71,14 +71,7 @@ def load_photos(photos: str = "flowers", photo_size: int = 160) -> Photos:
     if not str(photos) or not folder.is_dir():
         raise ValueError(f"photos: {photos!r} is not a folder; give {listed(given)} or the path of a folder of images")
     read = replace(files.read(folder, photo_size, "photos", SIZES), name=Path(photos).name)
-    if len(read.classes) < 2:
-        raise ValueError(f"photos: {photos!r} has only the class {listed(read.classes)}; give two or more folders")
-    for split, kind, needed in ((read.train, "training", 2), (read.test, "test", 1)):
-        counts = np.bincount(split.labels, minlength=len(read.classes))
-        if short := [label for label, count in zip(read.classes, counts, strict=True) if count < needed]:
-            raise ValueError(
-                f"photos: {read.name} has fewer than {needed} {kind} photos of class {listed(short)}; add some"
-            )
+    files.check_enough(read, "photos", "photos")
     images = np.concatenate([read.train.images, read.test.images])
     images = np.broadcast_to(images, (*images.shape[:3], 3)).copy() if images.shape[3] == 1 else images
     labels, number, names = np.concatenate([read.train.labels, read.test.labels]), len(read.train), tuple[str, ...]()

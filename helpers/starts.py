@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from helpers import cnn, files, photos
 from helpers.backbones import BLOCKS, SMALL, Head, extractor, mobilenet, weights_file
 from helpers.choice import TASK, few_for_tests
 from helpers.cnn import Architecture
-from helpers.experiment import Job, Plan, pretrain, result_row, side_by_side, train_strategies
+from helpers.experiment import Plan, pretrain_by_seed, result_row, train_strategies
 from helpers.folders import PACKAGE
 from helpers.images import Dataset, Picked, Split, fingerprint
 from helpers.statistics import Interval, finding, interval, log_ratios
@@ -30,7 +30,6 @@ from helpers.transfer import (
     Networks,
     Repetition,
     Row,
-    SourceNetwork,
     extract_features,
     named_strategies,
 )
@@ -53,15 +52,7 @@ def load_images(my_images: str, photo_size: int = 160) -> Dataset:
         raise ValueError(f"my_images: there is no folder or file {my_images!r}; give flowers, or {files.ALLOWED}")
     size, sizes = (photo_size, photos.SIZES) if path.is_dir() else (0, files.SIZES)
     read = files.read(path, size, "my_images", sizes)
-    if len(read.classes) < 2:
-        raise ValueError(f"my_images: {read.name} has the class {read.classes[0]} only; give two or more")
-    for split, kind, needed in ((read.train, "training", 2), (read.test, "test", 1)):
-        counts = np.bincount(split.labels, minlength=len(read.classes))
-        if counts.min() < needed:
-            raise ValueError(
-                f"my_images: {read.name} has too few {kind} images of class {read.classes[counts.argmin()]}, "
-                f"{counts.min()} where {needed} are needed; without a test folder, a fifth of each class is for testing"
-            )
+    files.check_enough(read, "my_images")
     return read
 
 
@@ -116,8 +107,8 @@ class Starts:
         source, task = (tasks[min(tasks)] for tasks in (sources, targets))
         side, channels = task.image_shape[0], task.image_shape[2]
         self.small, self.source_shape = (min(side, SMALL), min(side, SMALL), channels), source.image_shape
-        self.sources, self.task = _pretrained(folder, sources), cache(self._task)
-        self.networks = cache(lambda shape: Networks(Architecture(shape, len(task.classes)), RECIPE))
+        self.task, self.networks = cache(self._task), cache(lambda shape: _networks(shape, len(task.classes)))
+        self.sources = pretrain_by_seed(folder, sources, _networks(source.image_shape, len(source.classes)))
         backbone = mobilenet(max(side, LARGE), weights=weights_file())
         self.cuts = {name: extractor(backbone, task.image_shape, block) for name, block in CUTS.items()}
         architecture = Architecture(self.small, len(task.classes))
@@ -194,17 +185,8 @@ def _flat(split: Split) -> Split:
     return Split(split.images[:].reshape(len(split), -1) / 255, split.labels)
 
 
-def _pretrained(folder: Path, sources: Mapping[int, Task]) -> dict[int, SourceNetwork]:
-    """Return the network that is pretrained with each seed, made side by side where the run folder has none."""
-    task = sources[min(sources)]
-    networks = Networks(Architecture(task.image_shape, len(task.classes)), RECIPE)
-
-    def made(seed: int, own: Networks) -> SourceNetwork:
-        return pretrain(folder, sources[seed], own, seed)
-
-    with side_by_side(networks, len(sources)) as cores:
-        jobs = [Job(partial(made, seed)) for seed in sources]
-        return dict(zip(sources, cores.do(*jobs), strict=True))
+def _networks(shape: tuple[int, ...], classes: int) -> Networks:
+    return Networks(Architecture(shape, classes), RECIPE)
 
 
 def error_ratios(rows: pd.DataFrame, baseline: str = "scratch") -> pd.DataFrame:

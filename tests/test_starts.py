@@ -53,9 +53,9 @@ def test_a_folder_gives_each_seed_all_its_training_images_and_photos_without_tes
 @pytest.mark.parametrize(
     ("counts", "says"),
     [
-        ({"dark": 10}, "mine has the class dark only; give two or more"),
-        ({"dark": 10, "light": 2}, "mine has too few training images of class light, 1 where 2 are needed"),
-        ({"dark": 10, "light": 1}, "mine has too few training images of class light, 1 where 2 are needed"),
+        ({"dark": 10}, "mine has only the class dark; give two or more"),
+        ({"dark": 10, "light": 2}, "mine has fewer than 2 training images of class light; add some"),
+        ({"dark": 10, "light": 1}, "mine has fewer than 2 training images of class light; add some"),
     ],
 )
 def test_too_few_images_are_refused_by_class(tmp_path, counts, says):
