@@ -19,7 +19,7 @@ from helpers.tasks import Task, budget_size
 from helpers.transfer import STRATEGIES
 
 CONFIDENCE = 0.95
-MARGIN = (0.8, 1.25)  # two strategies with an error ratio in this range are equally good
+MARGIN = (0.8, 1.25)  # two strategies are as good if the whole interval of their error ratio lies in it
 SMALL = 0.2  # percentage points of accuracy: smaller differences do not matter in use
 
 
@@ -165,7 +165,7 @@ def findings(results: pd.DataFrame, by: Sequence[str]) -> pd.Series:
 class Claim(NamedTuple):
     """The outcome of checking "transfer reaches the accuracy of an ordinary CNN at a much faster rate".
 
-    It contains the checked row of the summary, and how many times faster than `scratch` that strategy is: on the target
+    It contains the checked row of the summary, and how many times as fast as `scratch` that strategy is: on the target
     task including feature extraction, and in all, including pretraining too.
     """
 
