@@ -25,7 +25,7 @@ def test_mnist_shares_no_image_between_training_and_test(mnist: Dataset):
     assert datasets.duplicated_images(mnist) == 0
 
 
-def test_digits_are_1797_images_of_8_by_8_in_17_greys_and_a_fifth_of_each_digit_is_for_testing(digits: Dataset):
+def test_digits_are_1797_images_of_8_by_8_in_17_grays_and_a_fifth_of_each_digit_is_for_testing(digits: Dataset):
     assert len(digits.test) == 360  # 0.2 * 1797 = 359.4, rounded up
     assert digits.train.images.shape[1:] == digits.test.images.shape[1:] == (8, 8, 1)
     assert digits.classes == tuple(range(10))

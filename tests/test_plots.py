@@ -408,6 +408,8 @@ def test_errors_by_labels_say_seeds_and_findings(summary: pd.DataFrame):
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("labels per class", "errors on new images [%]")
     found = "Frozen against scratch: better with 10 labels, no detectable difference with all"
     assert axis.get_title("left").replace("\n", " ").strip() == found
+    other = plots.errors_by_labels(summary, about="random-frozen").axes[0].get_title("left")
+    assert other.startswith("Random-frozen against scratch: ")
     assert figure.alternative_text == (
         "Errors by labels per class, mean of 3 seeds with 95 % intervals: with 10 labels per class 7.0% to 12.3%, "
         "better than scratch: frozen, head-first, fine-tuned, random-frozen, reused-head; with all labels per class "

@@ -355,7 +355,7 @@ def test_a_module_beside_the_notebook_that_was_not_sent_along_is_answered_with_h
 
 
 def write_images(folder: Path) -> Path:
-    """Write four images of each of four classes, each of another grey."""
+    """Write four images of each of four classes, each in a different gray."""
     for place in range(16):
         (folder / "abcd"[place % 4]).mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8), 10 * place).save(folder / "abcd"[place % 4] / f"{place}.png")

@@ -29,12 +29,12 @@ BUDGET_LABELS = {name: next(AT_THE_RIGHT if name in NAMED_AT_THE_RIGHT else AROU
 
 
 @as_designed
-def errors_by_labels(summary: pd.DataFrame, task: str = "target task") -> Figure:
+def errors_by_labels(summary: pd.DataFrame, task: str = "target task", about: str = "frozen") -> Figure:
     """Show each strategy's share of errors by label budget, on logarithmic axes, with its 95 % interval; `summary`
     comes from `statistics.summarize`.
 
     Equal ratios of errors are equal distances. "all" stands apart, as its number of labels differs by class. The title
-    is the finding on `frozen`, or else on the first strategy that is compared with `scratch`.
+    is the finding `about` a strategy, or else on the first one that is compared with `scratch`.
     """
     budgets = sorted(set(summary["labels_per_class"]), key=budget_size)
     summary = summary.sort_values("labels_per_class", key=lambda at: at.map(budgets.index), kind="stable")
@@ -63,7 +63,7 @@ def errors_by_labels(summary: pd.DataFrame, task: str = "target task") -> Figure
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.3)
     _name_lines(axis, pd.DataFrame(ends))
-    title = textwrap.fill(_finding_in_words(summary, budgets), 75)
+    title = textwrap.fill(_finding_in_words(summary, budgets, about), 75)
     axis.set_title(f"{title}\n", loc="left", fontsize=12)
     axis.text(0, 1.02, f"{task.capitalize()}, {over}", transform=axis.transAxes, fontsize=9, color="0.35")
     return with_alt_text(figure, f"Errors by labels per class, {over}: {_by_budget(summary, budgets)}.")
@@ -90,12 +90,12 @@ def _name_lines(axis: Axes, ends: pd.DataFrame) -> None:
         )
 
 
-def _finding_in_words(summary: pd.DataFrame, budgets: Sequence[int | str]) -> str:
+def _finding_in_words(summary: pd.DataFrame, budgets: Sequence[int | str], about: str) -> str:
     """Say where one strategy is better than `scratch`, as good or worse: by runs of neighboring label budgets."""
     compared = in_order(summary["strategy"][summary["finding"] != Finding.BASELINE])
     if not compared:
         return "Errors by labels per class"
-    strategy = "frozen" if "frozen" in compared else compared[0]
+    strategy = about if about in compared else compared[0]
     found = summary[summary["strategy"] == strategy].set_index("labels_per_class")["finding"].reindex(budgets).dropna()
     told = list[str]()
     for _, run in found.groupby((found != found.shift()).cumsum(), sort=False):
@@ -192,7 +192,7 @@ def accuracy_by_seconds(summary: pd.DataFrame, one_off: bool = False) -> Figure:
     axis.minorticks_off()
     costs = "of training, extraction and pretraining" if one_off else "on the target task: training and extraction"
     axis.set(xlabel=f"seconds {costs} (log scale)", ylabel="test accuracy [%]")
-    axis.set_title("Points are labelled with the labels per class")
+    axis.set_title("Points are labeled with the labels per class")
     axis.grid(alpha=0.3)
     ends = summary.groupby("strategy", sort=False)[column].agg(["min", "max"])
     spent = [f"{name} {two_digits(low)} to {two_digits(high)}" for name, low, high in ends.itertuples()]
@@ -225,7 +225,7 @@ def accuracy_by_parameter(results: pd.DataFrame, swept: Mapping[str, str]) -> Fi
         for axis, (title, at) in zip(part.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
             drawn = compared[compared["labels_per_class"].isin(at)]
             said = _by_seed(axis, drawn) if name in SEEDS else _by_value(axis, drawn, column)
-            axis.set(xlabel="a grey point for each seed" if name in SEEDS else name, title=title)
+            axis.set(xlabel="a gray point for each seed" if name in SEEDS else name, title=title)
             axis.set_ylim(top=min(axis.get_ylim()[1], 100.5))
             axis.grid(alpha=0.3)
             sentences.append(f"by {name}{title and ' with '}{title}{how} {said}")
