@@ -37,8 +37,8 @@ class Architecture:
         size = min(self.image_shape[:2])
         if size - 2 * (self.kernel_size - 1) < self.pool_size:
             raise ValueError(
-                f"kernel_size: {self.kernel_size}, applied twice, and pool_size {self.pool_size} leave nothing of an "
-                f"image of {size} pixels; give smaller sizes"
+                f"kernel_size: {self.kernel_size} and pool_size {self.pool_size} leave nothing of an image of {size} "
+                "pixels after two convolutions; give smaller sizes"
             )
 
 

@@ -99,7 +99,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_wheel_holds_every_module_template_and_lesson(wheel):
     files = [path for name in ("runner/templates", "data") for path in (PACKAGE / name).rglob("*") if path.is_file()]
-    wanted = [*MODULES, PACKAGE / "py.typed", *files]
+    wanted = [*MODULES, PACKAGE / "py.typed", PACKAGE / "plots" / "course.mplstyle", *files]
     lessons = {f"helpers/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
     held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("helpers/")}
     assert held == {path.relative_to(ROOT).as_posix() for path in wanted} | lessons

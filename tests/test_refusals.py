@@ -60,7 +60,7 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
         ("-p learning_rate 1:30", "learning_rate: '1:30' is not a number like the default, 1.0"),
         ("-p seed 010", "seed: '010' is not a whole number like the default, 0"),
         ("-p seed -1", "seed: -1 is not a seed; give a whole number from 0 to 4294967295"),
-        ("-p kernel_size 5", "kernel_size: 5, applied twice, and pool_size 2 leave nothing of an image of 8 pixels"),
+        ("-p kernel_size 5", "kernel_size: 5 and pool_size 2 leave nothing of an image of 8 pixels"),
         ("-p frozen_convs 3", "frozen_convs: 3 is not allowed; give 0, 1 or 2"),
         # names
         ("-p recipe slow", "recipe: 'slow' is not known; allowed are published, fast"),

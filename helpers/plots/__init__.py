@@ -10,10 +10,10 @@ logging.getLogger("matplotlib").setLevel(logging.ERROR)  # or a lesson shows its
 from helpers.plots.choices import cheap_and_true as cheap_and_true, map_of_pairs as map_of_pairs
 from helpers.plots.comparisons import (
     accuracy_by_parameter as accuracy_by_parameter,
-    accuracy_by_seconds as accuracy_by_seconds,
     errors_by_labels as errors_by_labels,
     errors_by_strategy as errors_by_strategy,
     reliability as reliability,
+    seconds_by_strategy as seconds_by_strategy,
 )
 from helpers.plots.figures import png as png, two_digits as two_digits
 from helpers.plots.networks import (

@@ -6,7 +6,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 
-from helpers.plots.figures import TRAINING, VALIDATION, Figure, as_designed, new_figure, with_alt_text
+from helpers.plots.figures import (
+    TRAINING,
+    VALIDATION,
+    Figure,
+    as_designed,
+    headline,
+    new_figure,
+    show_rows,
+    with_alt_text,
+)
 from helpers.statistics import Finding
 from helpers.tasks import budget_size
 
@@ -39,14 +48,11 @@ def cheap_and_true(scores: pd.DataFrame, title: str) -> Figure:
             above: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": 9}
             panel.annotate(f"{mean:.1f}", (mean, place), **above)
         panel.set_xlabel(f"{label}: right [%]")
-        panel.grid(axis="x", alpha=0.3)
-        panel.spines[["top", "left", "right"]].set_visible(False)
-        panel.tick_params(axis="y", length=0)
     seeds = scores["seed"].nunique()
     labels = [f"{name}\nchosen by {times[name]} of {seeds}" if times[name] else name for name in names]
-    panels[0].set_yticks(range(len(names)), labels)
-    panels[0].set_ylim(len(names) - 0.5, -0.7)
-    figure.suptitle(title)
+    for panel in panels:
+        show_rows(panel, labels)
+    headline(figure, title)
     said = [f"{name} {100 * means.loc[name, 'test_accuracy']:.1f} %" for name in names]
     taken = [f"{name} by {count} of {seeds} seeds" for name, count in times.items() if count]
     return with_alt_text(figure, f"Right on test images: {', '.join(said)}. Chosen: {', '.join(taken)}.")
@@ -79,11 +85,12 @@ def map_of_pairs(pairs: pd.DataFrame, title: str) -> Figure:
         panel.set_xticks(range(len(targets)), targets, rotation=60, ha="right", rotation_mode="anchor")
         panel.set_yticks(range(len(starts)), starts)
         panel.tick_params(labelsize=8, length=0)
+        panel.grid(visible=False)
     for panel in panels.flat[len(budgets) :]:
         panel.set_axis_off()
     figure.supxlabel("target task", fontsize=10)
     figure.supylabel("start", fontsize=10)
-    figure.suptitle(title, fontsize=12)
+    headline(figure, title)
     low, high = pairs["error_ratio"].min(), pairs["error_ratio"].max()
     by_budget = ", ".join(map(str, budgets))
     what = f"{len(starts)} starts and {len(targets)} target tasks, with {by_budget} labels per class"

@@ -1,31 +1,35 @@
-"""Figures of comparisons: errors by label budget, accuracy by seconds and by what a sweep varies, reliability."""
+"""Figures of comparisons: errors and seconds by strategy and label budget, accuracy by what a sweep varies,
+reliability."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator
 from scipy import stats
 from scipy.optimize import isotonic_regression
 
-from helpers.plots.figures import COLORS, STYLES, WIDTH, Figure, as_designed, new_figure, two_digits, with_alt_text
+from helpers.plots.figures import (
+    COLORS,
+    STYLES,
+    WIDTH,
+    Figure,
+    as_designed,
+    headline,
+    log_scale,
+    new_figure,
+    show_rows,
+    two_digits,
+    with_alt_text,
+)
 from helpers.statistics import Finding, in_order, interval
 from helpers.tasks import budget_size
-from helpers.transfer import STRATEGIES
 from helpers.wording import percent
 
 SEEDS = ("seed", "seeds")  # parameters whose values are draws, not settings
 MOST_NAMES = 12  # of lines in a legend
-# Strategies that train all layers cost the most seconds. Where accuracy is drawn by seconds they have their labels on
-# the right, and the others theirs above, below or on the left, which keeps the labels of neighboring points apart.
-NAMED_AT_THE_RIGHT = [name for name, strategy in STRATEGIES.items() if not strategy.freezes]
-AT_THE_RIGHT = cycle([((-7, 4), "right", "center"), ((7, 5), "left", "center"), ((6, -8), "left", "center")])
-AROUND = cycle([((0, 6), "center", "bottom"), ((0, -6), "center", "top"), ((-7, -3), "right", "center")])
-BUDGET_LABELS = {name: next(AT_THE_RIGHT if name in NAMED_AT_THE_RIGHT else AROUND) for name in STRATEGIES}
 
 
 @as_designed
@@ -55,17 +59,14 @@ def errors_by_labels(summary: pd.DataFrame, task: str = "target task", about: st
         (line,) = axis.plot(at, errors["at"], markersize=5, **style)
         axis.vlines(at, errors["low"], errors["high"], color=line.get_color(), alpha=0.3, linewidth=3)
         ends.append({"strategy": strategy, "x": at.iloc[-1], "y": errors["at"].iloc[-1], "color": line.get_color()})
-    axis.set(xscale="log", yscale="log", xlabel="labels per class", ylabel="errors on new images [%]")
+    axis.set(xlabel="labels per class", ylabel="errors on new images [%]")
+    log_scale(axis.xaxis)
+    log_scale(axis.yaxis)
     axis.set_xticks(list(places.values()), list(map(str, places)))
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.yaxis.set_major_formatter("{x:g}")
-    axis.minorticks_off()
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.3)
     _name_lines(axis, pd.DataFrame(ends))
     title = textwrap.fill(_finding_in_words(summary, budgets, about), 75)
-    axis.set_title(f"{title}\n", loc="left", fontsize=12)
-    axis.text(0, 1.02, f"{task.capitalize()}, {over}", transform=axis.transAxes, fontsize=9, color="0.35")
+    axis.set_title(f"{title}\n", fontsize=12)
+    axis.text(0, 1.02, f"{task.capitalize()}, {over}", transform=axis.transAxes, fontsize=9)
     return with_alt_text(figure, f"Errors by labels per class, {over}: {_by_budget(summary, budgets)}.")
 
 
@@ -125,17 +126,12 @@ def errors_by_strategy(summary: pd.DataFrame, title: str, joined: Sequence[str] 
             axis.annotate(f"{two_digits(values[0])} %", (values[0], place), **where)
         line = rows.set_index("strategy").loc[list(joined), "at"]
         axis.plot(line, [names.index(name) for name in joined], color=STYLES["backbone"]["color"], linewidth=1)
-        axis.set(xscale="log", ylim=(len(names) - 0.5, -0.7), title=f"{budget} labels per class", xlabel="errors [%]")
-        axis.set_yticks(range(len(names)), names)
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.minorticks_off()
-        axis.grid(axis="x", alpha=0.3)
-        axis.spines[["top", "left", "right"]].set_visible(False)
-        axis.tick_params(axis="y", length=0)
+        axis.set(title=f"{budget} labels per class", xlabel="errors [%]")
+        log_scale(axis.xaxis)
+        show_rows(axis, names)
         shown = (f"{name} {two_digits(at)} %" for name, at in zip(rows["strategy"], rows["at"], strict=True))
         sentences.append(f"with {budget} labels per class {', '.join(shown)}")
-    figure.suptitle(title)
+    headline(figure, title)
     return with_alt_text(figure, f"Share of errors, with 95 % intervals: {'; '.join(sentences)}.")
 
 
@@ -159,44 +155,40 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 6) ->
         axis.plot(at, share, "o", color=COLORS[1])
         said.append(f"{share:.0f} % right where it is {at:.0f} % sure")
     axis.set(xlim=(0, 103), ylim=(0, 103), aspect="equal", xlabel="how sure [%]", ylabel="right [%]")
-    axis.set_title(f"{sure.mean():.0%} sure on average, {right.mean():.0%} right", fontsize=11)
-    axis.grid(alpha=0.3)
+    axis.set_title(f"{sure.mean():.0%} sure on average, {right.mean():.0%} right")
     return with_alt_text(figure, f"About {len(part)} images a point: {', '.join(said)}.")
 
 
 @as_designed
-def accuracy_by_seconds(summary: pd.DataFrame, one_off: bool = False) -> Figure:
-    """Show test accuracy by the median seconds on the target task, for training and feature extraction, one point per
-    strategy and budget; `one_off` adds pretraining. `summary` comes from `statistics.summarize`.
+def seconds_by_strategy(summary: pd.DataFrame) -> Figure:
+    """Show each strategy's median seconds, a panel per label budget, with its errors beside them: a point for training
+    and feature extraction on the target task, and an open point that includes pretraining.
+
+    `summary` comes from `statistics.summarize`.
     """
-    column = "total_seconds" if one_off else "target_seconds"
-    figure = new_figure(height=4.2)
-    axis = figure.subplots()
-    for strategy, rows in summary.groupby("strategy", sort=False):
-        axis.plot(rows[column], 100 * rows["accuracy"], label=strategy, markersize=6, **STYLES[strategy])
-        offset, ha, va = BUDGET_LABELS[strategy]
-        for budget, x, y in zip(
-            rows["labels_per_class"][1:], rows[column][1:], 100 * rows["accuracy"][1:], strict=True
-        ):
-            axis.annotate(str(budget), (x, y), offset, textcoords="offset points", fontsize=8, ha=ha, va=va)
-    axis.set_xscale("log")
-    axis.margins(0.1)
-    first = summary.drop_duplicates("strategy")
-    at_the_right = first["strategy"].isin(NAMED_AT_THE_RIGHT)
-    for named, side in ((first[at_the_right], "right"), (first[~at_the_right], "left")):
-        _name_points(axis, named.assign(x=named[column], y=100 * named["accuracy"]), side)
-    low, high = axis.get_xlim()
-    axis.set_xlim(low * (low / high) ** 0.2, high * (high / low) ** 0.08)  # room for the names
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.minorticks_off()
-    costs = "of training, extraction and pretraining" if one_off else "on the target task: training and extraction"
-    axis.set(xlabel=f"seconds {costs} (log scale)", ylabel="test accuracy [%]")
-    axis.set_title("Points are labeled with the labels per class")
-    axis.grid(alpha=0.3)
-    ends = summary.groupby("strategy", sort=False)[column].agg(["min", "max"])
-    spent = [f"{name} {two_digits(low)} to {two_digits(high)}" for name, low, high in ends.itertuples()]
-    return with_alt_text(figure, f"Accuracy against seconds {costs}. Seconds, medians by budget: {'; '.join(spent)}.")
+    names = in_order(summary["strategy"])
+    panels = summary.groupby("labels_per_class", sort=False)
+    figure = new_figure(height=0.33 * len(names) + 1.5)
+    axes = figure.subplots(1, panels.ngroups, sharex=True, sharey=True, squeeze=False)[0]
+    said = []
+    for axis, (budget, rows) in zip(axes, panels, strict=True):
+        for strategy, own, total, accuracy in rows[
+            ["strategy", "target_seconds", "total_seconds", "accuracy"]
+        ].itertuples(index=False):
+            color, place = STYLES[strategy]["color"], names.index(strategy)
+            axis.plot([own, total], [place, place], color=color, linewidth=1, zorder=1)
+            axis.plot(total, place, "o", color=color, markerfacecolor="white", markersize=6)
+            axis.plot(own, place, "o", color=color, markersize=6)
+            errors = f"{two_digits(100 - 100 * accuracy)} %"
+            axis.annotate(errors, (own, place), (0, 6), textcoords="offset points", ha="center", fontsize=9)
+            said.append(f"{strategy} {two_digits(own)} s, {two_digits(total)} s with pretraining")
+        said[-len(rows)] = f"with {budget} labels per class {said[-len(rows)]}"
+        log_scale(axis.xaxis)
+        axis.margins(x=0.15)
+        axis.set(title=f"{budget} labels per class", xlabel="seconds")
+        show_rows(axis, names)
+    headline(figure, "Filled: on the target task; open: with pretraining. The numbers are errors on new images.")
+    return with_alt_text(figure, f"Median seconds by strategy: {'; '.join(said)}.")
 
 
 @as_designed
@@ -227,11 +219,10 @@ def accuracy_by_parameter(results: pd.DataFrame, swept: Mapping[str, str]) -> Fi
             said = _by_seed(axis, drawn) if name in SEEDS else _by_value(axis, drawn, column)
             axis.set(xlabel="a gray point for each seed" if name in SEEDS else name, title=title)
             axis.set_ylim(top=min(axis.get_ylim()[1], 100.5))
-            axis.grid(alpha=0.3)
             sentences.append(f"by {name}{title and ' with '}{title}{how} {said}")
         part.axes[0].set_ylabel("test accuracy [%]")
         if name not in SEEDS and 1 < compared["strategy"].nunique() <= MOST_NAMES:
-            part.legend(*part.axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+            part.legend(*part.axes[0].get_legend_handles_labels(), loc="outside right upper")
         points = compared.groupby(["strategy", "labels_per_class", *([] if name in SEEDS else [column])])
         counts += [*(points["seed"].nunique() if "seed" in results else points.size())]
     low, high, what = min(counts), max(counts), "seed" if "seed" in results else "row"
@@ -308,24 +299,6 @@ def _accuracies(axis: Axes, places: Sequence[float], rows: pd.DataFrame, strateg
     (line,) = axis.plot(places, 100 * rows["accuracy"], label=strategy, markersize=6, linewidth=1, **style)
     ends = 100 * rows["accuracy_low"], 100 * rows["accuracy_high"]
     axis.vlines(places, *ends, color=line.get_color(), alpha=0.35, linewidth=7)
-
-
-def _name_points(axis: Axes, points: pd.DataFrame, side: str) -> None:
-    """Name strategy and budget of every point on its "left" or "right", with a line from the name to the point."""
-    bottom, top = axis.get_ylim()
-    axis.set_ylim(bottom, top)
-    for (_, point), height in zip(points.iterrows(), _spread(points["y"], 0.06 * (top - bottom)), strict=True):
-        line = {"arrowstyle": "-", "color": STYLES[point["strategy"]]["color"], "lw": 0.8, "shrinkA": 0, "shrinkB": 4}
-        axis.annotate(
-            f"{point['strategy']}: {point['labels_per_class']}",
-            (point["x"], point["y"]),
-            xytext=(-12 if side == "left" else 12, height),
-            textcoords=("offset points", "data"),
-            ha="right" if side == "left" else "left",
-            va="center",
-            fontsize=9,
-            arrowprops=line,
-        )
 
 
 def _spread(heights: Sequence[float], gap: float) -> np.ndarray:

@@ -4,9 +4,11 @@ IPython puts a figure's alternative text into the output's metadata, and nbconve
 """
 
 import textwrap
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import matplotlib.figure
@@ -14,8 +16,10 @@ import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
+from matplotlib.figure import FigureBase
 from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.text import Text
+from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
 from helpers.images import Classes
@@ -39,8 +43,8 @@ class Figure(matplotlib.figure.Figure):  # a notebook without pictures shows thi
     alternative_text = ""
 
 
-# A decorator: ignore the user's matplotlibrc, and take dollar signs as they are, in names of classes for example.
-as_designed = matplotlib.style.context(["default", {"text.parse_math": False}])
+# A decorator: the course's look, whatever the user's matplotlibrc says.
+as_designed = matplotlib.style.context(["default", Path(__file__).with_name("course.mplstyle")])
 
 
 @as_designed
@@ -82,6 +86,28 @@ def with_alt_text(figure: Figure, text: str) -> Figure:
     """Give a finished figure its alternative text, and return it."""
     figure.alternative_text = text
     return figure
+
+
+def headline(figure: FigureBase, text: str) -> None:
+    """Write what a figure, or a part of it, says across its top, from the left."""
+    figure.suptitle(text, x=0.01, ha="left")
+
+
+def log_scale(axis: XAxis | YAxis) -> None:
+    """Scale an axis by logarithms, so that equal ratios are equal distances, with plain numbers at 1, 2 and 5."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
+
+
+def show_rows(axis: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a figure, the first on top, instead of a y-axis; leave room above for the first number."""
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.7)
+    axis.grid(visible=False, axis="y")
+    axis.spines["left"].set_visible(False)
+    axis.tick_params(axis="y", length=0)
 
 
 def show_image(axis: Axes, image: np.ndarray) -> None:

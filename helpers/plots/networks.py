@@ -15,8 +15,10 @@ from helpers.plots.figures import (
     VALIDATION,
     Figure,
     as_designed,
+    headline,
     new_figure,
     show_image,
+    show_rows,
     two_digits,
     with_alt_text,
 )
@@ -36,19 +38,18 @@ def network(costs: pd.DataFrame) -> Figure:
     names = [f"{name}  {_sizes(shape)}" for name, shape in zip(costs["layer"], costs["output"], strict=True)]
     for axis, column, color in zip(axes, ("parameters", "multiply_adds"), ("#E69F00", "#0072B2"), strict=True):
         share = 100 * costs[column] / costs[column].sum()
-        axis.barh(names, share, color=color)
+        axis.barh(range(len(names)), share, color=color)
         for position, (part, count) in enumerate(zip(share, costs[column], strict=True)):
             if count:
                 axis.text(part + 1, position, f"{count:,} ({two_digits(part)} %)", va="center", fontsize=8)
         axis.set(title=column.replace("_", "-"), xlabel="share of the total [%]")
         axis.set(xlim=(0, 150), xticks=range(0, 101, 25))
-    axes[0].invert_yaxis()
+        show_rows(axis, names)
     convolutions = costs[costs["layer"].str.startswith("conv")].sum(numeric_only=True) / costs.sum(numeric_only=True)
-    return with_alt_text(
-        figure,
-        f"The layers from input to output. The convolutions hold {convolutions['parameters']:.1%} of the parameters "
-        f"and do {convolutions['multiply_adds']:.1%} of the multiply-adds.",
-    )
+    parameters, work = 100 * convolutions[["parameters", "multiply_adds"]]
+    finding = f"The convolutions have {parameters:.1f} % of the parameters and do {work:.1f} % of the work"
+    headline(figure, finding)
+    return with_alt_text(figure, f"The layers from input to output. {finding}.")
 
 
 @as_designed
@@ -110,6 +111,7 @@ def strategies(names: Sequence[str]) -> Figure:
     axis.set_yticks(range(len(shown)), [strategy.name for strategy in shown])
     axis.set_xticks([0.5, 1.55], ["features", "head"])
     axis.tick_params(length=0)
+    axis.grid(visible=False)
     axis.xaxis.tick_top()
     axis.spines[:].set_visible(False)
     axis.set(xlim=(-0.02, 2.07))
@@ -133,7 +135,7 @@ def filters(models: Mapping[str, "keras.Model"], layer: str = "conv1", shown: in
         row[0].text(-0.2, 0.5, title, transform=row[0].transAxes, ha="right", va="center")
         for axis, kernel in zip_longest(row, np.moveaxis(shades, -1, 0)[:shown]):
             axis.set(xticks=[], yticks=[], visible=kernel is not None)
-            axis.spines[:].set_color("0.8")  # without a border, a bright edge would look like the page
+            axis.spines[:].set(visible=True, color="0.8")  # without a border, a bright edge would look like the page
             if kernel is not None:
                 axis.imshow(np.broadcast_to(kernel, (*kernel.shape[:2], 3)))
     text = f"The first convolution's kernels, {' above '.join(models)}: dark is negative, bright positive."
@@ -150,7 +152,7 @@ def feature_maps(image: np.ndarray, maps: np.ndarray, shown: int = 8) -> Figure:
     axes[0].set_title("image", fontsize=9)
     for index, axis in enumerate(axes[1:]):
         axis.set_axis_off()
-        axis.imshow(maps[:, :, index], cmap="viridis", vmin=0, vmax=maps.max())
+        axis.imshow(maps[:, :, index], vmin=0, vmax=maps.max())
         axis.set_title(f"map {index}", fontsize=9)
     text = f"One image and {shown} of the {maps.shape[-1]} feature maps that the extractor makes of it."
     return with_alt_text(figure, text)
@@ -168,7 +170,7 @@ def maps_by_depth(image: np.ndarray, maps: Mapping[str, np.ndarray], shown: int 
         for axis, index in zip_longest(row, np.argsort(-values.std(axis=(0, 1)), kind="stable")[:shown]):
             axis.set_axis_off()
             if index is not None:
-                axis.imshow(values[..., index], cmap="viridis")
+                axis.imshow(values[..., index])
         size = _sizes(values.shape[:2])
         row[0].text(-0.15, 0.5, f"{depth}\n{size}", transform=row[0].transAxes, ha="right", va="center", fontsize=9)
     sizes = ", ".join(f"{depth} {_sizes(values.shape)}" for depth, values in maps.items())
@@ -189,7 +191,6 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
         axis.annotate(title, (update, accuracy), place, textcoords="offset points", ha=side, color=color)
     axis.text(0.99, 0.04, "solid: training batches, dashed: validation", ha="right", transform=axis.transAxes)
     axis.set(xlabel="updates", ylabel="accuracy [%]", xlim=(0, 1.02 * last), ylim=(0, 112))
-    axis.grid(alpha=0.3)
     ends = [f"{title}: {history['validation_accuracy'].iloc[-1]:.1%}" for title, history in histories.items()]
     return with_alt_text(figure, f"Accuracy by update. Validation accuracy at the end: {'; '.join(ends)}.")
 
@@ -212,8 +213,6 @@ def overfitting(curves: pd.DataFrame) -> Figure:
             axis.text(0.97, height, end, color=color, ha="right", transform=axis.transAxes)
             said.append(f"{strategy}, {end}")
         axis.set(title=strategy, xlabel="updates", ylim=(0, 104), yticks=range(0, 101, 20))
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("accuracy [%]")
     return with_alt_text(figure, f"Accuracy by update. At the end, means of the seeds: {'; '.join(said)}.")
 
@@ -223,10 +222,10 @@ def epoch_seconds(seconds: Mapping[str, float]) -> Figure:
     """Show how many seconds one epoch takes with each way of training."""
     figure = new_figure(height=0.42 * len(seconds) + 0.8)
     axis = figure.subplots()
-    axis.barh(list(seconds), list(seconds.values()), color=TRAINING)
+    axis.barh(range(len(seconds)), list(seconds.values()), color=TRAINING)
     for position, value in enumerate(seconds.values()):
         axis.text(value, position, f" {two_digits(value)} s", va="center")
-    axis.invert_yaxis()
+    show_rows(axis, list(seconds))
     axis.set(xlabel="seconds per epoch", xlim=(0, 1.15 * max(seconds.values())))
     text = "; ".join(f"{name}: {two_digits(value)}" for name, value in seconds.items())
     return with_alt_text(figure, f"Seconds per epoch: {text}.")

@@ -17,9 +17,11 @@ from helpers.plots.figures import (
     VALIDATION,
     Figure,
     as_designed,
+    headline,
     name_classes,
     new_figure,
     show_image,
+    show_rows,
     with_alt_text,
     wrapped,
 )
@@ -36,7 +38,7 @@ def sample_images(tasks: Sequence[Task], per_class: int = 8) -> Figure:
     figure = new_figure(height=(0.55 if len(tasks) > 1 else 0.9) * rows + 0.6)
     for panel, task in zip(figure.subfigures(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         more = f", {rows} of {len(task.classes)} classes" if len(task.classes) > rows else ""
-        panel.suptitle(f"{task.name} task{more}")
+        headline(panel, f"{task.name} task{more}")
         for row, axes in enumerate(panel.subplots(rows, per_class, squeeze=False)):
             for axis in axes:
                 axis.set_axis_off()
@@ -57,19 +59,19 @@ def neighbors(asked: Split, known: Split, nearest: Mapping[str, np.ndarray]) -> 
     figure, said = new_figure(height=0.75 * len(asked) + 0.4), []
     count = next(iter(nearest.values())).shape[1]
     panels = figure.subfigures(1, 1 + len(nearest), squeeze=False, width_ratios=(1.5, *[count] * len(nearest)))[0]
-    panels[0].suptitle("new", fontsize=10)
+    panels[0].suptitle("new")
     for index, axis in enumerate(panels[0].subplots(len(asked), 1, squeeze=False).flat):
         show_image(axis, asked.images[index])
     for panel, (title, indices) in zip(panels[1:], nearest.items(), strict=True):
-        panel.suptitle(title, fontsize=10)
         other = known.labels[indices] != asked.labels[:, None]
+        headline(panel, f"{title}: {other.sum()} of {other.size} differ")
         axes = panel.subplots(*indices.shape, squeeze=False)
         for axis, index, wrong in zip(axes.flat, indices.flat, other.flat, strict=True):
             show_image(axis, known.images[index])
             if wrong:
                 axis.set_axis_on()
                 axis.set(xticks=[], yticks=[])
-                axis.spines[:].set(color=VALIDATION, linewidth=2.5)
+                axis.spines[:].set(visible=True, color=VALIDATION, linewidth=2.5)
         said.append(f"{title}: {other.sum()} of {other.size}")
     text = f"{len(asked)} new images beside their nearest known ones. Of another class: {'; '.join(said)}."
     return with_alt_text(figure, text)
@@ -109,9 +111,10 @@ def class_counts(tasks: Sequence[Task]) -> Figure:
             bottom += counts
         height = max(height, name_classes(axis.xaxis, task.classes))
         axis.set(title=f"{task.name} task", xlabel="class")
+        axis.grid(visible=False, axis="x")
         totals.extend(bottom)
     axes[0].set_ylabel("images")
-    axes[-1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.set_figheight((2.6 + height) * shape[0])
     between = f"between {min(totals)} and {max(totals)} images each"
     return with_alt_text(figure, f"Images per class, stacked by split; the classes have {between}.")
@@ -139,8 +142,10 @@ def confusion(task: Task, probabilities: np.ndarray, split: str = "test") -> Fig
         figure.colorbar(axis.imshow(counts, cmap="Oranges"), label="images")
     below, beside = name_classes(axis.xaxis, task.classes), name_classes(axis.yaxis, task.classes)
     figure.set_size_inches(side + beside + 1.4, side + below + 0.6)
-    axis.set(title=f"{task.name} task, {split} images", xlabel="predicted class", ylabel="true class")
     errors = f"{wrong.sum()} of {counts.sum():,} {split} images are wrong"
+    axis.set(title=f"{task.name} task: {errors}", xlabel="predicted class", ylabel="true class")
+    axis.grid(visible=False)
+    axis.tick_params(length=0)
     return with_alt_text(figure, f"Confusion matrix of classes {listed(task.classes)}: {errors}.")
 
 
@@ -168,7 +173,7 @@ def mistakes_by_strategy(
             show_image(axis, task.test.images[image])
             as_class = f"as {task.classes[predicted[image]]}, {100 * scores[image, predicted[image]]:.0f} %"
             axis.set_title(wrapped(as_class), fontsize=8)
-    figure.suptitle(f"Test images of {of_class}, taken for something else", fontsize=10)
+    headline(figure, f"Test images of {of_class}, taken for something else")
     errors = "; ".join(f"{strategy}: {count}" for strategy, count in counts.items())
     return with_alt_text(figure, f"Wrong test images of {of_class}, of {len(members):,}, by strategy: {errors}.")
 
@@ -182,8 +187,8 @@ def misconceptions(counted: pd.DataFrame) -> Figure:
     labels = [textwrap.fill(text, 60) for text in rows["exercise"] + ": " + rows["reply"]]
     colors = rows["reply"].map({"right": "#009E73", "no answer": "#999999"}).fillna(VALIDATION)
     axis.bar_label(axis.barh(range(len(rows)), rows["learners"], color=colors), padding=3)
-    axis.set_yticks(range(len(rows)), labels)
-    axis.set(title="learners", ylim=(len(rows) - 0.5, -0.5), xticks=[], frame_on=False)
+    show_rows(axis, labels)
+    axis.set(title="learners", xticks=[], frame_on=False)
     first = "; ".join(f"{exercise}, {reply} ({n})" for exercise, reply, n in rows.drop_duplicates("exercise").values)
     text = f"Learners by what the check replied; the commonest reply to each exercise: {first}."
     return with_alt_text(figure, text)
