@@ -5,6 +5,7 @@
 The source folder is the repository itself, so a link between pages is the same file path here, on GitHub and on disk.
 """
 
+import base64
 import json
 import os
 import sys
@@ -32,7 +33,7 @@ ADDRESS = address()
 project = html_title = "Transfer learning, done properly"
 version = release = PROJECT["version"]
 language = "en"
-extensions = ["myst_nb"]
+extensions = ["myst_nb", "sphinx_design"]
 root_doc = "docs/index"
 include_patterns = ["docs/*.md", "docs/*.ipynb", "notebooks/*.ipynb", "CONTRIBUTING.md", "CHANGELOG.md"]
 exclude_patterns = [".*", "build", "runs", "sweeps", "**/.ipynb_checkpoints"]  # large folders are not even looked into
@@ -40,7 +41,7 @@ exclude_patterns = [".*", "build", "runs", "sweeps", "**/.ipynb_checkpoints"]  #
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_ipywidgets_js = {}  # it would come from another host
-myst_enable_extensions = []  # a dollar is a dollar
+myst_enable_extensions = ["colon_fence"]  # for the cards; a dollar is a dollar
 myst_heading_anchors = 3
 
 html_theme = "sphinx_book_theme"
@@ -58,6 +59,30 @@ if ADDRESS.startswith(GITHUB):
             "notebook_interface": "jupyterlab",
         },
     }
+
+
+CARDS = ROOT / "build" / "cards"  # where index.md has its cards' pictures from
+PICTURES = {  # the figure on each lesson's card
+    "00": "sample_images",
+    "01": "class_counts",
+    "02": "network",
+    "03": "learning_curves",
+    "04": "neighbors",
+    "05": "errors_by_labels",
+    "06": "photos",
+    "07": "cheap_and_true",
+}
+
+
+def write_card_pictures(app: Sphinx) -> None:
+    """Write the stored figure for each lesson's card."""
+    CARDS.mkdir(parents=True, exist_ok=True)
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        wanted = f"plots.{PICTURES[path.name[:2]]}("
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            for output in cell.get("outputs", []) if wanted in "".join(cell["source"]) else []:
+                if picture := output.get("data", {}).get("image/png"):
+                    (CARDS / f"{path.name[:2]}.png").write_bytes(base64.b64decode(picture))
 
 
 def describe_figures(app: Sphinx, page: str, content: list[str]) -> None:
@@ -96,6 +121,7 @@ def write_copies(app: Sphinx, problem: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     """Connect the functions above; the theme adds its buttons at 501."""
+    app.connect("builder-inited", write_card_pictures)
     app.connect("source-read", describe_figures)
     app.connect("html-page-context", open_the_copies_on_colab, priority=900)
     app.connect("build-finished", write_copies)
