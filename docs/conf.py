@@ -78,11 +78,10 @@ def write_card_pictures(app: Sphinx) -> None:
     """Write the stored figure for each lesson's card."""
     CARDS.mkdir(parents=True, exist_ok=True)
     for path in (ROOT / "notebooks").glob("*.ipynb"):
-        wanted = f"plots.{PICTURES[path.name[:2]]}("
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            for output in cell.get("outputs", []) if wanted in "".join(cell["source"]) else []:
-                if picture := output.get("data", {}).get("image/png"):
-                    (CARDS / f"{path.name[:2]}.png").write_bytes(base64.b64decode(picture))
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        drawn = [cell for cell in cells if f"plots.{PICTURES[path.name[:2]]}(" in "".join(cell["source"])]
+        shown = [output["data"] for output in drawn[0]["outputs"] if "image/png" in output.get("data", {})]
+        (CARDS / f"{path.name[:2]}.png").write_bytes(base64.b64decode(shown[0]["image/png"]))
 
 
 def describe_figures(app: Sphinx, page: str, content: list[str]) -> None:

@@ -59,11 +59,11 @@ def rule(chooses: Rule) -> list[str]:
     """Word a rule that chooses a start, in three lines."""
     leave = (
         "Cross-validate a logistic regression on the features of every start that you have. Leave the usual one for "
-        f"the best, if that is right more often by {chooses.margin:g} standard errors."
+        f"the best, if that is right more often by {chooses.margin:g} standard errors of the usual one."
     )
     return [
         f"Start from `{chooses.start}`.",
         leave if np.isfinite(chooses.margin) else "Keep it: no test is trusted.",
         f"If that is a source task: `{chooses.few}` with fewer than {chooses.many} labels per class, `{chooses.then}` "
-        "with more.",
+        "from there on.",
     ]

@@ -90,8 +90,8 @@ def test_nothing_is_loaded_from_elsewhere_and_every_page_is_light(site):
 def test_every_figure_has_its_alternative_text(path, site):
     page = site / path.relative_to(ROOT).with_suffix(".html")
     shown = [attributes.get("alt") or "" for tag, attributes in tags(page) if tag == "img"]
-    pattern = r'"alt": "(.*)"' if path in [*LESSONS, *COMPUTED] else r"!\[(.*?)\]"
-    written = re.findall(pattern, path.read_text(encoding="utf-8"))
+    pattern = r'"alt": "(.*)"' if path in [*LESSONS, *COMPUTED] else r"!\[(.*?)\]|:img-alt: (.+)"
+    written = [found[found.lastindex or 0] for found in re.finditer(pattern, path.read_text(encoding="utf-8"))]
     assert shown == [json.loads(f'"{text}"') for text in written]
     assert all(len(text) > 20 for text in shown) and (shown or path not in [*LESSONS, *COMPUTED])
 
