@@ -50,7 +50,7 @@ def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
     file, DownloadError if the published file cannot be downloaded.
     """
     if isinstance(width, bool) or width not in WIDTHS:
-        raise ValueError(f"backbone_width: {width!r} has no published weights; allowed are {listed(WIDTHS)}")
+        raise ValueError(f"backbone_width: {width!r} has no published weights; allowed: {listed(WIDTHS)}")
     if weights == "random":
         return None
     if weights != "imagenet":
@@ -67,7 +67,7 @@ def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
     others = {number: other for other, number in PARAMETERS.items() if other != width}
     if whole and count in others:
         raise ValueError(
-            f"backbone_weights: {path.name!r} is for backbone_width {others[count]}, not {width}; set that width"
+            f"backbone_weights: {path.name!r} is for backbone_width {others[count]}, not {width}; set that"
         )
     if not whole or count != PARAMETERS[width] or (path.name == PACKAGED.name and sha256(path) != PACKAGED_SHA256):
         raise ValueError(

@@ -62,7 +62,7 @@ def make_rule(rows: pd.DataFrame) -> Rule:
 
 
 def regret(rows: pd.DataFrame, chosen: pd.DataFrame) -> pd.Series:
-    """Return by task how many points of test accuracy the chosen rows are behind the best one in hindsight."""
+    """Return, by task, how many points of test accuracy the chosen rows fall short of the best one in hindsight."""
     accuracy = 100 * (1 - rows["errors"] / rows["images"])
     best = accuracy.groupby([rows[name] for name in TASK]).max()
     reached = rows.assign(accuracy=accuracy).merge(chosen[TASK + START], on=TASK + START).set_index(TASK)["accuracy"]
@@ -103,7 +103,9 @@ def cross_validate(coordinates: np.ndarray, labels: np.ndarray, seed: int = 0) -
 
     smallest = int(np.bincount(labels).min())
     if smallest < 2:
-        raise ValueError("labels: a class has a single image; give two or more of each, to learn and to check")
+        raise ValueError(
+            "labels: one class has only one image; give at least two of each, one to learn from and one to check on"
+        )
     folds = StratifiedKFold(min(5, smallest), shuffle=True, random_state=seed)
     return float((cross_val_predict(LogisticRegression(max_iter=1000), coordinates, labels, cv=folds) == labels).mean())
 

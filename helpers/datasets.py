@@ -60,7 +60,7 @@ def load_dataset(name: str = "mnist", image_size: int = 0) -> Dataset:
     if isinstance(name, str) and name in NAMED:
         return replace(resized(NAMED[name](), image_size), name=name)
     if not is_path(name):
-        raise ValueError(f"dataset: {name!r} is not known; allowed are {listed(NAMED)} and {files.ALLOWED}")
+        raise ValueError(f"dataset: {name!r} is not known; allowed: {listed(NAMED)} and {files.ALLOWED}")
     return files.read(Path(os.path.expanduser(str(name))), image_size)
 
 

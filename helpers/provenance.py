@@ -36,7 +36,7 @@ def _trained_with() -> dict[str, Any]:
 
 
 def code_of(modules: Iterable[str]) -> str:
-    """Return the SHA-256 of some modules of `helpers` and of all their imports, except those that decide no result."""
+    """Return the SHA-256 of some modules of `helpers` and of all their imports, except those that affect no result."""
     taking_part, waiting = set[str](), list(modules)
     while waiting:
         module = waiting.pop()

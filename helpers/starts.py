@@ -65,8 +65,8 @@ def tasks_by_seed(
 ) -> tuple[dict[int, Task], dict[int, Task]]:
     """Return the source and the target task of each seed: two sets of a dataset's classes, or all classes of `images`.
 
-    No validation images are held out of `images`, because cross-validation does without. Raises ValueError for what
-    `Plan.check` refuses.
+    No validation images are held out of `images`, because cross-validation does without. Raises ValueError for any plan
+    that `Plan.check` refuses.
     """
     both = Plan(source_classes, target_classes, ["scratch"], ["all"], seeds).check(dataset)
     sources, targets = ({seed: tasks[place] for seed, tasks in both.items()} for place in (0, 1))
@@ -192,7 +192,7 @@ def _networks(shape: tuple[int, ...], classes: int) -> Networks:
 def error_ratios(rows: pd.DataFrame, baseline: str = "scratch") -> pd.DataFrame:
     """Compare what starts in each way with a baseline on the same tasks, paired by seed, in the order of appearance.
 
-    Result rows need `choice.TASK`, strategy, source, empty if there is none, and errors. Columns of the result:
+    Result rows need `choice.TASK`, strategy, source (empty if there is none), and errors. Columns of the result:
     labels_per_class, strategy, source, target, seeds, error_ratio with low and high, finding.
     """
     usual = rows[rows["strategy"] == baseline].set_index(TASK)["errors"]

@@ -155,7 +155,7 @@ def _columns(name: str, values: Interval) -> dict[str, float]:
 def findings(results: pd.DataFrame, by: Sequence[str]) -> pd.Series:
     """Return the finding on `frozen` against `scratch` in each group of rows, by its values in the columns `by`.
 
-    They agree with those of `summarize`, which takes too long for thousands of groups.
+    The findings agree with those of `summarize`, which takes too long for thousands of groups.
     """
     errors = results.pivot(index=[*by, "seed"], columns="strategy", values="test_errors")
     logs = log_ratios(errors["frozen"], errors["scratch"]).dropna().groupby(level=list(by), sort=False)

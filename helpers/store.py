@@ -65,7 +65,7 @@ def find(folder: Path, name: str, origin: dict[str, Any]) -> tuple[Path, Facts] 
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if not intact:
-        warnings.warn(f"{path.name} or the file it describes is damaged; it is made again", stacklevel=2)
+        warnings.warn(f"{path.name} or the file it describes is damaged; creating it again", stacklevel=2)
         return None
     return content, facts
 

@@ -49,7 +49,7 @@ class Recipe:
         """Raise ValueError naming the parameter, its value and the allowed values."""
         for name, allowed in (("optimizer", tuple(OPTIMIZERS)), ("schedule", SCHEDULES)):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: {getattr(self, name)!r} is not known; allowed are {listed(allowed)}")
+                raise ValueError(f"{name}: {getattr(self, name)!r} is not known; allowed: {listed(allowed)}")
         check_counts(batch_size=self.batch_size, epochs=self.epochs, min_updates=self.min_updates)
         for name in ("learning_rate", "times"):
             value = getattr(self, name)
@@ -57,8 +57,8 @@ class Recipe:
                 raise ValueError(f"{name}: {value!r} is not allowed; give a number above 0")
 
     def updates(self, images: int) -> int:
-        """Count the updates for a training set of `images`: as its epochs need, but at least `min_updates`, scaled by
-        `times`.
+        """Count the updates for a training set of `images`: as many as its epochs need, but at least `min_updates`,
+        scaled by `times`.
         """
         return math.ceil(self.times * max(self.epochs * math.ceil(images / self.batch_size), self.min_updates))
 
@@ -85,7 +85,7 @@ RECIPES = {
 def named_recipe(name: str) -> Recipe:
     """Return the recipe of that name; raise ValueError for one that does not exist."""
     if name not in RECIPES:
-        raise ValueError(f"recipe: {name!r} is not known; allowed are {listed(RECIPES)}")
+        raise ValueError(f"recipe: {name!r} is not known; allowed: {listed(RECIPES)}")
     return RECIPES[name]
 
 

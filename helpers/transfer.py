@@ -72,10 +72,10 @@ def named_strategies(names: Sequence[str]) -> list[Strategy]:
     Raises ValueError for an unknown or repeated name, and for an empty list.
     """
     known = listed(STRATEGIES)
-    check_list("strategies", names, f"strategies; allowed are {known}")
+    check_list("strategies", names, f"strategies; allowed: {known}")
     for name in names:
         if name not in STRATEGIES:
-            raise ValueError(f"strategies: {name!r} is not known; allowed are {known}")
+            raise ValueError(f"strategies: {name!r} is not known; allowed: {known}")
     if len(set(names)) < len(names):
         raise ValueError(f"strategies: {list(names)} names a strategy twice; give each once")
     return [strategy for name, strategy in STRATEGIES.items() if name in names]

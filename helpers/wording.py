@@ -1,4 +1,4 @@
-"""Wording: findings, accuracies, the published claim and rules, as lessons and reports say them."""
+"""Wording: findings, accuracies, the published claim and rules, as lessons and reports phrase them."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def verdict(row: pd.Series, baseline: str = "scratch") -> tuple[str, str]:
         case Finding.AS_GOOD:
             return f"as good as {baseline}", numbers
         case Finding.NO_DIFFERENCE:
-            return f"no detectable difference from {baseline}", f"{numbers}; that is not yet equality"
+            return f"no detectable difference from {baseline}", f"{numbers}; that does not show equality"
     if np.isnan(row["error_ratio"]):
         return str(row["finding"]), f"{baseline} was not trained"
     alone = "one seed" if np.isnan(row["error_ratio_low"]) else "the same ratio with every seed"

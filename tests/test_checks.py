@@ -184,7 +184,7 @@ WRONG = {  # answers, by what is said of them
     "baseline of similar shares": {"rounded too much": (0, 0.33)},
     "baseline of the same images": {"30 training images have the label 2": (2, 0.3)},
     "three_parts": {
-        "100 images of 1000 are in the training and in the test part": dealt(slice(0, 800), slice(800, 900)),
+        "100 of 1000 images are in both the training part and the test part": dealt(slice(0, 800), slice(800, 900)),
         "100 images of 1000 are in the validation and in the test part": dealt(validation=slice(0, 100)),
         "hold 900 of 1000": dealt(training=slice(300, None)),
         "hold [700, 200, 100]": dealt(slice(300, None), slice(100, 300)),
@@ -195,7 +195,7 @@ WRONG = {  # answers, by what is said of them
     "parameters": {
         "the biases are left out": 64 * 75,
         "that is one filter": 76,
-        "with kernels of 3 x 3": 64 * 28,
+        "for 3 x 3 kernels": 64 * 28,
         "32 filters of 3 x 3 on 32 channels": 9248,
         "with 64 channels of input, as a second": 64 * (25 * 64 + 1),
         "all channels": 64 * 26,

@@ -46,7 +46,7 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
     ("command", "says"),
     [
         # data
-        ("--dataset letters", "dataset: 'letters' is not known; allowed are mnist, mnist_5k,"),
+        ("--dataset letters", "dataset: 'letters' is not known; allowed: mnist, mnist_5k,"),
         ("--dataset ~nosuchuser/absent.npz", "dataset: there is no file"),
         ("--dataset file.txt", "dataset: 'file.txt' is not allowed; give the path of an .npz file"),
         ("--dataset mnist", 'dataset: "mnist" is not on this machine and could not be downloaded'),
@@ -63,11 +63,11 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
         ("-p kernel_size 5", "kernel_size: 5 and pool_size 2 leave nothing of an image of 8 pixels"),
         ("-p frozen_convs 3", "frozen_convs: 3 is not allowed; give 0, 1 or 2"),
         # names
-        ("-p recipe slow", "recipe: 'slow' is not known; allowed are published, fast"),
+        ("-p recipe slow", "recipe: 'slow' is not known; allowed: published, fast"),
         ("-p optimizer None", "optimizer: None is not text like the default, 'adadelta'"),
-        ("-p epoch 3", "has this name; known are backbone_weights"),
+        ("-p epoch 3", "has this name; known parameters: backbone_weights"),
         ("--only 01 -p epochs 3", "epochs: no parameter of 01_data_split has this name"),
-        ("--only 09", "lesson: '09' is not known; allowed are 00_whole_game, 01_data_split, 02_cnn_build"),
+        ("--only 09", "lesson: '09' is not known; allowed: 00_whole_game, 01_data_split, 02_cnn_build"),
         # the comparison
         ("-p strategies scratch", "strategies: 'scratch' is not a list like the default"),
         ("--only 05 -p strategies [reused-head] -p target_classes '[0, 1]'", "leaves nothing to compare"),

@@ -84,7 +84,7 @@ def test_what_is_damaged_is_reported_by_name_not_used_and_can_be_made_again(run_
     saved = keep(run_folder, row={"test_errors": 3})
     manifest = manifest_of(run_folder)
     damage(saved, manifest)
-    with pytest.warns(UserWarning, match=rf"{manifest.name} .* damaged; it is made again"):
+    with pytest.warns(UserWarning, match=rf"{manifest.name} .* damaged; creating it again"):
         assert store.find(run_folder, NAME, ORIGIN) is None
     keep(run_folder)
     assert store.find(run_folder, NAME, ORIGIN)[0].read_bytes() == b"weights"

@@ -202,7 +202,10 @@ def test_a_dry_run_prints_the_table_and_leaves_nothing(own):
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("OWN --grid epoch=1", "epoch: no parameter of my notebook has this name; known are data, labels_per_class,"),
+        (
+            "OWN --grid epoch=1",
+            "epoch: no parameter of my notebook has this name; known parameters: data, labels_per_class,",
+        ),
         ("OWN --grid seed=0,one", "seed: 'one' is not a whole number like the default, 0"),
         ("OWN --grid labels_per_class=[10", "labels_per_class: '[[10]' cannot be read as YAML"),
         ("OWN --grid seed", "--grid: 'seed' is not of the form NAME=V1,V2,..."),

@@ -263,7 +263,7 @@ def test_a_damaged_pretrained_network_is_reported_and_trained_again(
     shutil.copytree(source_folder, run_folder)
     file = run_folder / source.file
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.warns(UserWarning, match=r"pretrained-.* damaged; it is made again"):
+    with pytest.warns(UserWarning, match=r"pretrained-.* damaged; creating it again"):
         again = experiment.pretrain(run_folder, tasks[0], networks, 0)
     assert weights_of(again.model) == weights_of(source.model)
 
@@ -320,7 +320,7 @@ def test_a_head_of_another_size_cannot_be_reused_and_the_reason_is_given():
     [
         (
             ["scratch", "froze"],
-            "'froze' is not known; allowed are scratch, frozen, head-first, fine-tuned",
+            "'froze' is not known; allowed: scratch, frozen, head-first, fine-tuned",
         ),
         (["scratch", "frozen", "scratch"], "names a strategy twice; give each once"),
         ("scratch", "'scratch' is not a list of strategies"),

@@ -1,4 +1,4 @@
-"""Exercises that answer back: a check says in the learner's terms what is wrong with an answer, or that it is right.
+"""Exercises that respond: a check says in the learner's terms what is wrong with an answer, or that it is right.
 
 A check takes the learner's answer and returns a `Reply`, which a notebook shows as text. An answer is missing while it
 is three dots, or the code with a planted bug as it was handed out; only a wrong one gets a hint. A check never raises

@@ -19,7 +19,7 @@ def parameters(answer: int, filters: int, kernel_size: int, channels: int) -> st
         weights + 1: "every filter has a bias of its own",
         square * channels + 1: f"that is one filter; there are {filters}",
         filters * (kernel_size * channels + 1): "a kernel is a square",
-        filters * (9 * channels + 1): f"that is with kernels of 3 x 3; these are {kernel_size} x {kernel_size}",
+        filters * (9 * channels + 1): f"that is for 3 x 3 kernels; these are {kernel_size} x {kernel_size}",
         32 * (square * channels + 1): f"that is with 32 filters; here are {filters}",
         32 * (9 * channels + 1): f"that is 32 filters of 3 x 3; here are {filters} of {kernel_size} x {kernel_size}",
         32 * (9 * 32 + 1): "those are 32 filters of 3 x 3 on 32 channels, as in a second convolution",
@@ -57,7 +57,7 @@ def multiply_adds(answer: int, image_size: int, filters: int, kernel_size: int, 
     )
 
 
-@exercise("along a side of 4 pixels a kernel of 3 has room at two places; count those that the function visits")
+@exercise("along a side of 4 pixels, a kernel of 3 fits in two positions; count how many the function visits")
 def convolved(answer: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> str | None:
     """Check a function of (image, kernel) that computes the feature map of one convolution without padding."""
     rng = np.random.default_rng(0)

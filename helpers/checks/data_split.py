@@ -80,7 +80,7 @@ def three_parts(answer: Callable[[int, int], Sequence[np.ndarray]]) -> str | Non
         return f"your function returns {len(parts)} parts, not three"
     training, validation, test = (set(part) for part in parts)
     if shared := training & test:
-        return f"{len(shared)} images of 1000 are in the training and in the test part"
+        return f"{len(shared)} of 1000 images are in both the training part and the test part"
     if shared := validation & test:
         return f"{len(shared)} images of 1000 are in the validation and in the test part"
     if training & validation:

@@ -62,7 +62,7 @@ def leaks(answer: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], flo
     if np.size(value) > 1:
         return f"your function returns {np.size(value)} numbers, one per fold; return their mean"
     if not 0 <= float(value) <= 1:
-        return f"your function returns {float(value):.4g}, and a share lies between 0 and 1"
+        return f"your function returns {float(value):.4g}, but a share lies between 0 and 1"
     if (swapped := share(features, labels, test, 1 - test_labels)) < 1 - RIGHT:
         return "that is how often the classifier is right on the test images; they are for the end"
     if swapped < RIGHT:

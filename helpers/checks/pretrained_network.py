@@ -1,4 +1,4 @@
-"""Exercises of lesson 06, which also uses `trainable` of lesson 04."""
+"""Exercises of lesson 06, which also uses `trainable` from lesson 04."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING

@@ -22,7 +22,7 @@ def updates(answer: int, images: int, batch_size: int, epochs: int) -> str | Non
             images: "that is the number of images; an update looks at a whole batch",
             epochs * images: "an update looks at a whole batch, not at one image",
             epochs * (images // batch_size): "the images left over at the end of an epoch make a batch too",
-            math.ceil(epochs * images / batch_size): "what an epoch leaves over is a batch of its own, in each epoch",
+            math.ceil(epochs * images / batch_size): "in each epoch, the images left over make a batch of their own",
             images // batch_size: f"that is one epoch without its last batch; there are {epochs}",
             batches: f"that is one epoch; there are {epochs}",
         },

@@ -97,5 +97,5 @@ def close(one: float, other: float) -> bool:
 
 
 def meaning(number: float, mistakes: Mapping[float, str]) -> str | None:
-    """Return what `mistakes` says about a number, apart from rounding; None if it is not among them."""
+    """Return what `mistakes` says about a number, up to rounding; None if the number is not in it."""
     return next((said for mistake, said in mistakes.items() if close(number, mistake)), None)

@@ -122,7 +122,7 @@ def transfer(
 
 
 def _wrong_features(network: Any, given: "keras.Model", original: "keras.Model", few: Split) -> str | None:
-    """Say what is wrong with the features of a transferred network: copied, frozen, and where they were."""
+    """Say what is wrong with the features of a transferred network: they must be copied, frozen, and unchanged."""
     if not hasattr(network, "layers"):
         return "transferred is not a Keras model"
     givens, convolutions = [*_layers(given)], _with_kernels(network, 4)

@@ -1,5 +1,4 @@
-"""Figures of comparisons: errors and seconds by strategy and label budget, accuracy by what a sweep varies,
-reliability."""
+"""Figures of comparisons: errors and seconds by strategy and label budget, accuracy by swept parameter, reliability."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -156,7 +155,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 6) ->
         said.append(f"{share:.0f} % right where it is {at:.0f} % sure")
     axis.set(xlim=(0, 103), ylim=(0, 103), aspect="equal", xlabel="how sure [%]", ylabel="right [%]")
     axis.set_title(f"{sure.mean():.0%} sure on average, {right.mean():.0%} right")
-    return with_alt_text(figure, f"About {len(part)} images a point: {', '.join(said)}.")
+    return with_alt_text(figure, f"About {len(part)} images per point: {', '.join(said)}.")
 
 
 @as_designed
@@ -311,7 +310,7 @@ def _spread(heights: Sequence[float], gap: float) -> np.ndarray:
 
 
 def _by_budget(summary: pd.DataFrame, budgets: Sequence[int | str]) -> str:
-    """Say in words which strategies differ from `scratch` at each budget, as their intervals tell."""
+    """Say in words which strategies differ from `scratch` at each budget, judging by their intervals."""
     sentences, order = [], in_order(summary["strategy"])
     for budget in budgets:
         at = summary[summary["labels_per_class"] == budget]

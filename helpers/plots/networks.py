@@ -214,7 +214,7 @@ def overfitting(curves: pd.DataFrame) -> Figure:
             said.append(f"{strategy}, {end}")
         axis.set(title=strategy, xlabel="updates", ylim=(0, 104), yticks=range(0, 101, 20))
     axes[0].set_ylabel("accuracy [%]")
-    return with_alt_text(figure, f"Accuracy by update. At the end, means of the seeds: {'; '.join(said)}.")
+    return with_alt_text(figure, f"Accuracy by update. At the end, means over the seeds: {'; '.join(said)}.")
 
 
 @as_designed

@@ -110,7 +110,9 @@ def resume(folder: Path) -> Run:
         if facts != now.get(name):
             raise ValueError(f"--resume: {name} has changed since this run started with {facts}; start a new run")
     if record_made_with(record):
-        run.notes.append("Note: versions, code or machine have changed since this run started; run.json lists both")
+        run.notes.append(
+            "Note: versions, code or machine have changed since this run started; run.json lists the old and the new"
+        )
     for position, lesson in enumerate(chosen):
         if not done[position]:
             if entries[position]["status"] == "done":

@@ -77,7 +77,7 @@ def lesson(number: str, else_allowed: str = "") -> Notebook:
         if number in (candidate.name, candidate.number, str(int(candidate.number))):
             return candidate
     allowed = ", ".join(candidate.name for candidate in known) + ", or the number alone, such as 05" + else_allowed
-    raise ValueError(f"lesson: {number!r} is not known; allowed are {allowed}")
+    raise ValueError(f"lesson: {number!r} is not known; allowed: {allowed}")
 
 
 def find(name: str) -> Notebook:

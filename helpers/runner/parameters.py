@@ -215,7 +215,7 @@ def check(chosen: Sequence[Notebook], values: Mapping[str, Any], grid: Grid = ()
         if name not in defaults:
             raise ValueError(
                 f"{name}: no parameter of {listed(notebook.name for notebook in chosen)} has this name; "
-                f"known are {listed(sorted(defaults)) or 'none, because no cell is tagged parameters'}"
+                f"known parameters: {listed(sorted(defaults)) or 'none, because no cell is tagged parameters'}"
             )
         for value in entries:
             allowed = [defaults[name], [""]] if name in CLASS_LISTS else [defaults[name]]

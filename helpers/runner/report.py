@@ -166,7 +166,7 @@ def write_sweep(swept: "sweep.Sweep", records: list[dict[str, Any]], results: "p
 
 
 def _compared(results: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the rows that a verdict is about, as numbers; none if no lesson with one was run."""
+    """Return the rows that a verdict is about, as numbers; none if no lesson with a verdict was run."""
     columns = {"lesson", "task", "strategy", "labels_per_class", *NUMBERS}
     if not columns <= set(results):  # a custom lesson
         return results[:0]
