@@ -53,7 +53,7 @@ def test_every_test_prefers_features_that_tell_the_classes_apart(features):
 
 
 def test_a_class_with_a_single_image_is_refused(features):
-    with pytest.raises(ValueError, match="labels: a class has a single image"):
+    with pytest.raises(ValueError, match="labels: one class has only one image"):
         choice.cheap_tests(Split(features.images[:11], features.labels[:11]))
 
 
