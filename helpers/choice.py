@@ -45,11 +45,14 @@ class Rule:
         return chosen.assign(strategy=chosen["strategy"].where(chosen["strategy"] != "frozen", transferred))
 
 
-RULE = Rule("mobilenet 6", 2.0, "frozen", "head-first")
+RULE = Rule("mobilenet 6", 3.0, "head-first", "fine-tuned")
 
 
 def make_rule(rows: pd.DataFrame) -> Rule:
-    """Return the rule of least regret on these rows: first its start, then how to use source tasks, then its margin."""
+    """Return the rule of least regret on these rows: first its start, then how to use source tasks, then its margin.
+
+    Of the margins with equally little regret, the smallest: it listens to the tests as far as the rows allow.
+    """
     accuracy, transferred = 1 - rows["errors"] / rows["images"], rows["source"].notna()
     enough = rows["labels_per_class"].map(budget_size) >= Rule.many
 
@@ -57,7 +60,7 @@ def make_rule(rows: pd.DataFrame) -> Rule:
         return str(accuracy[some].groupby(rows["strategy"]).mean().idxmax())
 
     rule = Rule(best(~transferred), 0.0, best(transferred & ~enough), best(transferred & enough))
-    rules = [replace(rule, margin=margin) for margin in (np.inf, 2.0, 1.0, 0.5, 0.0)]
+    rules = [replace(rule, margin=margin) for margin in (0.0, 0.5, 1.0, 2.0, 3.0, np.inf)]
     return min(rules, key=lambda rule: float(regret(rows, rule.choose(rows)).mean()))
 
 
