@@ -1,4 +1,4 @@
-"""Where the course is installed, the run folder, and the result rows that lessons leave there."""
+"""The course's own folder, the run folder, and the result rows that lessons save there."""
 
 import os
 from collections.abc import Iterable
@@ -59,7 +59,7 @@ def save_results(folder: Path, lesson: str, rows: "pd.DataFrame") -> Path:
 
 
 def read_results(tables: Iterable[Path | TextIO]) -> "pd.DataFrame":
-    """Read tables of result rows into one, as text so that no digit is lost. Empty or damaged tables are left out."""
+    """Read tables of result rows into one, as text so that no digit is lost. Empty or damaged tables are skipped."""
     import pandas as pd
 
     found = []

@@ -78,7 +78,7 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
             "--only 07 -p my_images absent",
             "my_images: there is no folder or file 'absent'; give flowers, or the path of",
         ),
-        ("--only 07 -p my_images full", "my_images: 'full' holds no class folders; "),
+        ("--only 07 -p my_images full", "my_images: 'full' has no class folders; "),
         ("--only 07 -p labels 1", "labels: 1 is too few; give two or more per class"),
         ("--only 07 -p my_images flowers -p photo_size 300", "photo_size: 300 is not a whole number from 32 to 224"),
         # values that cannot be read, or would reach the notebook changed

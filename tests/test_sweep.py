@@ -261,7 +261,7 @@ def test_without_dask_it_says_what_to_install(own, monkeypatch, wheel, wanted):
     monkeypatch.setitem(sys.modules, "distributed", None)
     monkeypatch.setattr(cluster, "INSTALLED", wheel)
     refused = run(own, "--grid", "seed=0", "--out", "out")
-    says = f"Error: sweep: needs Dask, which is not installed; python -m pip install {wanted} adds it\n"
+    says = f"Error: sweep: needs Dask, which is not installed; run python -m pip install {wanted}\n"
     assert (refused.exit_code, refused.output) == (2, says)
 
 
@@ -470,7 +470,7 @@ def test_a_sweep_runs_what_is_missing_and_one_that_fails_is_reported_among_the_o
     done = run(own, "--grid", "learning_rate=0.1,0.2,7", *arguments)
     assert done.exit_code == 1
     assert "my notebook: 3 runs, 1 of them done" in done.output
-    assert "Estimate: 0.0 minutes at 1.0 s a run, divided by the runs in parallel" in done.output
+    assert "Estimate: 0.0 minutes at 1.0 s per run, divided by the number of parallel runs" in done.output
     assert "2 to run, 2 in parallel; Dask's dashboard: http://127.0.0.1:" in done.output
     assert "2 of 2 " in done.output and "%|" not in done.output, "a log file gets lines, and no bar"
     (message,) = [line for line in done.output.splitlines() if line.startswith("Error")]
@@ -659,7 +659,7 @@ def test_a_scheduler_that_vanishes_is_one_clear_error_and_finished_runs_stay(own
         scheduler.kill()
         _, errors = sweeping.communicate(timeout=60)
     assert sweeping.returncode == 1
-    assert "Error: --scheduler: it is gone" in errors
+    assert "Error: --scheduler: the scheduler is gone" in errors
     assert "Traceback" not in errors
     assert list(statuses("out").values()) == ["done"]
     assert len(results("out")) == 2
