@@ -71,8 +71,8 @@ def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
         )
     if not whole or count != PARAMETERS[width] or (path.name == PACKAGED.name and sha256(path) != PACKAGED_SHA256):
         raise ValueError(
-            f"backbone_weights: {path.name!r} is damaged or does not contain the weights of MobileNet of width "
-            f"{width} without its top; give the .h5 file that Keras publishes"
+            f"backbone_weights: {path.name!r} is damaged or does not contain MobileNet's weights for width {width} "
+            "without the top; give the .h5 file that Keras publishes"
         )
     return path
 

@@ -80,8 +80,8 @@ def cheap_tests(features: Split, seed: int = 0) -> dict[str, float]:
     """Score labeled features `(n, ...)` in several tests: the higher the score, the better the features seem.
 
     `logistic` is the accuracy of a logistic regression, cross-validated in folds that the seed draws, `neighbor` the
-    accuracy of the nearest neighbor, and `logme` an evidence. `<test>_seconds` is the time that a test takes one core,
-    and `tested` the number of images.
+    accuracy of the nearest neighbor, and `logme` the log evidence of a linear regression. `<test>_seconds` is the time
+    that a test takes on one core, and `tested` the number of images.
     """
     start = time.process_time()
     coordinates, labels = _coordinates(features), features.labels

@@ -1,4 +1,4 @@
-"""The network: a feature extractor of two convolutions, a classifier head, and the two joined.
+"""The network: a feature extractor with two convolutions, a classifier head, and the two joined together.
 
 The extractor ends at the max-pool, and the head starts with dropout, so the extractor's output is a fixed function of
 the image and can be cached. Dropout still acts on it in every update.

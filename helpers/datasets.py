@@ -190,14 +190,14 @@ def fetch(subfolder: str, file: str, url: str, parameter: str, what: str, instea
     if given.is_file():
         if known_hash and pooch.file_hash(str(given), known_hash.split(":")[0]) != known_hash.split(":")[1]:
             raise ValueError(
-                f"TRANSFER_TUTORIAL_DATA: {name!r} in this folder is incomplete or a different file; download it again"
+                f"TRANSFER_TUTORIAL_DATA: {name!r} in this folder is incomplete or not the original; download it again"
             )
         return given
     pooch.get_logger().setLevel("WARNING")  # the progress bar is enough in a notebook
     try:
         return Path(pooch.retrieve(url, known_hash, fname=file, path=_cache(subfolder), progressbar=True))
     except (OSError, ValueError, requests.RequestException) as error:
-        why = "the download is incomplete or a different file" if type(error) is ValueError else type(error).__name__
+        why = "the download is not the published file" if type(error) is ValueError else type(error).__name__
         message = f"{what} is not on this machine and could not be downloaded ({why}); {instead}"
         raise DownloadError(parameter, message) from None  # the library's own errors are long but say no more
 

@@ -99,9 +99,8 @@ def check_enough(read: Dataset, parameter: str, what: str = "images") -> None:
     for split, kind, needed in ((read.train, "training", 2), (read.test, "test", 1)):
         counts = np.bincount(split.labels, minlength=len(read.classes))
         if short := [label for label, count in zip(read.classes, counts, strict=True) if count < needed]:
-            raise ValueError(
-                f"{parameter}: {read.name} has fewer than {needed} {kind} {what} of class {listed(short)}; add some"
-            )
+            lack = "no" if needed == 1 else f"fewer than {needed}"
+            raise ValueError(f"{parameter}: {read.name} has {lack} {kind} {what} of class {listed(short)}; add some")
 
 
 def hold_out_a_fifth(labels: np.ndarray, digests: Sequence[bytes] | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -46,7 +46,7 @@ class Recipe:
     times: float = 1.0
 
     def __post_init__(self) -> None:
-        """Raise ValueError naming the parameter, its value and the allowed values."""
+        """Raise ValueError for an invalid parameter, naming it, its value, and the allowed values."""
         for name, allowed in (("optimizer", tuple(OPTIMIZERS)), ("schedule", SCHEDULES)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not known; allowed: {listed(allowed)}")
@@ -83,7 +83,7 @@ RECIPES = {
 
 
 def named_recipe(name: str) -> Recipe:
-    """Return the recipe of that name; raise ValueError for one that does not exist."""
+    """Return the recipe with this name; raise ValueError if there is none."""
     if name not in RECIPES:
         raise ValueError(f"recipe: {name!r} is not known; allowed: {listed(RECIPES)}")
     return RECIPES[name]
@@ -91,7 +91,7 @@ def named_recipe(name: str) -> Recipe:
 
 @dataclass(frozen=True)
 class Training:
-    """The record of a training run, besides the trained weights.
+    """The record of a training run, apart from the trained weights.
 
     `history` has one row per evaluation on the validation split: update, epoch, loss and accuracy on the batches since
     the previous one, validation_loss, validation_accuracy. `losses` has each batch's loss. `seconds` covers the updates

@@ -126,7 +126,7 @@ def copy_weights(giver: "keras.Model", receiver: "keras.Model", head: bool = Fal
 
 @dataclass(frozen=True)
 class Features(Split):
-    """Feature maps instead of images, with their origin and the seconds spent on computing them.
+    """Feature maps instead of images, with their origin and the seconds it took to compute them.
 
     The origin is a fingerprint of the images and one of the convolutions' weights.
     """
@@ -148,7 +148,7 @@ class Features(Split):
 
 
 class FeaturesOnDemand(Picked):
-    """The feature maps of some images, computed anew at each access."""
+    """The feature maps of some images, recomputed at each access."""
 
     def __init__(self, extractor: "keras.Model", images: Images, dtype: str) -> None:
         super().__init__(images, np.arange(len(images)))
@@ -168,7 +168,7 @@ def extract_features(
     precision.
 
     Half precision takes 254 MB for the training images of MNIST's digits 0-4, single precision twice that. Features
-    larger than `most` bytes are not kept, but computed whenever they are needed.
+    larger than `most` bytes are not kept, but recomputed whenever they are needed.
     """
     start = time.perf_counter()
     maps: Images = FeaturesOnDemand(extractor, split.images, dtype)
@@ -255,7 +255,7 @@ class Networks:
     def extract(
         self, strategy: Strategy, repetition: Repetition, images: Split, test: Features | None = None
     ) -> tuple[Features, Features]:
-        """Return the features of these training images and of the task's test images, as frozen by a strategy.
+        """Return the features that a strategy freezes, of these training images and of the task's test images.
 
         `test` contains the features of the test images, if an earlier label budget computed them.
         """

@@ -328,7 +328,7 @@ WRONG = {  # answers, by what is said of them
         "1.96 standard errors": lambda share, images: 1.96 * math.sqrt(share * (1 - share) / images),
         "in percentage points": lambda share, images: 100 * math.sqrt(share * (1 - share) / images),
         "divides by n - 1": lambda share, images: math.sqrt(share * (1 - share) / (images - 1)),
-        "for 0.5 and 400 images it is 0.025, not 0.02": lambda share, images: 0.4 / math.sqrt(images),
+        "for a share of 0.5 and 400 images, it is 0.025, not 0.02": lambda share, images: 0.4 / math.sqrt(images),
     },
     "leaks": {
         "changes with the labels of the test images": cheap_test(over_test=True),

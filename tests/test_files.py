@@ -343,7 +343,7 @@ def test_each_reason_has_one_note_with_at_most_three_names(tmp_path: Path):
         (".DS_Store", f"is empty; ... {ARRANGE}"),
         ("1.png", f"has no class folders; ... {ARRANGE}"),
         ("train/1.png test/1.png", f"has no class folders in train/; ... {ARRANGE}"),
-        ("a/1.jpg b/", f"has no readable image; ... {ARRANGE}"),
+        ("a/1.jpg b/", f"has no readable images; ... {ARRANGE}"),
         ("a/1 b/1", "has only one image of each class; give two or more"),
         ("train2017/2 val2017/2 labels/1.txt", f"has no class folders in train2017/; ... {ARRANGE}"),
         ("rgb/a/1 rgb/b/1 gray/a/1 gray/b/1", "has folders with the same names, such as a, b, in gray/, rgb/; give"),
@@ -620,12 +620,12 @@ HEADER, *ROWS = table().to_csv(index=False).splitlines()
 LAYOUT = "a UTF-8 .csv file with a header, a column 'label'"
 NO_TABLE = f"cannot be read as {LAYOUT}"
 REFUSED = {  # a table, and what is said of it, "..." for parts left out
-    "names and numbers": (table(labels=("a", "b", "1.5")), "has 'a' among its labels; give whole numbers of int32, or"),
+    "names and numbers": (table(labels=("a", "b", "1.5")), "has 'a' among its labels; give only int32 numbers, or"),
     "a name missing": (table(labels=(" ", "a")), "has a row without a label; give"),
     "no label": (table().drop(columns="label"), f"has no column 'label'; give {LAYOUT}"),
     "no rows": (table(0), f"has no rows; give {LAYOUT}"),
     "no second image": (table(4), "has only one image of each class; give two or more"),
-    "oblong": (table().drop(columns="pixel9"), "has 63 columns of pixels; give n*n, n from 8 to 64"),
+    "oblong": (table().drop(columns="pixel9"), "has 63 columns of pixels; give n*n, with n from 8 to 64"),
     "letter case": (table(labels=("Cat", "cat")), "has the labels Cat, cat, which differ only in letter case or in"),
     "an empty pixel": (with_pixel(""), NO_TABLE),
     "a negative pixel": (with_pixel(-1), "a column of pixels contains -1.0; give whole numbers"),

@@ -204,7 +204,7 @@ def test_one_seed_tells_nothing_and_without_frozen_there_is_no_headline():
         ),
         (compared(["scratch"], budgets=["10", "50"]), "random-frozen, the control, was not trained"),
         (compared(["scratch"], budgets=["10", "50"]), "this run used at most 50 per class"),
-        (compared(["scratch"], budgets=["all"]), "where labels are few"),
+        (compared(["scratch"], budgets=["all"]), "when labels are few"),
     ],
 )
 def test_a_page_says_what_cannot_be_told_and_names_no_best(folder, rows, said):

@@ -32,7 +32,7 @@ def standard_error(answer: Callable[[float, int], float]) -> str | None:
         return mistake
     for share, images in ((0.8, 50), (0.5, 400)):
         if not close(given := answer(share, images), right := math.sqrt(share * (1 - share) / images)):
-            return f"for {share} and {images} images it is {right:.3f}, not {given:.4g}"
+            return f"for a share of {share} and {images} images, it is {right:.3f}, not {given:.4g}"
     return None
 
 

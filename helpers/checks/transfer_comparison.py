@@ -63,7 +63,7 @@ def word(answer: str, low: float, high: float) -> str | None:
     from helpers.statistics import Interval, finding  # SciPy is slow to import, and lesson 01 does not need it
 
     right, given = finding(Interval(math.sqrt(low * high), low, high)), answer.strip().lower()
-    says_more = "1 is not in the interval, which says more"
+    says_more = "1 is not in the interval, so you can say more"
     beyond = "the interval reaches beyond the margin, so equality is not shown"
     reasons = {
         "as good": says_more if right in ("better", "worse") else beyond,
@@ -89,7 +89,7 @@ def by_seed(answer: Callable[[Mapping[int, float], Mapping[int, float]], Sequenc
         return "your function returns nothing"
     given = np.ravel(list(value.values()) if isinstance(value, Mapping) else value).astype(float)
     if given.size != len(one):
-        return f"for three seeds your function returns {given.size} number{'s' * (given.size != 1)}"
+        return f"for three seeds, your function returns {given.size} number{'s' * (given.size != 1)}"
     if np.allclose(given, np.subtract(list(one.values()), list(other.values()))):
         return STILL_THERE
     if np.allclose(sorted(given), sorted(right.values())):
@@ -149,7 +149,7 @@ def _wrong_features(network: Any, given: "keras.Model", original: "keras.Model",
 
 
 def _wrong_head(network: "keras.Model", original: "keras.Model", few: Split) -> str | None:
-    """Say what is wrong with the head of a transferred network: it must be new, and answer with the target classes."""
+    """Say what is wrong with a transferred network's head: it must be new, with one output per target class."""
     if (outputs := network.output_shape[-1]) != (classes := len(np.unique(few.labels))):
         return f"transferred has {outputs} outputs, but the target task has {classes} classes"
     for layer in _with_kernels(network, 2):

@@ -22,7 +22,9 @@ from helpers.store import write_text
 if TYPE_CHECKING:
     import pandas as pd
 
-STOPS = dict.fromkeys(("SyntaxError", "IndentationError", "TabError"), "a syntax error")  # others by name
+STOPS = dict.fromkeys(
+    ("SyntaxError", "IndentationError", "TabError"), "a syntax error"
+)  # other errors are reported by name
 STOPS["KeyboardInterrupt"] = "the code takes too long"
 CONFIG = Path(__file__).with_name("templates") / "nbgrader_config.txt"
 
@@ -30,7 +32,7 @@ CONFIG = Path(__file__).with_name("templates") / "nbgrader_config.txt"
 def write(folder: Path, chosen: Sequence[Notebook], values: Mapping[str, Any]) -> list[Path]:
     """Write lessons as nbgrader sources with these parameters, plus nbgrader's settings unless they exist.
 
-    Returns the notebooks. Raises ValueError, before anything is written, for assignments that already exist.
+    Returns the notebooks' paths. Raises ValueError, before anything is written, if an assignment already exists.
     """
     check_folder("DIR", str(folder), folder.absolute())
     texts = {folder / "source" / lesson.name / lesson.path.name: _assignment(lesson, values) for lesson in chosen}

@@ -134,7 +134,7 @@ def outline(run: Run) -> Iterator[str]:
 def execute(run: Run, received: list[int], timeout: int | None = None) -> str | None:
     """Execute the lessons that are not done, up to the first failure; return the message about that failure.
 
-    `received` holds the signals from `process.signals_as_exit`. A lesson fails if a cell takes longer than `timeout`
+    `received` contains the signals from `process.signals_as_exit`. A lesson fails if a cell takes longer than `timeout`
     seconds.
     """
     artefacts, lessons = str(run.folder / "artefacts"), run.record["lessons"]

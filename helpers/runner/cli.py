@@ -61,9 +61,9 @@ def lessons(folder: Path) -> None:
 
 
 # Options that commands share
-DATASET = click.option("--dataset", metavar="NAME-OR-PATH", help="A known name, a file or a folder of images.")
+DATASET = click.option("--dataset", metavar="NAME-OR-PATH", help="Dataset name, file or folder of images.")
 ONLY = click.option(
-    "--only", type=lambda text: text.split(","), metavar="LESSONS", help="Only these lessons, as in 03,05."
+    "--only", type=lambda text: text.split(","), metavar="LESSONS", help="Only these lessons, such as 03,05."
 )
 FILE = click.option("-f", "file", type=FOLDER, metavar="FILE", help="Parameters in YAML; -p overrides them.")
 GIVEN = click.option("-p", "given", type=(str, str), multiple=True, metavar="NAME VALUE", help="Set a parameter.")

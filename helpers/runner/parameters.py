@@ -254,7 +254,7 @@ def _check_values(
     load_photos: Callable[[str, int], Dataset],
     load_images: Callable[[str, int], Dataset],
 ) -> dict[str, Dataset]:
-    """Raise early any error that the lessons' own function calls would raise."""
+    """Raise any error early that the lessons' own function calls would raise later."""
     if "run_dir" in given:
         folders.run_folder(given["run_dir"])
     _make(training.Recipe, given)
