@@ -220,7 +220,7 @@ def test_a_dry_run_prints_the_table_and_leaves_nothing(own):
         (f"OWN --grid seed={','.join(map(str, range(10_001)))}", "makes 10,001 runs, more than 10,000; add --yes"),
         ("OWN --grid seed=1 --workers 1 --scheduler tcp://127.0.0.1:1", "--workers: applies only to this machine"),
         ("OWN --grid seed=1 --store s --scheduler tcp://127.0.0.1:1", "--store: applies only to this machine"),
-        ("OWN --grid seed=1 --store text.txt", "text.txt' is a file; give a folder"),
+        ("OWN --grid seed=1 --store text.txt", "text.txt' is a file; give a writable folder"),
         ("OWN --grid seed=1 --scheduler tcp://127.0.0.1:1", "--scheduler: 'tcp://127.0.0.1:1' cannot be reached"),
         ("OWN --grid seed=1 --scheduler tls://127.0.0.1:1", "tls:// needs certificates in Dask's configuration"),
         ("OWN --grid seed=1 --out other", "has no sweep to resume; give a different folder"),
