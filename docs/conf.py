@@ -1,4 +1,4 @@
-"""The site, built by Sphinx from the guides and from the notebooks with their stored outputs. Nothing is executed.
+"""Build the site with Sphinx, from the guides and from the notebooks with their stored outputs. Nothing is executed.
 
     python -m sphinx -c docs -W --keep-going . build/site
 
@@ -21,7 +21,7 @@ GITHUB, PUBLISHED = "https://github.com/", "gh-pages"  # the branch that holds t
 
 
 def address() -> str:
-    """Return the repository's address: that of pyproject.toml, else of the workflow that runs, else ""."""
+    """Return the repository's address from pyproject.toml, or else from the running workflow, or else ""."""
     if named := PROJECT.get("urls", {}).get("Repository"):
         return named.rstrip("/")
     server, repository = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_REPOSITORY")
@@ -36,19 +36,19 @@ language = "en"
 extensions = ["myst_nb", "sphinx_design"]
 root_doc = "docs/index"
 include_patterns = ["docs/*.md", "docs/*.ipynb", "notebooks/*.ipynb", "CONTRIBUTING.md", "CHANGELOG.md"]
-exclude_patterns = [".*", "build", "runs", "sweeps", "**/.ipynb_checkpoints"]  # large folders are not even looked into
+exclude_patterns = [".*", "build", "runs", "sweeps", "**/.ipynb_checkpoints"]  # keeps Sphinx out of large folders
 
 nb_execution_mode = "off"
 nb_merge_streams = True
-nb_ipywidgets_js = {}  # it would come from another host
-myst_enable_extensions = ["colon_fence"]  # for the cards; a dollar is a dollar
+nb_ipywidgets_js = {}  # it would come from a different host
+myst_enable_extensions = ["colon_fence"]  # for the cards; dollar signs stay as they are
 myst_heading_anchors = 3
 
 html_theme = "sphinx_book_theme"
 html_static_path = ["static"]
-html_extra_path = ["root"]  # its page leads from the site's address to the first page
+html_extra_path = ["root"]  # a page that redirects from the site's address to the first page
 html_css_files = ["site.css"]
-html_use_index = False  # there is nothing in it
+html_use_index = False  # it would be empty
 html_theme_options = {"footer_content_items": [], "use_repository_button": bool(ADDRESS), "repository_url": ADDRESS}
 if ADDRESS.startswith(GITHUB):
     html_theme_options |= {
@@ -61,7 +61,7 @@ if ADDRESS.startswith(GITHUB):
     }
 
 
-CARDS = ROOT / "build" / "cards"  # where index.md has its cards' pictures from
+CARDS = ROOT / "build" / "cards"  # where index.md finds the pictures for its cards
 PICTURES = {  # the figure on each lesson's card
     "00": "sample_images",
     "01": "class_counts",
@@ -75,7 +75,7 @@ PICTURES = {  # the figure on each lesson's card
 
 
 def write_card_pictures(app: Sphinx) -> None:
-    """Write the stored figure for each lesson's card."""
+    """Write the picture for each lesson's card, a figure from the lesson's stored outputs."""
     CARDS.mkdir(parents=True, exist_ok=True)
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -85,7 +85,7 @@ def write_card_pictures(app: Sphinx) -> None:
 
 
 def describe_figures(app: Sphinx, page: str, content: list[str]) -> None:
-    """Give MyST a figure's alternative text where it looks for it: with the cell, not with the output."""
+    """Copy each figure's alternative text to where MyST looks for it: from the output to the cell."""
     if app.env.doc2path(page).suffix != ".ipynb":
         return
     notebook = json.loads(content[0])
@@ -97,9 +97,9 @@ def describe_figures(app: Sphinx, page: str, content: list[str]) -> None:
 
 
 def open_the_copies_on_colab(app: Sphinx, page: str, template: str, context: dict[str, Any], *_: object) -> None:
-    """Let Colab's button open the copy that installs the course; Colab opens notebooks from GitHub alone.
+    """Make the Colab button open the copy that installs the course, because Colab opens notebooks only from GitHub.
 
-    Pages that are no lessons have no such copy, and no button.
+    Pages other than lessons have no such copy, and get no button.
     """
     for group in context["header_buttons"]:
         buttons = group.get("buttons", [])
@@ -110,7 +110,7 @@ def open_the_copies_on_colab(app: Sphinx, page: str, template: str, context: dic
 
 
 def write_copies(app: Sphinx, problem: Exception | None) -> None:
-    """Put the lessons' copies for Colab beside the pages."""
+    """Write the lessons' copies for Colab next to the pages."""
     if ADDRESS and not problem and app.builder.name == "html":
         sys.path.append(str(ROOT / "tools"))
         import colab

@@ -2,8 +2,8 @@
 
 A module imports only from those before it: `backend`, `messages`, `images`, `layouts`, `files`, `datasets`, `tasks`,
 `store`, `provenance`, `folders`, `photos`, `cnn`, `training`, `transfer`, `experiment`, `backbones`, `statistics`,
-`choice`, `starts`, `wording`, `plots`, `checks`. TensorFlow takes seconds to import, so Keras is imported, through
-`backend`, in the functions that need it.
+`choice`, `starts`, `wording`, `plots`, `checks`. Importing TensorFlow takes seconds, so the functions that need Keras
+import it themselves, through `backend`.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Backbones: MobileNet, pretrained on a million photos and cut at a chosen depth, with a head on its features.
 
-The network is MobileNet (Howard et al. 2017, arXiv:1704.04861) as built by `keras.applications`. It takes three
-channels from -1 to 1, and was trained on the 1,000 classes of ImageNet.
+The network is MobileNet (Howard et al. 2017, arXiv:1704.04861) as built by `keras.applications`. It takes images with
+three channels and values from -1 to 1, and was trained on ImageNet's 1,000 classes.
 """
 
 import os
@@ -44,10 +44,10 @@ SMALL = 32  # pixels: size of photos for the course's small network
 def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
     """Return the path of MobileNet's weights without its top, or None for `"random"`.
 
-    `"imagenet"` is the published file for 224 pixels, which works at every size. The file for width 0.25 is part of the
-    package; files for other widths come from `$TRANSFER_TUTORIAL_DATA`, or are downloaded into Keras's cache. Any other
-    value is the path of such a file. Only numbers are read from it. Raises ValueError for an unknown width or a damaged
-    file, DownloadError if the published file cannot be downloaded.
+    `"imagenet"` means the published file for 224 pixels, which works at every size. The file for width 0.25 comes with
+    the package; files for other widths come from `$TRANSFER_TUTORIAL_DATA`, or are downloaded into Keras's cache. Any
+    other value is the path of a weights file, from which only numbers are read. Raises ValueError for an unknown width
+    or a damaged file, and DownloadError if the published file cannot be downloaded.
     """
     if isinstance(width, bool) or width not in WIDTHS:
         raise ValueError(f"backbone_width: {width!r} has no published weights; allowed: {listed(WIDTHS)}")
@@ -56,7 +56,7 @@ def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
     if weights != "imagenet":
         path = Path(os.path.expanduser(str(weights)))
         if not path.is_file():
-            raise ValueError(f'backbone_weights: there is no file {weights!r}; give "imagenet", "random" or a file')
+            raise ValueError(f'backbone_weights: there is no file {weights!r}; give "imagenet", "random" or a path')
     elif width == 0.25:
         path = PACKAGED
     else:
@@ -67,18 +67,18 @@ def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
     others = {number: other for other, number in PARAMETERS.items() if other != width}
     if whole and count in others:
         raise ValueError(
-            f"backbone_weights: {path.name!r} is for backbone_width {others[count]}, not {width}; set that"
+            f"backbone_weights: {path.name!r} is for backbone_width {others[count]}, not {width}; change one of them"
         )
     if not whole or count != PARAMETERS[width] or (path.name == PACKAGED.name and sha256(path) != PACKAGED_SHA256):
         raise ValueError(
-            f"backbone_weights: {path.name!r} is damaged or does not contain the weights of MobileNet of width "
-            f"{width} without its top; give the .h5 file that Keras publishes"
+            f"backbone_weights: {path.name!r} is damaged or does not contain MobileNet's weights for width {width} "
+            "without the top; give the .h5 file that Keras publishes"
         )
     return path
 
 
 def _numbers(path: Path) -> tuple[int, bool]:
-    """Count the numbers in all arrays of an HDF5 file, and tell whether it is readable and all are finite."""
+    """Count the numbers in an HDF5 file's arrays, and tell whether the file is readable and all of them are finite."""
     import h5py
 
     found = list[np.ndarray]()
@@ -98,8 +98,9 @@ def weights_facts(width: float, weights: str) -> dict[str, str | None]:
 
 
 def mobilenet(size: int, width: float = 0.25, weights: Path | None = None, seed: int = 0) -> "keras.Model":
-    """Build MobileNet without its top for images `(size, size, 3)` from -1 to 1; `seed` draws weights that are not
-    given.
+    """Build MobileNet without its top, for images `(size, size, 3)` with values from -1 to 1.
+
+    Without a weights file, the weights are drawn at random by `seed`.
     """
     from helpers.backend import keras
 
@@ -118,7 +119,7 @@ def extractor(
     block: int = BLOCKS,
     cells: tuple[int, int] | None = None,
 ) -> "keras.Model":
-    """Return a network from raw images, uint8 with one or three channels, to the feature maps after a block.
+    """Return a network that turns raw images, uint8 with one or three channels, into the feature maps after a block.
 
     It enlarges and rescales the images, then averages each map down to the rows and columns in `cells`: 2 x 2 by
     default, or a single cell after the last block. The result is `(rows, columns, channels)`.
@@ -140,8 +141,8 @@ def extractor(
 class Head:
     """The course's head on a backbone's features, compiled once and trained from fresh weights any number of times.
 
-    Each feature is first standardized over the training images, because an untrained backbone's features are near
-    1e-16, too small for a head to learn from. `scaler` belongs to the latest training run.
+    Each feature is first standardized over the training images, because an untrained backbone's features are around
+    1e-16, too small for a head to learn from. `scaler` is the one from the latest training run.
     """
 
     def __init__(self, feature_shape: tuple[int, int, int], architecture: cnn.Architecture, recipe: Recipe) -> None:
@@ -152,9 +153,9 @@ class Head:
         self.scaler: StandardScaler
 
     def train(self, train: Split, test: Split, seed: int) -> tuple[Training, np.ndarray]:
-        """Train on features with their labels; return the training record and the probabilities for the test features.
+        """Train on labeled features; return the training record and the probabilities for the test features.
 
-        All random draws follow from `target_seed(seed)`, as in the course's other networks.
+        All random draws follow from `target_seed(seed)`, as they do for the course's other networks.
         """
         from sklearn.preprocessing import StandardScaler
 
@@ -167,7 +168,7 @@ class Head:
     def row(
         self, task: Task, strategy: str, labels_per_class: int | str, seed: int, train: Features, test: Features
     ) -> tuple[Row, np.ndarray]:
-        """Train at a label budget drawn from the training features; return the result row and test probabilities."""
+        """Train on a label budget drawn from the training features; return the result row and test probabilities."""
         few = subsample(train, labels_per_class, seed)
         training, probabilities = self.train(few, test, seed)
         training = replace(training, extract_seconds=train.seconds * len(few) / len(train))
@@ -186,7 +187,7 @@ def compare_cuts(
 ) -> pd.DataFrame:
     """Return the rows of `experiment.compare`, plus rows for heads on a backbone cut at three depths.
 
-    All heads get the same number of features per image: where a cut has more maps, each is averaged over larger areas.
+    All heads get the same number of features per image: if a cut has more maps, each is averaged over larger areas.
     """
     comparison = compare(dataset, plan, architecture, recipe, folder)
     rows = list[Row]()
@@ -213,7 +214,7 @@ def compare_photos(
     """Train three strategies on photos, and return one row per training run.
 
     `frozen` is a head on the backbone, `random-frozen` the same head on the same network with random weights, and
-    `scratch` the course's small network on photos of 32 pixels. A budget larger than the smallest class becomes "all".
+    `scratch` the course's small network on 32-pixel photos. A budget larger than the smallest class becomes "all".
     """
     from helpers.backend import keras
 

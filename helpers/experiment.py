@@ -1,8 +1,9 @@
-"""The experiment: pretraining, then strategies by label budget by seed, with one tidy row per training run.
+"""The experiment: pretraining, then every strategy at every label budget with every seed, one row per training run.
 
 With the same label budget and seed, all strategies get the same images in the same order. They share one recipe, so
-they make the same number of updates with the same batch size. A seed repeats everything: the validation split,
-pretraining, initial weights, the images drawn for a budget, the order of batches, dropout.
+they make the same number of updates with the same batch size; only `head-first` makes half again as many updates. Each
+seed redraws everything: the validation split, pretraining, initial weights, the images for a budget, the order of the
+batches, and dropout.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,7 +61,7 @@ class Plan:
             values = getattr(self, name)
             check_list(name, values, "at least one entry")
             if len({str(value) for value in values}) < len(values):
-                raise ValueError(f"{name}: {list(values)} has an entry twice; give each once")
+                raise ValueError(f"{name}: {list(values)} contains an entry twice; give each one only once")
         tasks = {}
         for seed in self.seeds:
             check_seed("seeds", seed)
@@ -75,7 +76,7 @@ class Plan:
         return tasks
 
     def tasks(self, dataset: Dataset, seed: int) -> tuple[Task, Task]:
-        """Return the source and the target task as this seed splits them, without a copy of the images."""
+        """Return the source and target tasks as split by this seed, without copying the images."""
         classes = self.source_classes, self.target_classes
         return split_tasks(dataset, *classes, self.validation_fraction, seed, copy=False)
 
@@ -84,8 +85,8 @@ class Plan:
 class Comparison:
     """The rows of all training runs, the reasons for omitted strategies, the target task, and its test probabilities.
 
-    The probabilities are `(n, classes)`, by strategy, label budget and seed. The source networks, by seed, are there if
-    a strategy needs them.
+    The probabilities are `(n, classes)`, by strategy, label budget and seed. `sources` contains the source networks by
+    seed, if any strategy needs them.
     """
 
     results: pd.DataFrame
@@ -98,13 +99,12 @@ class Comparison:
 def compare(
     dataset: Dataset, plan: Plan, architecture: Architecture, recipe: Recipe, folder: Path, progress: bool = True
 ) -> Comparison:
-    """Train every strategy on the target task, at every label budget with every seed, and test each trained network
-    once.
+    """Train every strategy on the target task at every label budget with every seed, and test each network once.
 
-    Pretraining runs once per seed; its row is `scratch` on the source task. Earlier results in the run folder are
-    reused. The rest is trained in parallel, one network per core with one thread each, so that the results do not
-    depend on the number of cores. `architecture.classes` is set from the plan. The largest object in memory is one set
-    of cached features.
+    Pretraining runs once per seed; its row has the strategy `scratch` and the source task. Earlier results in the run
+    folder are reused. The rest is trained in parallel, one network per core with one thread each, so that the results
+    do not depend on the number of cores. `architecture.classes` is set from the plan. The largest object in memory is
+    one set of cached features.
     """
     tasks = plan.check(dataset)
     strategies, left_out = strategies_for(plan.strategies, len(plan.source_classes), len(plan.target_classes))
@@ -112,7 +112,7 @@ def compare(
     budgets, seeds = plan.labels_per_class, plan.seeds if pretrained else ()
     total = len(seeds) + len(tasks) * len(budgets) * len(strategies)
     networks = Networks(replace(architecture, classes=len(plan.target_classes)), recipe, plan.frozen_convs)
-    with tqdm(total=total, desc="trainings", disable=not progress) as bar, side_by_side(networks, total) as cores:
+    with tqdm(total=total, desc="training runs", disable=not progress) as bar, side_by_side(networks, total) as cores:
         runs = _Runs(networks, folder, cores, bar.update)
         sources = {seed: runs.pretrain(tasks[seed][0], seed) for seed in seeds}
         for seed, (_, target) in tasks.items():
@@ -140,7 +140,7 @@ def train_strategies(
 
 
 def pretrain_by_seed(folder: Path, tasks: Mapping[int, Task], networks: Networks) -> dict[int, SourceNetwork]:
-    """Return the network pretrained on each seed's task, side by side, as `compare` does."""
+    """Pretrain a network on each seed's task, in parallel as in `compare`; return the networks by seed."""
     with side_by_side(networks, len(tasks)) as cores:
         runs = _Runs(networks, folder, cores)
         jobs = {seed: runs.pretrain(task, seed) for seed, task in tasks.items()}
@@ -153,7 +153,7 @@ def pretrain(
     """Return the network pretrained on a task: from the run folder if its provenance matches, otherwise trained now and
     saved there.
 
-    `networks` train it, which overwrites their weights. `watch` asks for the learning curve on the validation split,
+    Training uses `networks` and overwrites their weights. `watch` asks for the learning curve on the validation split,
     which takes a while and changes nothing else. With `description`, a progress bar appears under that name.
     """
     return _keep_source(
@@ -164,7 +164,7 @@ def pretrain(
 def _pretrain(
     networks: Networks, task: Task, seed: int, description: str | None = None, watch: bool = False
 ) -> tuple[list[np.ndarray], Facts]:
-    """Train the whole network on the source task; return its weights, and the facts to save with them."""
+    """Train the whole network on the source task; return its weights and the facts to save with them."""
     trainer = networks.whole
     cnn.initialize(trainer.model, seed)
     training = trainer.train(task.train, seed, task.validation if watch else None, description)
@@ -228,7 +228,7 @@ class SideBySide:
         return [job.made for job in jobs]
 
     def finish(self, jobs: Sequence[Job]) -> None:
-        """Finish these jobs first; other waiting jobs get the cores that are free."""
+        """Finish these jobs first; other waiting jobs run on any free cores."""
         self.waiting.sort(key=lambda job: job not in jobs)
         while any(job in jobs for job in (*self.waiting, *(job for job, _ in self.running.values()))):
             while self.idle and self.waiting:
@@ -243,9 +243,9 @@ class SideBySide:
 
 @contextmanager
 def side_by_side(networks: Networks, jobs: int) -> Iterator[SideBySide]:
-    """Let a block add jobs to the queue, and finish all of them, with these networks and copies of them.
+    """Run the jobs that a block adds to the queue, with these networks and copies of them, until all are finished.
 
-    If one fails, or the user interrupts, the others stop before their next call of a compiled function.
+    If one job fails, or the user interrupts, the others stop before their next call to a compiled function.
     """
     from helpers.backend import one_thread
 
@@ -276,7 +276,7 @@ class _Runs:
     made: dict[tuple[str, int | str, int], tuple[Row, np.ndarray]] = field(default_factory=dict)
 
     def pretrain(self, task: Task, seed: int) -> Job:
-        """Return the job that makes a source network; it is already done if the run folder has one."""
+        """Return the job that trains a source network; it is already done if the run folder contains that network."""
         networks = self.networks.sized(len(task.classes))
 
         def keep(trained: tuple[list[np.ndarray], Facts]) -> SourceNetwork:
@@ -293,11 +293,11 @@ class _Runs:
         return job
 
     def train(self, strategies: list[Strategy], budgets: Sequence[int | str], repetition: Repetition) -> None:
-        """Train strategies with the same start: first those on cached features, because memory holds only one set of
-        features; then the others, as cores become free.
+        """Train strategies that share a start: first those on cached features, because only one set of features fits
+        into memory; then the others, as cores become free.
         """
         test = None  # features of the test images, which all budgets share
-        for budget in reversed(budgets):  # the longest first, so that all cores finish at the same time
+        for budget in reversed(budgets):  # the longest first, so that all cores finish at about the same time
             missing = [one for one in strategies if not self._take(one, budget, repetition)]
             test = self._train(missing, budget, repetition, test)
 

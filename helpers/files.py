@@ -1,8 +1,8 @@
 """Read a user's own images: a folder of images, an .npz file or a .csv file.
 
 The result depends on contents and names, not on the order in which files were written. Some files in a folder are
-skipped, with a note: broken files, files that claim more than 50 million pixels, files that are not an image in one of
-the `FORMATS`, and files whose name marks a placeholder, such as `imageNotFound.gif`.
+skipped, with a note: broken files, files that claim more than 50 million pixels, files that are not images in one of
+the `FORMATS`, and files whose names mark them as placeholders, such as `imageNotFound.gif`.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from helpers.images import Classes, Dataset, Split, class_name
 from helpers.layouts import ARRANGE, FORMATS, Refused
 from helpers.messages import listed
 
-ALLOWED = "the path of an .npz file, of a .csv file or of a folder of images"
+ALLOWED = "the path of an .npz file, a .csv file or a folder of images"
 SIZES = (8, 64)  # smallest and largest image for the network and its memory budget
 FOLDER_SIZE = 32  # photos are too large for a small network
 MOST_PIXELS = 50_000_000  # a larger image may not fit into memory
@@ -36,7 +36,7 @@ FAULTS = {
     Image.DecompressionBombError: "too large (over 50 million pixels)",
 }
 HEIC = "HEIC, which is not supported (export as JPEG)"
-BRANDS = (b"hei", b"hev", b"mif", b"msf")  # of HEIC: bytes 8 to 10
+BRANDS = (b"hei", b"hev", b"mif", b"msf")  # bytes 8 to 10 of a HEIC file
 INDEX = re.compile(r"(unnamed: \d+|index|id|)", re.IGNORECASE)  # an index column written by pandas
 KERAS_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 MEDMNIST_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -44,10 +44,10 @@ SHAPES = f"images (n, height, width), or with 1 or 3 channels last, {SIZES[0]} t
 
 
 def read(path: Path, image_size: int = 0, parameter: str = "dataset", sizes: tuple[int, int] = SIZES) -> Dataset:
-    """Read a folder of images, an .npz or a .csv file, or raise ValueError with the reason in one sentence.
+    """Read a folder of images, an .npz file or a .csv file; if that fails, raise ValueError with a one-sentence reason.
 
-    All images are cropped to their central square and resized to `image_size` pixels, 8 to 64 unless other `sizes` are
-    allowed. With 0 they keep their size, except that a folder's images get 32.
+    All images are cropped to their central square and resized to `image_size` pixels, 8 to 64 unless `sizes` allows
+    others. With 0, they keep their size, except that a folder's images are resized to 32.
     """
     check_size(image_size, "image_size" if sizes == SIZES else "photo_size", sizes)
     path = Path(path)
@@ -93,23 +93,23 @@ def check_size(size: int, parameter: str = "image_size", sizes: tuple[int, int] 
 
 
 def check_enough(read: Dataset, parameter: str, what: str = "images") -> None:
-    """Raise ValueError unless there are two classes or more, each with two training images and a test image."""
+    """Raise ValueError unless there are at least two classes, each with two training images and a test image."""
     if len(read.classes) < 2:
-        raise ValueError(f"{parameter}: {read.name} has only the class {listed(read.classes)}; give two or more")
+        raise ValueError(f"{parameter}: {read.name} has only the class {listed(read.classes)}; give at least two")
     for split, kind, needed in ((read.train, "training", 2), (read.test, "test", 1)):
         counts = np.bincount(split.labels, minlength=len(read.classes))
         if short := [label for label, count in zip(read.classes, counts, strict=True) if count < needed]:
-            raise ValueError(
-                f"{parameter}: {read.name} has fewer than {needed} {kind} {what} of class {listed(short)}; add some"
-            )
+            lack = "no" if needed == 1 else f"fewer than {needed}"
+            raise ValueError(f"{parameter}: {read.name} has {lack} {kind} {what} of class {listed(short)}; add some")
 
 
 def hold_out_a_fifth(labels: np.ndarray, digests: Sequence[bytes] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of the training and of the test images for data without a test set.
+    """Return the indices of training and test images for data without a test set.
 
     A fifth of each class is held out, always the same images, regardless of an experiment's seed. For a user's images,
-    given with their SHA-256 as `digests`, the smallest digests are held out, so that neither names nor order matter; a
-    class with a single image keeps it. For named datasets, whose order is fixed, it is a fixed random fifth.
+    given with their SHA-256 as `digests`, the images with the smallest digests are held out, so that neither names nor
+    order matter; a class with a single image keeps it for training. Named datasets, whose order is fixed, use a fixed
+    random fifth.
     """
     if digests is None:
         from sklearn.model_selection import train_test_split
@@ -126,12 +126,12 @@ def hold_out_a_fifth(labels: np.ndarray, digests: Sequence[bytes] | None = None)
 
 
 def _read_folder(root: Path, size: int) -> Dataset:
-    """Read a training and a test set, or class folders, and then hold out a fifth."""
+    """Read a training set and a test set, or class folders, of which a fifth is held out."""
     tree = layouts.scan(root)
     sets, notes = layouts.find_sets(tree)
     class_folders = [folder for one in sets for folder in one.folders.values()]
     if not class_folders:
-        raise Refused(f"{'holds no class folders' if tree.files else 'is empty'}; {ARRANGE}")
+        raise Refused(f"{'has no class folders' if tree.files else 'is empty'}; {ARRANGE}")
     home = {file: folder.path for folder in class_folders for file in folder.all_files}
     files = sorted(home, key=lambda file: file.relative_to(root).as_posix())
     pixels = np.empty((len(files), size, size, 3), np.uint8)
@@ -141,7 +141,7 @@ def _read_folder(root: Path, size: int) -> Dataset:
     if not len(kept) and HEIC in faults:
         raise Refused("has only HEIC photos, and HEIC is not supported; export them as JPEG")
     if not len(kept):
-        raise Refused(f"has no readable image; {ARRANGE}; images may be {listed(FORMATS)}")
+        raise Refused(f"has no readable images; {ARRANGE}; supported formats: {listed(FORMATS)}")
     names = {class_name(folder.path.name) for folder in class_folders}
     numbered = all(re.fullmatch("0|[1-9][0-9]{0,8}", name) for name in names)  # but 01 and 1e3 are names
     classes: Classes = tuple(sorted(map(int, names)) if numbered else sorted(names))
@@ -156,7 +156,7 @@ def _read_folder(root: Path, size: int) -> Dataset:
         pixels = pixels[..., :1]
     train, test = (Split(pixels[kept[part]], labels[part]) for part in (for_training, for_testing))
 
-    nested = "in a folder inside a class folder, and read as that class"
+    nested = "in a subfolder of a class folder, and read as that class"
     remarks = {file: fault or nested * (file.parent != home[file]) for file, fault in zip(files, faults, strict=True)}
     remarks |= {file: "outside the class folders" for folder in (tree, *sets) for file in folder.files}
     notes += _notes({file.relative_to(root).as_posix(): remark for file, remark in remarks.items()})
@@ -165,7 +165,7 @@ def _read_folder(root: Path, size: int) -> Dataset:
 
 
 def _notes(remarks: dict[str, str]) -> list[str]:
-    """Write one sentence for each distinct remark on files; "" means no remark."""
+    """Write one sentence for each distinct remark about files; "" means no remark."""
     notes = []
     for remark in sorted({*remarks.values()} - {""}):
         names = [name for name, its_remark in remarks.items() if its_remark == remark]
@@ -179,21 +179,21 @@ def _some(names: list[str]) -> str:
 
 
 def _read_images(paths: list[Path], pixels: np.ndarray) -> tuple[list[str], list[bytes]]:
-    """Fill an array; return for each image the reason to skip it, or "", and the SHA-256 of its file.
+    """Read images into an array; return, for each, the reason to skip it, or "", and the SHA-256 of its file.
 
     Two threads read photos 1.5 times as fast as one.
     """
-    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(2) as pool:  # Pillow warns of odd EXIF data
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(2) as pool:  # about odd EXIF data
         results = pool.map(_read_image, paths, pixels)  # Ctrl-C cancels these
         read = list(tqdm(results, total=len(paths), desc="reading images", delay=2, leave=False))
     return [fault for fault, _ in read], [digest for _, digest in read]
 
 
 def _read_image(path: Path, pixels: np.ndarray) -> tuple[str, bytes]:
-    """Write an image into its place in an array; return the reason to skip it, or "", and the SHA-256 of its file."""
+    """Read an image into its place in an array; return the reason to skip it, or "", and the SHA-256 of its file."""
     if STANDS_IN.search(path.stem) or not os.path.isfile(path):  # a dangling link, or a pipe, which would block
         return "unusable as an image", b""
-    with open(path, "rb") as stream:  # outside `try`: a file without permission is an error and not skipped
+    with open(path, "rb") as stream:  # not in `try`, because an unreadable file is an error, not skipped
         try:
             with Image.open(stream, formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
@@ -212,7 +212,7 @@ def _is_heic(path: Path) -> bool:
 
 
 def _prepared(image: Image.Image, size: int) -> Image.Image:
-    """Return an image in RGB, upright, cut to its central square and resized, with white where it is transparent."""
+    """Return an image in RGB, upright, cropped to its central square, resized, and white where it is transparent."""
     image.draft(None, (2 * size, 2 * size))  # decodes a large JPEG at a fraction of its size, which is faster
     image.load()
     with suppress(Exception):  # the pixels may be fine even if the EXIF data is damaged
@@ -232,7 +232,7 @@ def _prepared(image: Image.Image, size: int) -> Image.Image:
 
 
 def _in_8_bits(image: Image.Image, mode: str) -> Image.Image:
-    """Scale 16-bit gray values to 8 bits, and 32-bit values from the smallest scale that contains all of them."""
+    """Scale 16-bit gray values to 8 bits, and 32-bit values from the smallest scale that fits all of them."""
     scales = {"F": (1, 255, 65535), "I": (255, 65535)}.get(mode, (65535,) if mode[0] == "I" else ())
     if not scales:
         return image  # Pillow would clip the others at 255; values beyond all scales count as broken
@@ -249,7 +249,7 @@ def _read_npz(path: Path, size: int) -> Dataset:
             names = max(KERAS_ARRAYS, MEDMNIST_ARRAYS, key=lambda names: len({*names} & {*archive.files}))
             missing = [name for name in names if name not in archive.files]
             arrays = [] if missing else [np.asarray(archive[name]) for name in names]  # members may be bytes
-    except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds for damaged files
+    except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds of errors
         raise Refused(f"cannot be read as {layout}, without pickled objects") from error
     if missing:
         raise Refused(f"lacks {listed(missing)}; give {layout}")
@@ -260,8 +260,8 @@ def _read_npz(path: Path, size: int) -> Dataset:
     train, test = as_uint8(train, x, size, factor), as_uint8(test, x_test, size, factor)
     if train.shape[1:] != test.shape[1:]:
         sizes = ["x".join(map(str, images.shape[1:])).removesuffix("x1") for images in (train, test)]
-        problem = f"{x} holds images of {sizes[0]} and {x_test} of {sizes[1]}"
-        raise Refused(f"cannot be used: {problem}; give all images one size")
+        problem = f"the images in {x} are {sizes[0]}, those in {x_test} {sizes[1]}"
+        raise Refused(f"cannot be used: {problem}; give all images the same size")
     classes = np.union1d(labels, test_labels)
     labels, test_labels = (np.searchsorted(classes, both).astype(np.int32) for both in (labels, test_labels))
     return Dataset(path.name, Split(train, labels), Split(test, test_labels), tuple(classes.tolist()))
@@ -278,9 +278,9 @@ def _checked(images: np.ndarray, labels: np.ndarray, x: str, y: str, size: int) 
     elif flat.ndim != 1 or flat.dtype.kind not in "iu":
         problem = f"{y} is {labels.dtype} {labels.shape}"
     elif len(images) != len(flat) or not len(flat):
-        problem = f"{x} holds {len(images)} images and {y} {len(flat)} labels"
+        problem = f"{x} contains {len(images)} images and {y} {len(flat)} labels"
     elif not np.array_equal(flat, flat.astype(np.int32)):
-        problem = f"{y} holds labels beyond the range of int32"
+        problem = f"{y} contains labels outside the range of int32"
     else:
         top, left = (shaped.shape[1] - side) // 2, (shaped.shape[2] - side) // 2
         return shaped[:, top : top + side, left : left + side], flat.astype(np.int32)
@@ -288,16 +288,18 @@ def _checked(images: np.ndarray, labels: np.ndarray, x: str, y: str, size: int) 
 
 
 def as_uint8(images: np.ndarray, what: str, size: int, factor: int = 1) -> np.ndarray:
-    """Return images times a factor as uint8, resized unless the size is 0; refuse all but whole numbers up to 255."""
+    """Multiply images by a factor, convert them to uint8, and resize them unless the size is 0; refuse values that are
+    not whole numbers from 0 to 255.
+    """
     size, channels = size or images.shape[1], images.shape[3]
     if images.dtype == np.uint8 and size == images.shape[1]:
         return images
     whole = np.empty((len(images), size, size, channels), np.uint8)
-    for image, place in zip(images, whole, strict=True):  # one by one, because float64 takes much memory
+    for image, place in zip(images, whole, strict=True):  # one by one, because float64 needs a lot of memory
         exact = image.astype(np.float64) * factor
         rounded = np.nan_to_num(np.rint(exact)).clip(0, 255).astype(np.uint8)
         if not (fits := np.abs(exact - rounded) <= 1e-3).all():
-            accepted = "whole numbers from 0 to 255, or in an .npz file these divided by 255"
+            accepted = "whole numbers from 0 to 255 or, in an .npz file, these numbers divided by 255"
             raise Refused(f"cannot be used: {what} contains {image[~fits][0]}; give {accepted}")
         picture = Image.fromarray(rounded if channels == 3 else rounded[..., 0])
         place[...] = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS)).reshape(place.shape)
@@ -305,7 +307,7 @@ def as_uint8(images: np.ndarray, what: str, size: int, factor: int = 1) -> np.nd
 
 
 def _read_csv(path: Path, size: int) -> Dataset:
-    """Read Kaggle's layout, with a label and the pixels of an image in each row; hold out a fifth."""
+    """Read a table in Kaggle's layout, with the label and pixels of one image per row, and hold out a fifth."""
     import pandas as pd
 
     layout = "a UTF-8 .csv file with a header, a column 'label' and one column for each of n*n pixels"
@@ -322,7 +324,7 @@ def _read_csv(path: Path, size: int) -> Dataset:
                 raise Refused(f"has no column 'label'; give {layout}")
             side = math.isqrt(len(pixels))
             if side * side != len(pixels) or not side or not (size or SIZES[0] <= side <= SIZES[1]):
-                raise Refused(f"has {len(pixels)} columns of pixels; give n*n, n from {SIZES[0]} to {SIZES[1]}")
+                raise Refused(f"has {len(pixels)} columns of pixels; give n*n, with n from {SIZES[0]} to {SIZES[1]}")
             types = {**dict.fromkeys(columns, str), **dict.fromkeys(pixels, np.float32)}
             table = pd.read_csv(path, sep=delimiter, dtype=types, index_col=False, na_filter=False)
     except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
@@ -333,7 +335,7 @@ def _read_csv(path: Path, size: int) -> Dataset:
     numbers = pd.to_numeric(names, errors="coerce")
     if numbers.notna().any():
         if not (fits := (numbers % 1 == 0) & numbers.between(-(2**31), 2**31 - 1)).all():
-            raise Refused(f"has {names[~fits].iloc[0]!r} among its labels; give whole numbers of int32, or names only")
+            raise Refused(f"has {names[~fits].iloc[0]!r} among its labels; give only int32 numbers, or only names")
         names = numbers.astype(np.int64)
     classes, labels = np.unique(names.to_numpy(), return_inverse=True)
     layouts.check_distinct(map(str, classes), "labels")

@@ -1,4 +1,4 @@
-"""Where the course is installed, the run folder, and the result rows that lessons leave there."""
+"""The course's own folder, the run folder, and the result rows that lessons save there."""
 
 import os
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ def run_folder(run_dir: str = "runs/lessons") -> Path:
     """Return the run folder: `run_dir` below `$TRANSFER_TUTORIAL_HOME`, or else below the repository, regardless of the
     working directory; if the course was installed from a wheel, below the working directory.
 
-    Raises ValueError for a folder that cannot be written to, so that a lesson fails before its first training run.
+    Raises ValueError if the folder is not writable, so that a lesson fails before its first training run.
     """
     if not isinstance(run_dir, str) or not run_dir:
         raise ValueError(f'run_dir: {run_dir!r} is not a folder; give a path such as "runs/lessons"')
@@ -38,13 +38,13 @@ def check_folder(parameter: str, given: str, folder: Path) -> None:
         if there.is_dir():
             why = "" if os.access(there, os.W_OK | os.X_OK) else "cannot be written to"
         else:
-            why = "is a file" if there == folder else f"is below a file, {there.name!r}"
+            why = "is a file" if there == folder else f"is inside {there.name!r}, which is a file"
     except UnicodeEncodeError:
         why = "is not valid UTF-8"  # a notebook could not contain it
     except OSError as error:  # a name that is too long, a folder without permission
         why = f"cannot be used ({error.strerror})"
     if why:
-        raise ValueError(f"{parameter}: {given!r} {why}; give a folder that can be written to; it need not exist yet")
+        raise ValueError(f"{parameter}: {given!r} {why}; give a writable folder, which need not exist yet")
 
 
 def save_results(folder: Path, lesson: str, rows: "pd.DataFrame") -> Path:
@@ -59,7 +59,7 @@ def save_results(folder: Path, lesson: str, rows: "pd.DataFrame") -> Path:
 
 
 def read_results(tables: Iterable[Path | TextIO]) -> "pd.DataFrame":
-    """Read tables of result rows into one, as text so that no digit is lost. Empty or damaged tables are left out."""
+    """Read tables of result rows into one, as text so that no digit is lost. Empty or damaged tables are skipped."""
     import pandas as pd
 
     found = []

@@ -1,7 +1,7 @@
-"""Images with labels: a split of them, a dataset, and their fingerprint.
+"""Images with labels: splits, datasets, and their fingerprints.
 
-Images stay uint8 `(n, size, size, channels)`, one channel or three; a network rescales them itself. Labels are int32
-`(n,)`, positions in a tuple of classes, which are whole numbers or names.
+Images stay uint8 `(n, size, size, channels)`, with one or three channels; a network rescales them itself. Labels are
+int32 `(n,)`, positions in a tuple of classes, which are whole numbers or names.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ def class_name(name: str) -> str:
 
 
 class Picked:
-    """A selection of an array's images, in any order, without a copy; indexing it copies the images asked for."""
+    """A selection of an array's images, in any order, without a copy; indexing copies only the requested images."""
 
     def __init__(self, images: "Images", indices: np.ndarray) -> None:
         self.images, self.indices = images, indices
@@ -31,7 +31,7 @@ class Picked:
         return len(self.indices)
 
     def __getitem__(self, chosen: int | slice | np.ndarray) -> np.ndarray:
-        """Return the images themselves."""
+        """Return the requested images as an array."""
         return self.images[self.indices[chosen]]
 
 
@@ -51,8 +51,8 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test images; label `i` of either means `classes[i]`. `notes` are sentences for the user to see;
-    `files` are the sources of the training images, then of the test images, if each image was a file.
+    """Training and test images; label `i` of either means `classes[i]`. `notes` are sentences to show to the user. If
+    each image was a file, `files` lists the files of the training images, then of the test images.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""The layout of a folder of images: which folders are classes, and which hold the training and the test set.
+"""Recognize the layout of a folder of images: which folders are classes, and which are the training and test sets.
 
-The contents decide: class folders contain images, and sets contain class folders with equal names. The names of the
-sets themselves only tell which one is for training and which one for testing.
+Contents decide: class folders contain images, and sets contain class folders with the same names. A set's own name
+decides only whether it is for training or for testing.
 """
 
 import os
@@ -18,8 +18,8 @@ from PIL import Image
 from helpers.images import class_name
 from helpers.messages import listed
 
-Image.init()  # otherwise Pillow knows only the most common formats
-KNOWN = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # other formats may start programs
+Image.init()  # otherwise, Pillow recognizes only the most common formats
+KNOWN = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # others may launch programs
 FORMATS = tuple(name for name in KNOWN if name in Image.OPEN)  # an old Pillow may lack one
 HIDDEN = re.compile(r"\.|(__macosx|thumbs\.db|desktop\.ini|@eadir|\$recycle\.bin|lost\+found)$", re.IGNORECASE)
 ROLE = re.compile(  # in the name of a set, as a separate word or before "set" or "data"
@@ -46,7 +46,7 @@ class Folder:
 
 
 def scan(path: Path, above: frozenset[str] = frozenset()) -> Folder:
-    """List a folder and everything below it, except hidden and system files; follow links, but never in a circle."""
+    """List a folder and everything below it, except hidden and system files; follow links, but never in circles."""
     if not above:
         real = Path(os.path.realpath(path))
         above = frozenset(map(str, (real, *real.parents)))
@@ -74,7 +74,7 @@ def find_sets(root: Folder) -> tuple[list[Folder], list[str]]:
     train = next((name for name in trains if name in sets), None)
     if train is None:
         if trains and (len(roles) == 1 or {"test", "val"} & {*roles.values()}):  # otherwise "train" is a vehicle
-            raise Refused(f"holds no class folders in {trains[0]}/; {ARRANGE}")
+            raise Refused(f"has no class folders in {trains[0]}/; {ARRANGE}")
         _check_classes(folder)
         return [folder], notes
     classes = _classes(sets[train])
@@ -93,7 +93,7 @@ def find_sets(root: Folder) -> tuple[list[Folder], list[str]]:
 
 
 def check_distinct(names: Iterable[str], kind: str) -> None:
-    """Refuse class names that look alike but differ, and names that cannot be displayed."""
+    """Refuse class names that differ but look alike, and names that cannot be displayed."""
     by_look: dict[str, set[str]] = {}
     for name in names:
         if name != name.encode("utf-8", "ignore").decode():  # a notebook could not contain it
@@ -112,7 +112,7 @@ def _unwrapped(folder: Folder) -> tuple[Folder, list[str]]:
         return folder, []
     meant, notes = _unwrapped(inner[0])
     unused = [f"{name}/" for name in folder.folders if name not in folder.with_images]
-    return meant, [*notes, *([f"not used: {listed(unused)} (no images in it)"] if unused else [])]
+    return meant, [*notes, *([f"not used: {listed(unused)} (no images)"] if unused else [])]
 
 
 def _is_image(path: Path) -> bool:
@@ -125,7 +125,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _role(name: str) -> str:
-    """Return the role in the name of a set: "train", "test" or "val", or "" if the name does not say."""
+    """Return the role that a set's name states: "train", "test" or "val", or "" if it states none."""
     role = ROLE.search(re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower())
     return role.lastgroup or "" if role else ""
 
@@ -135,7 +135,7 @@ def _classes(folder: Folder) -> set[str]:
 
 
 def _check_classes(folder: Folder) -> None:
-    """Refuse a folder whose subfolders share names with folders inside them: either could be the classes."""
+    """Refuse a folder with the same folder names in several places, because any of these could be the classes."""
     places = {f"{name}/": _unwrapped(one)[0] for name, one in folder.with_images.items() if not one.has_images}
     counts = Counter(name for one in (folder, *places.values()) for name in _classes(one))
     shared = {name for name, count in counts.items() if count > 1}

@@ -1,6 +1,6 @@
 """Photos for a pretrained network: the course's flowers, ants and bees, or the user's own folder.
 
-Where the photographers are known, nobody has photos both in the test set and outside it.
+If the photographers are known, none of them has photos both in the test set and outside it.
 """
 
 import csv
@@ -25,7 +25,7 @@ TEST_FOLDS, VALIDATION_FOLDS = 3, 5  # a third of the photos for testing, a fift
 class Photos(Dataset):
     """Photos in one array `(n, size, size, 3)`, training photos first, with labels and, if known, photographers.
 
-    Without test photos, each seed draws its own.
+    Without a test set, each seed draws its own.
     """
 
     images: np.ndarray
@@ -45,7 +45,7 @@ class Photos(Dataset):
         return train, validation, test
 
     def task(self, seed: int) -> Task:
-        """Return the task of telling all classes apart, with the photos as split by this seed."""
+        """Return the task of telling all classes apart, with this seed's split of the photos."""
         return Task("photos", self.classes, *(Split(self.images[part], self.labels[part]) for part in self.split(seed)))
 
     def _hold_out(self, chosen: np.ndarray, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,11 +60,11 @@ class Photos(Dataset):
 
 
 def load_photos(photos: str = "flowers", photo_size: int = 160) -> Photos:
-    """Load photos by name, or a folder of images by its path: `"flowers"` is part of the package, `"ants_bees"` are the
-    397 photos of PyTorch's transfer learning tutorial.
+    """Load photos by name or from a folder. `"flowers"` comes with the package; `"ants_bees"` stands for the 397 photos
+    of PyTorch's transfer learning tutorial.
 
     All are cropped and resized to squares of `photo_size` pixels, 32 to 224. Raises ValueError for input that
-    `files.read` refuses or classes with too few photos, and DownloadError if the photos cannot be downloaded.
+    `files.read` refuses and for classes with too few photos, and DownloadError if the photos cannot be downloaded.
     """
     given = {"flowers": lambda: FLOWERS, "ants_bees": datasets.ants_bees}
     folder = given.get(photos, lambda: Path(os.path.expanduser(str(photos))))()

@@ -1,7 +1,7 @@
 """Everything that a result depends on besides data, parameters and seed: package versions and the code that computes
 it.
 
-Comments, docstrings and uninvolved modules are ignored, so that an edit there invalidates no saved result.
+Comments, docstrings and uninvolved modules are ignored, so editing them does not invalidate saved results.
 """
 
 import ast

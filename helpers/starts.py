@@ -1,7 +1,7 @@
-"""Starts: what a classifier for your own images can start from without a download, trained side by side and compared.
+"""Starts: everything that a classifier of your own images can start from without a download, trained and compared.
 
-They are those of the atlas: a network from scratch, the pixels, the features of a source task, and MobileNet's, cut
-after its sixth or its last block.
+They are the same as in the atlas: a network from scratch, the pixels, a source task's features, and MobileNet's
+features after its sixth or its last block.
 """
 
 import os
@@ -34,16 +34,16 @@ from helpers.transfer import (
     named_strategies,
 )
 
-ATLAS = PACKAGE / "data" / "atlas.csv"  # what `error_ratios` makes of the atlas's rows
+ATLAS = PACKAGE / "data" / "atlas.csv"  # the atlas's rows, summarized by `error_ratios`
 RECIPE, LARGE = RECIPES["fast"], 64  # pixels to which smaller images are enlarged for MobileNet, as in the atlas
 CUTS = {f"mobilenet {block}": block for block in (6, BLOCKS)}
 
 
 def load_images(my_images: str, photo_size: int = 160) -> Dataset:
-    """Load images by the name of photos, or by the path of a folder, whose images become squares of `photo_size`
-    pixels, or of an `.npz` or `.csv` file.
+    """Load named photos, or the images in a folder, an `.npz` file or a `.csv` file.
 
-    Raises ValueError for what cannot be read, and for a class with fewer than two training images or no test image.
+    Photos and a folder's images become squares of `photo_size` pixels. Raises ValueError for anything unreadable, and
+    for a class with fewer than two training images or no test image.
     """
     if my_images in ("flowers", "ants_bees"):
         return photos.load_photos(my_images, photo_size)
@@ -65,7 +65,7 @@ def tasks_by_seed(
 ) -> tuple[dict[int, Task], dict[int, Task]]:
     """Return the source and the target task of each seed: two sets of a dataset's classes, or all classes of `images`.
 
-    No validation images are held out of `images`, because cross-validation does without. Raises ValueError for any plan
+    No validation images are held out of `images`, because cross-validation needs none. Raises ValueError for any plan
     that `Plan.check` refuses.
     """
     both = Plan(source_classes, target_classes, ["scratch"], ["all"], seeds).check(dataset)
@@ -74,7 +74,7 @@ def tasks_by_seed(
 
 
 def _whole_task(images: Dataset, seed: int) -> Task:
-    """Return the task of telling all classes apart; a seed splits photos that come without test photos."""
+    """Return the task of telling all classes apart; photos without a test set are split by the seed."""
     train, test = images.train, images.test
     if isinstance(images, photos.Photos):
         known, validation, held_out = images.split(seed)
@@ -86,7 +86,7 @@ def _whole_task(images: Dataset, seed: int) -> Task:
 
 
 def label_budget(labels: int, targets: Mapping[int, Task]) -> int | str:
-    """Return the label budget, "all" if it is larger than a class; raise ValueError for less than two."""
+    """Return the label budget, or "all" if it is larger than a class; raise ValueError if it is below two."""
     if type(labels) is not int or labels < 2:
         raise ValueError(
             f"labels: {labels!r} is too few; give two or more per class, one to learn from and one to test the features"
@@ -96,10 +96,10 @@ def label_budget(labels: int, targets: Mapping[int, Task]) -> int | str:
 
 
 class Starts:
-    """The starts of a task, compiled once: the features that cheap tests look at, and training runs.
+    """All starts for a task, compiled once. They provide features for cheap tests, and can be trained.
 
-    `sources` and `targets` are tasks by seed. Source networks and training runs of the course's own network are kept
-    in the run folder, or taken from there.
+    `sources` and `targets` are tasks by seed. Source networks and training runs of the course's own network are saved
+    in the run folder, or reused from there.
     """
 
     def __init__(self, folder: Path, sources: Mapping[int, Task], targets: Mapping[int, Task]) -> None:
@@ -116,7 +116,7 @@ class Starts:
         self.tested: dict[tuple[str, str], Features] = {}  # MobileNet's features of the test images, which seeds share
 
     def features(self, start: str, labels: int | str, seed: int) -> Split:
-        """Return features `(n, ...)` of the labeled images, 100 of each class at most; no test image is looked at."""
+        """Return features `(n, ...)` of the labeled images, at most 100 per class; test images are never used."""
         few = few_for_tests(self.targets[seed].train, labels, seed)
         if start == "pixels":
             return _flat(fitted(few, self.small))
@@ -142,7 +142,7 @@ class Starts:
         return [rows[start] for start in starts]
 
     def _task(self, shape: tuple[int, ...], labels: int | str, seed: int) -> Task:
-        """Return the task with images of a shape; unless all have it already, with the labeled ones alone."""
+        """Return the task with images of this shape; if they must be converted, only the labeled ones are kept."""
         task = self.targets[seed]
         if task.image_shape == shape:
             return task
@@ -171,7 +171,7 @@ class Starts:
 
 
 def fitted(split: Split, shape: tuple[int, ...]) -> Split:
-    """Return images in another shape: resized, and made gray or given three equal channels."""
+    """Convert images to another shape: resize them, and convert them to gray or to three equal channels."""
     if split.images.shape[1:] == shape:
         return split
     images = files.as_uint8(split.images[:], "an image", shape[0])
@@ -190,7 +190,7 @@ def _networks(shape: tuple[int, ...], classes: int) -> Networks:
 
 
 def error_ratios(rows: pd.DataFrame, baseline: str = "scratch") -> pd.DataFrame:
-    """Compare what starts in each way with a baseline on the same tasks, paired by seed, in the order of appearance.
+    """Compare each start with a baseline on the same tasks, paired by seed, in order of appearance.
 
     Result rows need `choice.TASK`, strategy, source (empty if there is none), and errors. Columns of the result:
     labels_per_class, strategy, source, target, seeds, error_ratio with low and high, finding.

@@ -1,9 +1,8 @@
 """Statistics: turn result rows, one per training run, into means with intervals and into findings.
 
-An effect is the ratio of two strategies' errors, seed by seed: the logarithms of the ratios get a mean and an interval,
-which turn back into a geometric mean and its interval (J. Bland and D. Altman, "The use of transformation when
-comparing two means", BMJ 312, 1996). An interval covers other seeds on the same dataset and test images, but not other
-data.
+An effect is the ratio of two strategies' errors, seed by seed. The mean and interval of its logarithm are transformed
+back into a geometric mean and its interval (J. Bland and D. Altman, "The use of transformation when comparing two
+means", BMJ 312, 1996). An interval covers other seeds on the same dataset and test images, but not other data.
 """
 
 import math
@@ -19,8 +18,8 @@ from helpers.tasks import Task, budget_size
 from helpers.transfer import STRATEGIES
 
 CONFIDENCE = 0.95
-MARGIN = (0.8, 1.25)  # two strategies are as good if the whole interval of their error ratio lies in it
-SMALL = 0.2  # percentage points of accuracy: smaller differences do not matter in use
+MARGIN = (0.8, 1.25)  # two strategies are equally good if the whole interval of their error ratio is inside
+SMALL = 0.2  # percentage points of accuracy: smaller differences do not matter in practice
 
 
 class Finding(StrEnum):
@@ -84,7 +83,7 @@ def holm(p_values: Sequence[float] | pd.Series) -> np.ndarray:
     """
     known = np.asarray(p_values, float)
     order = np.argsort(known)  # NaNs come last
-    left = np.count_nonzero(~np.isnan(known)) - np.arange(len(known))  # comparisons whose smallest p-value this is
+    left = np.count_nonzero(~np.isnan(known)) - np.arange(len(known))  # comparisons with this p-value or a larger one
     adjusted = np.empty(len(known))
     adjusted[order] = np.minimum(1, np.maximum.accumulate(known[order] * left))
     return adjusted
@@ -110,7 +109,7 @@ def accuracy_by_class(task: Task, probabilities: Sequence[np.ndarray], split: st
 
 
 def summarize(results: pd.DataFrame, task: str = "target", baseline: str = "scratch") -> pd.DataFrame:
-    """Summarize a task over seeds: one row per label budget and strategy, in the order of their appearance.
+    """Summarize a task over seeds: one row per label budget and strategy, in order of appearance.
 
     Columns: seeds; accuracy with low and high; difference from the baseline in percentage points, paired by seed, with
     low and high; error ratio to the baseline, paired on the log scale, with low and high, its finding, and the p-value
@@ -166,7 +165,7 @@ class Claim(NamedTuple):
     """The outcome of checking "transfer reaches the accuracy of an ordinary CNN at a much faster rate".
 
     It contains the checked row of the summary, and how many times as fast as `scratch` that strategy is: on the target
-    task including feature extraction, and in all, including pretraining too.
+    task including feature extraction, and in total, including pretraining as well.
     """
 
     checked: pd.Series
@@ -177,7 +176,7 @@ class Claim(NamedTuple):
 def published_claim(summary: pd.DataFrame) -> Claim | None:
     """Check the published claim at the largest label budget; return None if the necessary strategies were not trained.
 
-    The published variant is `reused-head`; `frozen` stands in where that was not trained.
+    The published variant is `reused-head`; if it was not trained, `frozen` stands in for it.
     """
     largest = max(summary["labels_per_class"], key=budget_size)
     at = summary[summary["labels_per_class"] == largest].set_index("strategy", drop=False)

@@ -1,8 +1,8 @@
 """A store: make something once, save it with its provenance, and find it again. It knows files, not models.
 
-Each entry is two files: the content, named by its own checksum, and the manifest, named by the provenance: data,
-classes, architecture, recipe, seed, versions, code. So nothing with a different provenance is ever found, and two runs
-that share a folder cannot corrupt each other's files. Damaged files are detected and made again.
+Each entry consists of two files: the content, named by its own checksum, and the manifest, named by the checksum of the
+provenance: data, classes, architecture, recipe, seed, versions, code. So nothing with a different provenance is ever
+found, and two runs that share a folder cannot corrupt each other's files. Damaged files are detected and made again.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Facts = dict[str, Any]  # about a content, in JSON's types
+Facts = dict[str, Any]  # about the content, in JSON's types
 
 
 def load_or_make(
@@ -51,7 +51,7 @@ def load_or_make(
 
 
 def find(folder: Path, name: str, origin: dict[str, Any]) -> tuple[Path, Facts] | None:
-    """Return the entry that `load_or_make` has saved, or None. Damaged files count as missing; a warning names them."""
+    """Return the entry that `load_or_make` saved, or None. Damaged files count as missing, with a warning."""
     path = _manifest_path(folder, name.partition(".")[0], origin)
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""Tasks: split a dataset by class, hold out validation images, draw a label budget.
+"""Tasks: split a dataset by class, hold out validation images, and draw a label budget.
 
 Labels are int32 `(n,)` and count from 0 within a task, which keeps the original numbers or names as `task.classes`.
 """
@@ -32,7 +32,7 @@ class Task:
 
     @property
     def fingerprint(self) -> str:
-        """Return the SHA-256 of all images and labels that a network trained and tested on the task depends on."""
+        """Return the SHA-256 of the task's images and labels, on which networks trained and tested on it depend."""
         return fingerprint(self.train, self.validation, self.test)
 
 
@@ -48,13 +48,13 @@ def split_tasks(
 
     `validation_fraction` of each task's training images is held out, stratified by class and drawn by `seed`. Without
     `copy`, the tasks' images are `Picked` from the dataset's. Raises ValueError if the two sets of classes overlap, if
-    one has fewer than two classes or names one that the data lack, or if the fraction leaves a class without a
-    validation or a training image, as any fraction does for a class with a single image.
+    one has fewer than two classes or names one that is not in the data, or if the fraction leaves a class without a
+    validation or a training image, as any fraction does if a class has a single image.
     """
     if len(dataset.classes) < 4:
         raise ValueError(
-            f"dataset: {dataset.name} has the classes {listed(dataset.classes)} only; two tasks need two classes each, "
-            "so give data with four or more"
+            f"dataset: {dataset.name} has only the classes {listed(dataset.classes)}; two tasks need two classes each, "
+            "so give data with at least four"
         )
     source = _checked_classes("source_classes", source_classes, dataset)
     target = _checked_classes("target_classes", target_classes, dataset)

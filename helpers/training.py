@@ -1,7 +1,7 @@
-"""Training, counted in optimizer updates: a recipe says how, a `Trainer` does it, `evaluate` measures the result.
+"""Training, counted in optimizer updates: a recipe says how, a `Trainer` does it, and `evaluate` measures the result.
 
-A training run is one seeded stream of shuffled indices, cut into batches of one size. `fit` would do the same epoch by
-epoch, at about 25 ms per epoch, which would dominate where an epoch has a single step.
+A training run is one seeded stream of shuffled indices, cut into batches of one size. `fit` would do the same, but with
+an overhead of about 25 ms per epoch, which would dominate if an epoch is a single step.
 """
 
 import math
@@ -46,7 +46,7 @@ class Recipe:
     times: float = 1.0
 
     def __post_init__(self) -> None:
-        """Raise ValueError naming the parameter, its value and the allowed values."""
+        """Raise ValueError for an invalid parameter, naming it, its value, and the allowed values."""
         for name, allowed in (("optimizer", tuple(OPTIMIZERS)), ("schedule", SCHEDULES)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not known; allowed: {listed(allowed)}")
@@ -83,7 +83,7 @@ RECIPES = {
 
 
 def named_recipe(name: str) -> Recipe:
-    """Return the recipe of that name; raise ValueError for one that does not exist."""
+    """Return the recipe with this name; raise ValueError if there is none."""
     if name not in RECIPES:
         raise ValueError(f"recipe: {name!r} is not known; allowed: {listed(RECIPES)}")
     return RECIPES[name]
@@ -91,7 +91,7 @@ def named_recipe(name: str) -> Recipe:
 
 @dataclass(frozen=True)
 class Training:
-    """The record of a training run, besides the trained weights.
+    """The record of a training run, apart from the trained weights.
 
     `history` has one row per evaluation on the validation split: update, epoch, loss and accuracy on the batches since
     the previous one, validation_loss, validation_accuracy. `losses` has each batch's loss. `seconds` covers the updates
@@ -118,8 +118,8 @@ class Bench:
     stop: Event = field(default_factory=Event)
 
     def check(self) -> None:
-        """Raise InterruptedError after the event; called between compiled functions, because nothing else stops a
-        thread.
+        """Raise InterruptedError once the event is set; called between compiled functions, because there is no other
+        way to stop a thread.
         """
         if self.stop.is_set():
             raise InterruptedError("another training run failed, or the user interrupted")
@@ -142,7 +142,7 @@ class Trainer:
         self.model, self.recipe = model, recipe
         self.optimizer = getattr(keras.optimizers, OPTIMIZERS[recipe.optimizer])(recipe.learning_rate)
         model.compile(self.optimizer, loss="sparse_categorical_crossentropy")
-        self.optimizer.build(model.trainable_variables)  # otherwise tracing would make variables, and happen twice
+        self.optimizer.build(model.trainable_variables)  # otherwise, tracing would create variables and run twice
         self._trained = [variable.path for variable in model.trainable_variables]
         self._update = self._compiled()
         self._trace()
@@ -192,7 +192,7 @@ class Trainer:
         description: str | None = None,
         recipe: Recipe | None = None,
     ) -> Training:
-        """Train the model from its present weights; the seed fixes the order of the images and the dropped units.
+        """Train the model from its present weights; the seed fixes the order of the images and the dropout.
 
         A different `recipe` may change the learning rate and the length, but not the compiled optimizer.
 
@@ -243,7 +243,7 @@ class Trainer:
 
 
 def batch_indices(images: int, recipe: Recipe, seed: int) -> Iterator[np.ndarray]:
-    """Yield the indices of one batch after another, without end, from seeded permutations of all images.
+    """Yield the indices of batches, endlessly, from seeded permutations of all images.
 
     A batch is never larger than the training set, and always full: the rest of an epoch starts the next batch.
     """
@@ -283,7 +283,7 @@ def predict(model: "keras.Model", images: Images, dtype: str = "float32") -> np.
 
 
 def _batch(model: "keras.Model", images: Images, chosen: np.ndarray | slice) -> "tf.Tensor":
-    """Pick images or features in the type that the model was traced for; NumPy is slow at half precision."""
+    """Select images or features, in the type that the model was traced for; NumPy is slow at half precision."""
     from helpers.backend import keras
 
     return keras.ops.cast(images[chosen], model.inputs[0].dtype)

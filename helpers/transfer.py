@@ -52,15 +52,17 @@ STRATEGIES = {
         Strategy(
             "frozen", "pretrained", True, "fresh", "pretrained features kept as they are, a new head trained on them"
         ),
-        Strategy(
-            "head-first", "pretrained", False, "trained", "frozen to begin with; then everything is trained, gently"
-        ),
+        Strategy("head-first", "pretrained", False, "trained", "frozen at first; then everything is trained, gently"),
         Strategy("fine-tuned", "pretrained", False, "fresh", "pretrained features and a new head, trained together"),
         Strategy(
-            "random-frozen", "random", True, "fresh", "the control: features never trained at all, a head on them"
+            "random-frozen", "random", True, "fresh", "the control: features that were never trained, a head on them"
         ),
         Strategy(
-            "reused-head", "pretrained", True, "reused", "the published variant: the source task's head, trained on"
+            "reused-head",
+            "pretrained",
+            True,
+            "reused",
+            "the published variant: the source task's head, trained further",
         ),
     )
 }
@@ -84,7 +86,7 @@ def named_strategies(names: Sequence[str]) -> list[Strategy]:
 def strategies_for(
     names: Sequence[str], source_classes: int, target_classes: int
 ) -> tuple[list[Strategy], dict[str, str]]:
-    """Return the strategies by name, and for each one that cannot apply to these tasks, the reason.
+    """Return the strategies with these names, and the reason for each one that cannot apply to these tasks.
 
     Raises ValueError for anything that `named_strategies` refuses.
     """
@@ -124,7 +126,7 @@ def copy_weights(giver: "keras.Model", receiver: "keras.Model", head: bool = Fal
 
 @dataclass(frozen=True)
 class Features(Split):
-    """Feature maps instead of images, with their origin and the seconds spent on computing them.
+    """Feature maps instead of images, with their origin and the seconds it took to compute them.
 
     The origin is a fingerprint of the images and one of the convolutions' weights.
     """
@@ -146,7 +148,7 @@ class Features(Split):
 
 
 class FeaturesOnDemand(Picked):
-    """The feature maps of some images, computed anew at each access."""
+    """The feature maps of some images, recomputed at each access."""
 
     def __init__(self, extractor: "keras.Model", images: Images, dtype: str) -> None:
         super().__init__(images, np.arange(len(images)))
@@ -166,7 +168,7 @@ def extract_features(
     precision.
 
     Half precision takes 254 MB for the training images of MNIST's digits 0-4, single precision twice that. Features
-    larger than `most` bytes are not kept, but computed whenever they are needed.
+    larger than `most` bytes are not kept, but recomputed whenever they are needed.
     """
     start = time.perf_counter()
     maps: Images = FeaturesOnDemand(extractor, split.images, dtype)
@@ -179,8 +181,8 @@ def extract_features(
 
 @dataclass(frozen=True)
 class SourceNetwork:
-    """A network trained on the source task, with its result row, its learning curve (empty unless requested), and the
-    name of its weights file.
+    """A network trained on the source task, with its result row, its learning curve (empty unless requested), and its
+    weights file's name.
     """
 
     model: "keras.Model"
@@ -253,9 +255,9 @@ class Networks:
     def extract(
         self, strategy: Strategy, repetition: Repetition, images: Split, test: Features | None = None
     ) -> tuple[Features, Features]:
-        """Return the features of these training images and of the task's test images, as frozen by a strategy.
+        """Return the features that a strategy freezes, of these training images and of the task's test images.
 
-        `test` holds the features of the test images if an earlier label budget computed them.
+        `test` contains the features of the test images, if an earlier label budget computed them.
         """
         start_weights(self.extractor, strategy, repetition)
         train = extract_features(self.extractor, images, most=MOST_CACHED)
@@ -331,7 +333,7 @@ class Networks:
 def target_seed(seed: int) -> int:
     """Return the seed for everything that strategies draw on the target task: weights, order of batches, dropout.
 
-    Pretraining draws by `seed` itself. With the same draws, a "fresh" head would be the very one that the pretrained
+    Pretraining draws by `seed` itself. With the same draws, a "fresh" head would be the very head that the pretrained
     features were learned with.
     """
     return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])

@@ -10,13 +10,13 @@ from helpers.statistics import SMALL, Claim, Finding, interval
 
 
 def percent(accuracies: Sequence[float] | np.ndarray) -> str:
-    """Write the mean of accuracies in percent, with half of its 95 % interval if there is one, as in "97.72 ± 0.81"."""
+    """Format mean accuracy in percent, with half of its 95 % interval if there is one, as in "97.72 ± 0.81"."""
     mean, low, high = interval(accuracies)
     return f"{100 * mean:.2f}" + (f" ± {50 * (high - low):.2f}" if high - low > 1e-9 else "")
 
 
 def verdict(row: pd.Series, baseline: str = "scratch") -> tuple[str, str]:
-    """Word a row of a summary, except the baseline's: return the finding, and the numbers behind it."""
+    """Put a row of a summary, except the baseline's, into words: the finding, and the numbers behind it."""
     times = f"{row['error_ratio']:.2f} times the errors ({row['error_ratio_low']:.2f} to {row['error_ratio_high']:.2f})"
     points = f"{row['difference']:+.2f} points ({row['difference_low']:+.2f} to {row['difference_high']:+.2f})"
     small = max(abs(row["difference_low"]), abs(row["difference_high"])) <= SMALL
@@ -37,16 +37,16 @@ def verdict(row: pd.Series, baseline: str = "scratch") -> tuple[str, str]:
 
 
 def verdicts(summary: pd.DataFrame, baseline: str = "scratch") -> pd.DataFrame:
-    """Word each strategy against the summary's baseline at each budget: columns labels_per_class, strategy, verdict."""
+    """Put the verdict on each strategy at each budget into words: columns labels_per_class, strategy, verdict."""
     compared = summary[summary["strategy"] != baseline]
     sentences = [": ".join(verdict(row, baseline)) for _, row in compared.iterrows()]
     return compared[["labels_per_class", "strategy"]].assign(verdict=sentences).reset_index(drop=True)
 
 
 def claim(checked: Claim | None) -> dict[str, str | float]:
-    """Word the outcome for the published claim, as rows of a table."""
+    """Put the outcome for the published claim into words, as rows of a table."""
     if checked is None:
-        return {"same accuracy": "cannot tell: it takes the strategies scratch, and reused-head or frozen"}
+        return {"same accuracy": "cannot tell: this takes the strategies scratch, and reused-head or frozen"}
     return {
         "checked for": f"{checked.checked['strategy']} with {checked.checked['labels_per_class']} labels per class",
         "same accuracy": ": ".join(verdict(checked.checked)),
@@ -56,7 +56,7 @@ def claim(checked: Claim | None) -> dict[str, str | float]:
 
 
 def rule(chooses: Rule) -> list[str]:
-    """Word a rule that chooses a start, in three lines."""
+    """Put a rule that chooses a start into words, in three lines."""
     leave = (
         "Cross-validate a logistic regression on the features of every start that you have. Leave the usual one for "
         f"the best, if that is right more often by {chooses.margin:g} standard errors of the usual one."

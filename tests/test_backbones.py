@@ -65,7 +65,7 @@ def test_a_width_without_published_weights_is_refused():
 
 @pytest.mark.parametrize("content", ["another network", "another width", "half of the file", "text", "not a number"])
 def test_damaged_weights_are_refused_in_one_sentence(random, tmp_path, content):
-    file, says = tmp_path / "mine.weights.h5", "is damaged or does not contain the weights of"
+    file, says = tmp_path / "mine.weights.h5", "is damaged or does not contain MobileNet's weights for"
     random.save_weights(file)
     if content == "another width":
         backbones.mobilenet(32, 0.5).save_weights(file)

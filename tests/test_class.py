@@ -205,7 +205,7 @@ def test_misconceptions_are_counted_by_exercise_and_those_that_differ_in_numbers
         ["exercise-1", "it is not …", 3],
         ["exercise-1", "a syntax error", 1],
         ["exercise-2", "those are the weights; the biases are left out", 2],
-        ["exercise-2", "points without a word of the check", 1],
+        ["exercise-2", "points without a reply from the check", 1],
         ["exercise-2", "right", 1],
     ]
     figure = plots.misconceptions(counted)
@@ -386,7 +386,7 @@ def test_nbgrader_names_those_that_it_could_not_grade_and_the_command_counts_the
     assert counted.values.tolist()[:5] == [
         ["exercise-1", "right", 2],
         ["exercise-1", "the code stops with NameError", 2],
-        ["exercise-1", "your split holds the class 7 in both tasks", 2],
+        ["exercise-1", "your split puts class 7 in both tasks", 2],
         ["exercise-1", "no answer", 1],
         ["exercise-1", "the code takes too long", 1],
     ]
@@ -400,6 +400,6 @@ def test_the_feedback_shows_the_words_of_the_check_and_asks_no_other_host(class_
     nbgrader(course, "generate_feedback", LESSON)
     page = course / "feedback" / "wrong" / LESSON / f"{LESSON}.html"
     text = page.read_text(encoding="utf-8")
-    assert "Not yet: your split holds the class 7 in both tasks." in text
+    assert "Not yet: your split puts class 7 in both tasks." in text
     assert "Traceback (" not in text and "replies.py" not in text
     assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=.https?:", text)

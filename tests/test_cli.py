@@ -165,7 +165,7 @@ def test_a_lesson_whose_files_were_damaged_runs_again_and_that_is_said(course, n
     assert run("--only", "03", "--out", "run").exit_code == 0
     Path("run", damaged).write_bytes(Path("run", damaged).read_bytes()[:-20])
     planned = run("--resume", "run", "--dry-run")
-    note = "Note: the notebook or results of lesson 03_pretraining are damaged; it runs again"
+    note = "Note: the notebook or results of lesson 03_pretraining are damaged; the lesson runs again"
     assert planned.output.splitlines()[0] == note
     assert planned.output.splitlines()[-1].split() == ["03_pretraining", "not", "run"]
 

@@ -200,11 +200,11 @@ def test_one_seed_tells_nothing_and_without_frozen_there_is_no_headline():
         (compared(["frozen", "random-frozen"]), "scratch, the ordinary network for comparison, was not trained"),
         (
             compared(["scratch", "random-frozen"]),
-            "How well frozen, head-first, fine-tuned, reused-head would do: not trained",
+            "How well frozen, head-first, fine-tuned, reused-head would do: this run did not train them",
         ),
         (compared(["scratch"], budgets=["10", "50"]), "random-frozen, the control, was not trained"),
-        (compared(["scratch"], budgets=["10", "50"]), "the most here are 50"),
-        (compared(["scratch"], budgets=["all"]), "where labels are few"),
+        (compared(["scratch"], budgets=["10", "50"]), "this run used at most 50 per class"),
+        (compared(["scratch"], budgets=["all"]), "when labels are few"),
     ],
 )
 def test_a_page_says_what_cannot_be_told_and_names_no_best(folder, rows, said):
@@ -351,7 +351,7 @@ def test_own_columns_are_shown_and_a_sweep_without_results_says_so(folder):
     page = trees(folder, "auc,rmse,kind\n0.91,12345.6,a\n0.9,3.25,b\n").read_text()
     assert re.findall("<th>(\\w+)</th>", page)[:4] == ["Run", "auc", "rmse", "Seconds"]
     assert re.findall("<td>([^<]+)</td>", page)[:4] == ["0.91", "12346", "0.9", "3.25"]
-    said = "No run left results. A notebook leaves them as results-<name>.csv in its working directory."
+    said = "No run saved results. A notebook saves them as results-<name>.csv in its working directory."
     assert said in Tags(trees(folder, "").read_text()).text and said not in page
 
 

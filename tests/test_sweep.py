@@ -220,11 +220,11 @@ def test_a_dry_run_prints_the_table_and_leaves_nothing(own):
         (f"OWN --grid seed={','.join(map(str, range(10_001)))}", "makes 10,001 runs, more than 10,000; add --yes"),
         ("OWN --grid seed=1 --workers 1 --scheduler tcp://127.0.0.1:1", "--workers: applies only to this machine"),
         ("OWN --grid seed=1 --store s --scheduler tcp://127.0.0.1:1", "--store: applies only to this machine"),
-        ("OWN --grid seed=1 --store text.txt", "text.txt' is a file; give a folder"),
+        ("OWN --grid seed=1 --store text.txt", "text.txt' is a file; give a writable folder"),
         ("OWN --grid seed=1 --scheduler tcp://127.0.0.1:1", "--scheduler: 'tcp://127.0.0.1:1' cannot be reached"),
         ("OWN --grid seed=1 --scheduler tls://127.0.0.1:1", "tls:// needs certificates in Dask's configuration"),
         ("OWN --grid seed=1 --out other", "has no sweep to resume; give a different folder"),
-        ("OWN --grid seed=1 --out text.txt/below", "--out: 'text.txt/below' is below a file, 'text.txt'"),
+        ("OWN --grid seed=1 --out text.txt/below", "--out: 'text.txt/below' is inside 'text.txt', which is a file"),
         ("09 --grid seed=0", "or the number alone, such as 05, or the path of a notebook, which ends in .ipynb"),
         ("text.ipynb --grid seed=0", "notebook: 'text.ipynb' is not a notebook"),
         ("05 --dataset digits --grid recipe=fast,slow", "recipe: 'slow' is not known"),
@@ -261,7 +261,7 @@ def test_without_dask_it_says_what_to_install(own, monkeypatch, wheel, wanted):
     monkeypatch.setitem(sys.modules, "distributed", None)
     monkeypatch.setattr(cluster, "INSTALLED", wheel)
     refused = run(own, "--grid", "seed=0", "--out", "out")
-    says = f"Error: sweep: needs Dask, which is not installed; python -m pip install {wanted} adds it\n"
+    says = f"Error: sweep: needs Dask, which is not installed; run python -m pip install {wanted}\n"
     assert (refused.exit_code, refused.output) == (2, says)
 
 
@@ -470,7 +470,7 @@ def test_a_sweep_runs_what_is_missing_and_one_that_fails_is_reported_among_the_o
     done = run(own, "--grid", "learning_rate=0.1,0.2,7", *arguments)
     assert done.exit_code == 1
     assert "my notebook: 3 runs, 1 of them done" in done.output
-    assert "Estimate: 0.0 minutes at 1.0 s a run, divided by the runs in parallel" in done.output
+    assert "Estimate: 0.0 minutes at 1.0 s per run, divided by the number of parallel runs" in done.output
     assert "2 to run, 2 in parallel; Dask's dashboard: http://127.0.0.1:" in done.output
     assert "2 of 2 " in done.output and "%|" not in done.output, "a log file gets lines, and no bar"
     (message,) = [line for line in done.output.splitlines() if line.startswith("Error")]
@@ -659,7 +659,7 @@ def test_a_scheduler_that_vanishes_is_one_clear_error_and_finished_runs_stay(own
         scheduler.kill()
         _, errors = sweeping.communicate(timeout=60)
     assert sweeping.returncode == 1
-    assert "Error: --scheduler: it is gone" in errors
+    assert "Error: --scheduler: the scheduler is gone" in errors
     assert "Traceback" not in errors
     assert list(statuses("out").values()) == ["done"]
     assert len(results("out")) == 2

@@ -233,7 +233,7 @@ def test_a_class_of_one_image_cannot_be_split():
 
 def test_three_classes_are_too_few_for_two_tasks():
     split = numbered(np.repeat([0, 1, 2], 20))
-    with refused("dataset: mine has the classes 0, 1, 2 only", "four or more"):
+    with refused("dataset: mine has only the classes 0, 1, 2;", "at least four"):
         split_tasks(dataset_of("mine", split, split), [0, 1], [1, 2])
 
 

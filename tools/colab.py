@@ -23,8 +23,8 @@ INSTALL = """\
 !pip list --format=freeze > installed.txt
 !pip install --quiet --constraint installed.txt git+{address}"""
 SAYS = """\
-**On Colab**, run this cell first, once per session. It installs the course from [its repository]({address}), with the
-packages that Colab lacks. It replaces none that Colab has."""
+**On Colab**, run this cell first, once per session. It installs the course from [its repository]({address}), together
+with the packages that Colab lacks, and replaces none of Colab's own packages."""
 
 
 def write_copies(folder: Path, address: str) -> None:

@@ -2,9 +2,10 @@
 
     python tools/kills.py [--kills 50] [--seed 0] [--jobs 2]
 
-Lessons 01, 03 and 05 run offline with small parameters, on the embedded digits. SIGKILL, SIGTERM and SIGINT take turns;
-each falls anywhere between the first trace of the run on disk and its end. After each one, every notebook must be
-readable, run.json must say what happened, no process may be left, and `--resume` must complete the run.
+Lessons 01, 03 and 05 run offline with small parameters, on scikit-learn's digits. SIGKILL, SIGTERM and SIGINT take
+turns; each strikes at a random moment between the first trace of the run on disk and its end. After each kill, every
+notebook must be readable, run.json must say what happened, no process may be left over, and `--resume` must complete
+the run.
 """
 
 import argparse
@@ -115,7 +116,7 @@ def main() -> None:
     """Kill as often as requested; print a line per kill and a table by signal; exit with 1 if anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="number of kills (default: 50)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the random moments (default: 0)")
     parser.add_argument("--jobs", type=int, default=2, help="parallel runs (default: 2)")
     chosen = parser.parse_args()
     moments, began = random.Random(chosen.seed), time.monotonic()

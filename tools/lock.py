@@ -2,9 +2,9 @@
 
     python tools/lock.py [--upgrade]
 
-Locked versions stay while the ranges of pyproject.toml allow them; --upgrade takes the newest. The lock covers Python
-3.11 to 3.13 on every system with packages. environment.yml gets everything for running and comparing the notebooks with
-the Python that it names.
+Locked versions stay as long as the ranges in pyproject.toml allow them; --upgrade takes the newest ones. The lock
+covers Python 3.11 to 3.13 on every system for which there are packages. environment.yml gets everything needed to run
+and compare the notebooks with the Python version that it names.
 """
 
 import argparse
@@ -37,7 +37,7 @@ HEAD = """# Exact versions with hashes, for Python 3.11 to 3.13. `python tools/l
 
 @dataclass(frozen=True)
 class Locked:
-    """A package at one version, the environments it is for ("" for all), and the packages that need it."""
+    """A package at one version, the environments that it is for ("" for all), and the packages that need it."""
 
     name: str
     version: str
@@ -46,7 +46,7 @@ class Locked:
 
 
 def ranges(project: str) -> dict[str, list[str]]:
-    """Return the requirements in pyproject.toml's text, by extra; those of the package itself are under ""."""
+    """Return the requirements in pyproject.toml's text, by extra; "" stands for the package itself."""
     declared = tomllib.loads(project)["project"]
     return {"": declared["dependencies"], **declared["optional-dependencies"]}
 
@@ -67,7 +67,7 @@ def read(lock: str) -> list[Locked]:
 
 
 def environment(locked: list[Locked], project: str) -> list[str]:
-    """Return the lines of environment.yml's list: the needs of the package and of nbval, at the locked versions."""
+    """Return the lines of environment.yml's list: everything that the package and nbval need, at locked versions."""
     wanted = {canonicalize_name(re.match(r"[\w.-]+", line)[0]) for line in ranges(project)[""]} | {COMPARES_NOTEBOOKS}
     while more := {entry.name for entry in locked if entry.needed_by & wanted} - wanted:
         wanted |= more

@@ -2,9 +2,9 @@
 
     python tools/mutations.py [--only NAME] [--jobs 2]
 
-A fault in `faults.txt` is a slip that affects users, with the tests that could notice it: a module's tests or, where
-only a lesson can, the comparison with that lesson's reference outputs. They run offline, without MNIST, from an empty
-run folder, up to the first failure. All of them run once without a fault beforehand, because a test that fails anyway
+Each fault in `faults.txt` is a slip that would affect users, with the tests that could notice it: a module's tests or,
+if only a lesson can, the comparison with that lesson's reference outputs. The tests run offline, without MNIST, from an
+empty run folder, up to the first failure. First, they all run once without any fault, because a test that fails anyway
 would prove nothing. The exit code is 1 if a fault goes unnoticed.
 """
 
@@ -97,7 +97,7 @@ def main() -> None:
     chosen = [fault for fault in FAULTS if not asked.only or asked.only in fault.name or asked.only == fault.module]
     if not chosen:
         known = "; ".join(fault.name for fault in FAULTS)
-        parser.error(f"--only: no fault has {asked.only!r} in its name; known are {known}")
+        parser.error(f"--only: no fault has {asked.only!r} in its name; known faults: {known}")
     tests = " ".join(dict.fromkeys(name for fault in chosen for name in fault.tests.split()))
     print(f"Without a fault: {tests} ...", flush=True)
     failed, seconds = plant(Fault("no fault", "datasets", "def load_dataset(", "def load_dataset(", tests))

@@ -1,14 +1,14 @@
-"""Run the lessons and store their outputs: on MNIST in notebooks/, on a smaller part of it in tests/reference/.
+"""Run the lessons and store their outputs: on MNIST in notebooks/, and on a small part of it in tests/reference/.
 
-The result rows on that part are stored too, except columns of seconds and cores. Then the notebooks in docs/ and lesson
-07's table of the atlas are computed anew from the stored rows; `--only pages` does nothing else, and takes seconds.
+The result rows on that part are stored, too, except columns of seconds and cores. Then the notebooks in docs/ and
+lesson 07's table of the atlas are recomputed from the stored rows; `--only pages` does only that, and takes seconds.
 
     MNIST_NPZ=.../mnist.npz TRANSFER_TUTORIAL_DATA=... python tools/refresh_outputs.py [--only 03,05] [--anew]
 
 Stored outputs have no timestamps, execution metadata, widgets, absolute paths or log lines, and do not change from run
-to run: a cell that is not compared (tagged nbval-ignore-output) keeps its stored output while its source is the same as
-at the last refresh, and so does a cell whose text matches the stored one. `--anew` takes every output from this run,
-which is necessary after a change to a figure.
+to run: a cell that is not compared (tagged nbval-ignore-output) keeps its stored output as long as its source is the
+same as at the last refresh, and so does a cell whose text matches the stored one. `--anew` takes every output from this
+run, which is necessary after a change to a figure.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def sanitized(cell: NotebookNode, images: bool) -> list[NotebookNode]:
 
 
 def text_of(outputs: list[NotebookNode]) -> str:
-    """Return the parts of some outputs that nbval compares."""
+    """Return the parts of outputs that nbval compares, as text."""
     kept = []
     for output in outputs:
         data = {kind: value for kind, value in output.get("data", {}).items() if kind != "image/png"}
@@ -124,7 +124,7 @@ def number_cells(notebook: NotebookNode) -> None:
 
 
 def store_results(home: Path, number: str, stored_at: Path) -> None:
-    """Store the rows that a lesson left, if any, without the columns of seconds and cores."""
+    """Store the rows that a lesson saved, if any, without the columns of seconds and cores."""
     path = home / "runs" / "lessons" / f"results-{number}.csv"
     if path.is_file():
         rows = pd.read_csv(path, dtype=str)
@@ -139,7 +139,7 @@ def store_key_figure(page: Path) -> None:
 
 
 def atlas_table() -> pd.DataFrame:
-    """Return what lesson 07 shows of the atlas: each start's error ratios to `scratch`, by the names of the sets."""
+    """Return the part of the atlas that lesson 07 shows: each start's error ratios to `scratch`, by set name."""
     rows = pd.read_csv(PAGES / "study" / "atlas.csv", dtype={"labels_per_class": str})
     sets = pd.read_csv(PAGES / "study" / "atlas_sets.csv").set_index("set")
     all_images = ~(rows["source_images"] < rows.groupby("source")["source_images"].transform("max"))

@@ -16,25 +16,26 @@ def parameters(answer: int, filters: int, kernel_size: int, channels: int) -> st
     weights = filters * square * channels
     mistakes = {
         weights: "those are the weights; the biases are left out, one per filter",
-        weights + 1: "every filter has a bias of its own",
-        square * channels + 1: f"that is one filter; there are {filters}",
+        weights + 1: "every filter has its own bias",
+        square * channels + 1: f"that is for one filter; there are {filters}",
         filters * (kernel_size * channels + 1): "a kernel is a square",
         filters * (9 * channels + 1): f"that is for 3 x 3 kernels; these are {kernel_size} x {kernel_size}",
-        32 * (square * channels + 1): f"that is with 32 filters; here are {filters}",
-        32 * (9 * channels + 1): f"that is 32 filters of 3 x 3; here are {filters} of {kernel_size} x {kernel_size}",
-        32 * (9 * 32 + 1): "those are 32 filters of 3 x 3 on 32 channels, as in a second convolution",
+        32 * (square * channels + 1): f"that is for 32 filters; there are {filters}",
+        32 * (9 * channels + 1): "that is for 32 filters of 3 x 3; "
+        f"there are {filters} of {kernel_size} x {kernel_size}",
+        32 * (9 * 32 + 1): "that is for 32 filters of 3 x 3 on 32 channels, as in a second convolution",
     }
     inputs, rest = divmod(int(answer) - filters, filters * square)
     if not rest and inputs > channels:
         mistakes[int(answer)] = (
-            f"that is with {inputs} channels of input, as a second convolution has; the image has {channels}"
+            f"that is for {inputs} input channels, as in a second convolution; the image has {channels}"
         )
     elif not rest and 0 < inputs < channels:
         mistakes[int(answer)] = "every filter looks at all channels of its input"
     return count(answer, weights + filters, mistakes)
 
 
-@exercise("every weight of a kernel is used once at every position of the output; biases multiply nothing")
+@exercise("every weight of a kernel is used once at every output position; a bias multiplies nothing")
 def multiply_adds(answer: int, image_size: int, filters: int, kernel_size: int, channels: int) -> str | None:
     """Check the number of multiply-adds of a convolution without padding on a square image."""
     side, weights = max(0, image_size - kernel_size + 1), filters * kernel_size**2 * channels
@@ -44,13 +45,13 @@ def multiply_adds(answer: int, image_size: int, filters: int, kernel_size: int, 
         side**2 * weights,
         {
             (side - 1) ** 2 * weights: fits,
-            image_size**2 * weights: f"{fits}: at the edge it does not, so the output is smaller than the image",
-            side * weights: f"{fits}, and as often down the image",
+            image_size**2 * weights: f"{fits}; at the edge it does not, so the output is smaller than the image",
+            side * weights: f"{fits}, and just as often down the image",
             side**2 * filters * kernel_size**2: "every filter looks at all channels of its input",
-            side**2 * kernel_size**2 * channels: f"that is one filter; there are {filters}",
+            side**2 * kernel_size**2 * channels: f"that is for one filter; there are {filters}",
             side**2 * (weights + filters): "adding a bias is not a multiplication",
-            (image_size - 2) ** 2 * weights: f"{fits}; that is with a kernel of 3",
-            2 * side**2 * weights: "a multiplication and the addition that follows count as one",
+            (image_size - 2) ** 2 * weights: f"{fits}; your number is for a kernel of 3",
+            2 * side**2 * weights: "a multiplication and the addition that follows it count as one",
             weights: "that is the number of weights; each is used at many positions",
             weights + filters: "that is the number of parameters; each weight is used at many positions",
         },
@@ -68,7 +69,7 @@ def convolved(answer: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> str | N
         value = answer(image, kernel)
     except ValueError as error:
         if "broadcast" in str(error):
-            return "at the edge the window is smaller than the kernel: the function visits places where it has no room"
+            return "at the edge, the window is smaller than the kernel: the function goes where the kernel does not fit"
         raise
     if value is None:
         return "your function returns nothing"
@@ -77,7 +78,7 @@ def convolved(answer: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> str | N
         return STILL_THERE
     if given.shape != right.shape:
         shape = " x ".join(map(str, given.shape)) or "one number"
-        return f"for an image of 5 x 7 and a kernel of 3 x 3 your map is {shape}, not 3 x 5"
+        return f"for an image of 5 x 7 and a kernel of 3 x 3, your map is {shape}, not 3 x 5"
     if np.allclose(given, rotated):
-        return "the kernel is rotated by 180 degrees; a network applies it as it is"
-    return None if np.allclose(given, right) else "the size of your map is right, its numbers are not"
+        return "in your map, the kernel is rotated by 180 degrees; a network applies it as it is"
+    return None if np.allclose(given, right) else "the size of your map is right, but its numbers are not"

@@ -8,40 +8,40 @@ import numpy as np
 from helpers.checks.replies import NOTHING, STILL_THERE, close, exercise
 
 
-@exercise("each list names classes of the dataset, and no class may be in both")
+@exercise("each list contains classes of the dataset, and no class may be in both")
 def tasks(answer: Any, classes: Sequence[int | str]) -> str | None:
-    """Check two lists of classes: the source task's, then the target task's, which are three of all classes."""
+    """Check two lists that divide up all classes: the source task's, then the target task's, with three classes."""
     try:
         source, target = (list(dict.fromkeys(given)) for given in answer)
         given = [*answer[0], *answer[1]]
     except (TypeError, ValueError):
-        return "the answer is two lists of classes, ([...], [...]): the source task's and the target task's"
+        return "the answer should be two lists of classes, ([...], [...]): the source task's and the target task's"
     if ... in given:
         return NOTHING
     if unknown := [name for name in given if name not in classes]:
         return f"the dataset has no class {_named(unknown[0])}"
     if both := [name for name in source if name in target]:
-        return f"your split holds the class {_named(both[0])} in both tasks"
+        return f"your split puts class {_named(both[0])} in both tasks"
     if twice := [name for name in given if given.count(name) > 1]:
-        return f"your {'source' if twice[0] in source else 'target'} task names the class {_named(twice[0])} twice"
+        return f"your {'source' if twice[0] in source else 'target'} task lists class {_named(twice[0])} twice"
     if left := [name for name in classes if name not in given]:
-        return f"the class {_named(left[0])} is in neither task"
+        return f"class {_named(left[0])} is in neither task"
     if len(target) != 3:
         swapped = "; the source task comes first" if len(source) == 3 else ""
-        return f"the target task should have three classes, yours has {len(target)}{swapped}"
+        return f"the target task should have three classes, but yours has {len(target)}{swapped}"
     return None
 
 
-@exercise("count the most frequent label of the training images, then look how often the test images have it")
+@exercise("find the most frequent label of the training images, then see how often the test images have it")
 def baseline(answer: Any, training_labels: np.ndarray, test_labels: np.ndarray) -> str | None:
     """Check a pair: the most frequent training label, and the share of test images that have it, between 0 and 1.
 
-    It asks for the label as well, because if all classes are equally frequent, a guess would give the right share.
+    The label is asked for as well, because if all classes are equally frequent, a guess would give the right share.
     """
     try:
         label, share = answer
     except (TypeError, ValueError):
-        return "the answer has two parts, (label, share)"
+        return "the answer should have two parts, (label, share)"
     if label is ... or share is ...:
         return NOTHING
     known, counts = np.unique(training_labels, return_counts=True)
@@ -52,24 +52,24 @@ def baseline(answer: Any, training_labels: np.ndarray, test_labels: np.ndarray) 
     most_tested = test_counts.max() / len(test_labels)
     if counts[known == label][0] < counts.max():
         if np.any(tested[test_counts == test_counts.max()] == label):
-            return f"{_named(label)} is a most frequent label of the test images; the training images decide"
-        return f"{counts[known == label][0]:,} training images have the label {_named(label)}; a different one has more"
+            return f"{_named(label)} is most frequent among the test images, but the training images decide"
+        return f"{counts[known == label][0]:,} training images have the label {_named(label)}; another label has more"
     if close(share, right):
         return None
     if not 0 <= share <= 1:
         return "a share lies between 0 and 1; it is not a percentage or a number of images"
     if close(share, on_training):
-        return "that is its share of the training images; a result is reported on test images"
+        return "that is its share of the training images; results are reported on test images"
     if close(share, most_tested):
         return "that is the share of the test images' most frequent label, which is a different one"
     if close(share, 1 / len(tested)):
-        return f"that is what guessing reaches with {len(tested)} classes, and this label is not so frequent"
+        return f"that is what guessing reaches with {len(tested)} classes; this label has a different share"
     if round(float(right), 2) == share:
         return "that is rounded too much; give three digits"
     return f"the label is right, but its share of the test images is not {share:.4g}"
 
 
-@exercise("each image is in one part, and the numbers of the three parts add up")
+@exercise("each image is in exactly one part, and the sizes of the three parts add up to the number of images")
 def three_parts(answer: Callable[[int, int], Sequence[np.ndarray]]) -> str | None:
     """Check a function of (number, seed) that draws training, validation and test images: 80, 10 and 10 % of them."""
     parts = answer(1000, 0)
@@ -82,13 +82,13 @@ def three_parts(answer: Callable[[int, int], Sequence[np.ndarray]]) -> str | Non
     if shared := training & test:
         return f"{len(shared)} of 1000 images are in both the training part and the test part"
     if shared := validation & test:
-        return f"{len(shared)} images of 1000 are in the validation and in the test part"
+        return f"{len(shared)} of 1000 images are in both the validation part and the test part"
     if training & validation:
         return STILL_THERE
     if (held := training | validation | test) != set(range(1000)):
-        return f"your parts hold {len(held & set(range(1000)))} of 1000 images"
+        return f"your parts contain {len(held & set(range(1000)))} of 1000 images"
     if (sizes := [len(part) for part in parts]) != [800, 100, 100]:
-        return f"of 1000 images your parts hold {sizes}; they should hold 800, 100 and 100"
+        return f"your parts contain {sizes} of 1000 images; they should contain 800, 100 and 100"
     if test in ({*range(100)}, {*range(900, 1000)}):
         return "your test images are neighbors in the dataset; draw them at random"
     if set(np.asarray(answer(1000, 1)[2]).tolist()) == test:
@@ -97,5 +97,5 @@ def three_parts(answer: Callable[[int, int], Sequence[np.ndarray]]) -> str | Non
 
 
 def _named(label: int | str) -> str:
-    """Write a label as in code, text in quotation marks, because "7" is not 7."""
+    """Write a label as in code, with quotation marks around text, because "7" is not 7."""
     return repr(str(label)) if isinstance(label, str) else str(label)

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     import keras
 
 BATCH = np.arange(256, dtype="uint8").reshape(4, 8, 8, 1), np.arange(4)  # images and labels
-WRONG_LOSS = "it is compiled again, but with a loss that does not fit labels; use sparse_categorical_crossentropy"
+WRONG_LOSS = "you compile again, but with a loss that does not fit labels; use sparse_categorical_crossentropy"
 
 
-@exercise("what is frozen is not trained, all the rest is")
+@exercise("frozen layers are not trained; all others are")
 def trainable(
     answer: int, model: "keras.Model", frozen: Sequence[str], below: "keras.Model | None" = None
 ) -> str | None:
@@ -35,17 +35,17 @@ def trainable(
     mistakes = {
         len(layers) - len(frozen): "that is the number of layers; count their parameters",
         right - all_biases + sum(biases[name] for name in frozen): "the biases are left out; they are trained too",
-        everything - all_biases: "those are the weights without their biases, of all layers",
+        everything - all_biases: "those are the weights of all layers, without their biases",
         **{right - biases[name]: f"the biases of {name} are left out" for name in layers if name not in frozen},
         right + sum(biases[name] for name in frozen): "the biases of a frozen layer are frozen too",
     }
     for names in [*([name] for name in layers), [name for name in cnn.CONVOLUTIONS if name in layers]]:
         mistakes[everything - sum(counts[name] for name in names)] = (
-            f"that is what is left without {' and '.join(names)}"
+            f"that is what remains without {' and '.join(names)}"
         )
     if frozen:
         mistakes[frozen_count] = "that is how many are frozen"
-        mistakes[everything] = "that is all of them; freezing takes some away"
+        mistakes[everything] = "that is all of them; subtract the frozen ones"
     if below is not None:
         frozen_below = below.count_params()
         mistakes[frozen_below] = "that is the network below, which is frozen"
@@ -56,16 +56,16 @@ def trainable(
 @exercise("set trainable to False for the dense layers and to True for the others; then compile, as in exercise 1")
 def freeze_head(answer: Callable[["keras.Model"], None]) -> str | None:
     """Check a function that freezes the head of a trained network, so that updates move only the convolutions."""
-    for before in (True, False):  # even frozen convolutions must be trainable afterwards
+    for before in (True, False):  # even frozen convolutions must end up trainable
         model = _trained()
         for layer in model.layers:
             layer.trainable = before
         answer(model)
         switches = {layer.name: layer.trainable for layer in model.layers if layer.get_weights()}
         if before and all(switches.values()):
-            return "after your function all layers are still trainable"
+            return "after your function runs, all layers are still trainable"
         if frozen := [name for name in cnn.CONVOLUTIONS if not switches[name]]:
-            leaves = "your function freezes {}" if before else "{} was frozen before and your function leaves it so"
+            leaves = "your function freezes {}" if before else "{} was frozen, and your function leaves it that way"
             return leaves.format(frozen[0]) + "; it should be trained"
         if heads := [name for name, on in switches.items() if on and name not in cnn.CONVOLUTIONS]:
             return f"{heads[0]} {'is still trainable' if before else 'was frozen, and your function thaws it'}"
@@ -73,11 +73,11 @@ def freeze_head(answer: Callable[["keras.Model"], None]) -> str | None:
     if moved is None:
         return WRONG_LOSS
     if moved["dense1"]:
-        return "the switches are right, but the next update moves dense1 all the same: they count from a new compile on"
-    return None if moved["conv1"] else "after your function nothing moves, not even the convolutions"
+        return "the switches are right, but the next update still moves dense1: they take effect once you compile again"
+    return None if moved["conv1"] else "after your function runs, nothing moves, not even the convolutions"
 
 
-@exercise("in one line of the first table above the switch is thrown, and the layer moves all the same")
+@exercise("in one row of the first table above, the layer is switched off, and it moves anyway")
 def freeze_convolutions(answer: Callable[["keras.Model"], None]) -> str | None:
     """Check a function that freezes the convolutions of a trained network, so that updates move only the head."""
     model = _trained()
@@ -92,7 +92,7 @@ def freeze_convolutions(answer: Callable[["keras.Model"], None]) -> str | None:
         return f"{off[0]} belongs to the head, and your function freezes it"
     if any(moved[name] for name in cnn.CONVOLUTIONS):
         return STILL_THERE
-    return None if moved["scores"] else "after your function nothing moves, not even the head"
+    return None if moved["scores"] else "after your function runs, nothing moves, not even the head"
 
 
 def _trained() -> "keras.Model":

@@ -8,9 +8,7 @@ import numpy as np
 from helpers.checks.replies import STILL_THERE, close, count, exercise, meaning
 
 
-@exercise(
-    "each epoch needs as many batches as it takes to show every image, and the last of them counts like the others"
-)
+@exercise("an epoch takes as many batches as it needs to show every image, and the last one counts like the others")
 def updates(answer: int, images: int, batch_size: int, epochs: int) -> str | None:
     """Check the number of updates of a training run."""
     batches = math.ceil(images / batch_size)
@@ -18,9 +16,9 @@ def updates(answer: int, images: int, batch_size: int, epochs: int) -> str | Non
         answer,
         epochs * batches,
         {
-            epochs * math.ceil(images / 128): f"that is with batches of 128; these have {batch_size}",
-            images: "that is the number of images; an update looks at a whole batch",
-            epochs * images: "an update looks at a whole batch, not at one image",
+            epochs * math.ceil(images / 128): f"that is for batches of 128; these have {batch_size}",
+            images: "that is the number of images; an update uses a whole batch",
+            epochs * images: "an update uses a whole batch, not a single image",
             epochs * (images // batch_size): "the images left over at the end of an epoch make a batch too",
             math.ceil(epochs * images / batch_size): "in each epoch, the images left over make a batch of their own",
             images // batch_size: f"that is one epoch without its last batch; there are {epochs}",
@@ -30,8 +28,8 @@ def updates(answer: int, images: int, batch_size: int, epochs: int) -> str | Non
 
 
 @exercise(
-    "return the negative natural logarithm of the probability that the network gave to the right class; a function "
-    "without return answers nothing"
+    "return the negative natural logarithm of the probability that the network gave to the right class; without a "
+    "return statement, a function returns nothing"
 )
 def cross_entropy(answer: Callable[[Sequence[float], int], float]) -> str | None:
     """Check a function of (probabilities, label) that returns the cross-entropy of one image."""
@@ -40,7 +38,7 @@ def cross_entropy(answer: Callable[[Sequence[float], int], float]) -> str | None
     if value is None:
         return "your function returns nothing"
     if np.size(value) != 1:
-        return f"your function returns {np.size(value)} numbers; the loss of an image is one, that of the right class"
+        return f"your function returns {np.size(value)} numbers; an image has only one loss, for the right class"
     mistakes = {
         math.log(0.2): "the sign is wrong: a loss must fall when the network gets better",
         -math.log10(0.2): "that is the logarithm to base 10; take the natural one",
@@ -55,14 +53,14 @@ def cross_entropy(answer: Callable[[Sequence[float], int], float]) -> str | None
         return mistake
     for label, probability in enumerate(probabilities):
         if not close(value := answer(probabilities, label), -math.log(probability)):
-            return f"for probabilities {probabilities} and the label {label} your function gives {value:.4g}"
+            return f"for the probabilities {probabilities} and the label {label}, your function gives {value:.4g}"
     return None
 
 
-@exercise("the slope belongs to the weight as it is now; go through two updates with pencil and paper")
+@exercise("the slope depends on the current weight; work out two updates with pencil and paper")
 def descended(answer: Callable[[float, int], float]) -> str | None:
-    """Check a function of (learning_rate, updates): where plain descent takes a weight that starts at 1, if the loss
-    is its square.
+    """Check a function of (learning_rate, updates) that returns where plain gradient descent takes a weight that starts
+    at 1, if the loss is the weight's square.
     """
     value = answer(0.1, 3)
     if value is None:
@@ -79,5 +77,5 @@ def descended(answer: Callable[[float, int], float]) -> str | None:
         return mistake
     for rate, number in ((0.1, 3), (0.1, 0), (0.25, 2)):
         if not close(value := answer(rate, number), (1 - 2 * rate) ** number):
-            return f"after {number} updates with {rate} your weight is at {value:.4g}"
+            return f"after {number} updates at the rate {rate}, your weight is {value:.4g}"
     return None

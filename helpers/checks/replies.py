@@ -1,4 +1,4 @@
-"""Replies to an answer, and the decorator that makes a check of a function that says what is wrong with one."""
+"""Replies to answers, and the decorator that turns a function that says what is wrong with an answer into a check."""
 
 import functools
 import math
@@ -16,7 +16,7 @@ GRADED = "NBGRADER_EXECUTION" in os.environ  # read now, before a learner's answ
 
 @dataclass(frozen=True)
 class Reply:
-    """A check's reply; `right` is None as long as there is no answer."""
+    """A check's reply; `right` is None while there is no answer."""
 
     right: bool | None
     text: str
@@ -34,15 +34,15 @@ class NotRightError(AssertionError):
 
 
 def exercise(hint: str) -> Callable[[Callable[..., str | None]], Callable[..., Reply]]:
-    """Make a check of a function that says what is wrong with an answer and returns None if nothing is.
+    """Turn a function that says what is wrong with an answer, or returns None if nothing is, into a check.
 
-    The function returns `NOTHING` or `STILL_THERE` as long as there is no answer; the code with a planted bug counts as
-    an answer once it has been edited. Only a wrong answer gets the hint. Under nbgrader, which gives points unless a
-    cell fails, the check raises `NotRightError` for whatever is not right.
+    The function returns `NOTHING` or `STILL_THERE` while there is no answer; the code with a planted bug counts as an
+    answer once it has been edited. Only a wrong answer gets the hint. Under nbgrader, which gives points unless a cell
+    fails, the check raises `NotRightError` for any answer that is not right.
     """
 
     def decorate(complaint: Callable[..., str | None]) -> Callable[..., Reply]:
-        planted: list[Any] = []  # the code with the bug, as it was first seen
+        planted: list[Any] = []  # the code with the bug, as first seen
 
         @functools.wraps(complaint)
         def check(answer: Any, *facts: Any) -> Reply:
@@ -66,7 +66,7 @@ def exercise(hint: str) -> Callable[[Callable[..., str | None]], Callable[..., R
 
 
 def unwritten(answer: Any) -> bool:
-    """Tell whether this is a function without code: it has the instructions of an empty one, and returns None."""
+    """Tell whether this is a function without code: one with the instructions of an empty function, returning None."""
     code = getattr(answer, "__code__", None)
     return code is not None and code.co_code[::2] == _empty.__code__.co_code[::2] and code.co_consts[-1] is None
 

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     import keras
 
 
-@exercise("subtract seed by seed first, then hand the differences to interval")
+@exercise("subtract seed by seed first, then pass the differences to interval")
 def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequence[float]) -> str | None:
     """Check the mean difference `one - other`, paired by seed, with its 95 % interval: (mean, low, high)."""
-    from helpers.statistics import interval  # SciPy takes its time, and lesson 01 needs none of it
+    from helpers.statistics import interval  # SciPy is slow to import, and lesson 01 does not need it
 
     if not isinstance(answer, Sequence | np.ndarray) or len(answer) != 3:
-        return "the answer has three numbers, (mean, low, high)"
+        return "the answer should have three numbers, (mean, low, high)"
     mean, low, high = answer
     right = interval(np.subtract(one, other))
     if close(low, right[0]) and close(mean, right[1]):
@@ -43,27 +43,27 @@ def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequ
     if any(close(width, ends) for ends in (halves[0] - halves[1], halves[1] - halves[0], sum(halves))):
         return "that combines the ends of two intervals; take the differences first"
     mistakes = {
-        math.hypot(*halves): "that combines two separate intervals; the luck of a seed that both share cancels if you "
-        "pair first",
-        half * math.sqrt((seeds - 1) / seeds): "that divides by n where the spread of a sample needs n - 1",
+        math.hypot(*halves): "that combines two separate intervals; if you pair first, the luck of a seed, which both "
+        "share, cancels out",
+        half * math.sqrt((seeds - 1) / seeds): "that divides by n, but the spread of a sample needs n - 1",
         spread: "that is the standard deviation of the differences, not the interval of their mean",
         spread / math.sqrt(seeds): "that is the standard error; an interval is several times as wide",
-        1.96 * spread / math.sqrt(seeds): f"1.96 is for many seeds; for {seeds} it takes the t-distribution",
+        1.96 * spread / math.sqrt(seeds): f"1.96 is for many seeds; for {seeds}, use the t-distribution",
     }
     if mistake := meaning(width, mistakes):
         return mistake
     if max(abs(low - right[1]), abs(high - right[2])) < 0.06:
         return "the ends of the interval are rounded too much; give two decimals"
-    return f"the mean is right, the interval from {low:.4g} to {high:.4g} is not"
+    return f"the mean is right, but the interval from {low:.4g} to {high:.4g} is not"
 
 
 @exercise('one of "better", "worse", "as good", "no detectable difference"; look at 1 first, then at the margin')
 def word(answer: str, low: float, high: float) -> str | None:
-    """Check the word for an interval of an error ratio, one that has a width."""
-    from helpers.statistics import Interval, finding  # SciPy takes its time, and lesson 01 needs none of it
+    """Check the word for the interval of an error ratio; the interval must have a width."""
+    from helpers.statistics import Interval, finding  # SciPy is slow to import, and lesson 01 does not need it
 
     right, given = finding(Interval(math.sqrt(low * high), low, high)), answer.strip().lower()
-    says_more = "1 is not in the interval, which says more"
+    says_more = "1 is not in the interval, so you can say more"
     beyond = "the interval reaches beyond the margin, so equality is not shown"
     reasons = {
         "as good": says_more if right in ("better", "worse") else beyond,
@@ -76,20 +76,20 @@ def word(answer: str, low: float, high: float) -> str | None:
     return None if given == right else reasons[given]
 
 
-@exercise("print the seeds of each strategy, in the order in which they come")
+@exercise("print the seeds of each strategy, in the order in which they appear")
 def by_seed(answer: Callable[[Mapping[int, float], Mapping[int, float]], Sequence[float]]) -> str | None:
-    """Check a function of two {seed: accuracy} that returns the differences, first minus second, seed by seed."""
+    """Check a function of two dicts {seed: accuracy} that returns the differences, first minus second, seed by seed."""
     one, other = {3: 90.0, 1: 95.0, 2: 97.0}, {1: 96.5, 3: 86.0, 2: 91.0}  # tells all mistakes below apart
     right = {seed: one[seed] - other[seed] for seed in one}
     try:
         value = answer(one, other)
     except KeyError:
-        return "the seeds need not be 0, 1 and 2; take them from one"
+        return "the seeds need not be 0, 1 and 2; take them from the first argument"
     if value is None:
         return "your function returns nothing"
     given = np.ravel(list(value.values()) if isinstance(value, Mapping) else value).astype(float)
     if given.size != len(one):
-        return f"for three seeds your function returns {given.size} number{'s' * (given.size != 1)}"
+        return f"for three seeds, your function returns {given.size} number{'s' * (given.size != 1)}"
     if np.allclose(given, np.subtract(list(one.values()), list(other.values()))):
         return STILL_THERE
     if np.allclose(sorted(given), sorted(right.values())):
@@ -97,15 +97,15 @@ def by_seed(answer: Callable[[Mapping[int, float], Mapping[int, float]], Sequenc
     if np.allclose(sorted(-given), sorted(right.values())):
         return "the sign is flipped: it is the first minus the second"
     if np.allclose(sorted(given), sorted(np.subtract(sorted(one.values()), sorted(other.values())))):
-        return "that pairs the worst with the worst; pair the results of one seed"
-    return f"the differences are {sorted(right.values())} in some order, yours are {np.round(given, 2).tolist()}"
+        return "that pairs the worst with the worst; pair results with the same seed"
+    return f"the differences are {sorted(right.values())} in some order; yours are {np.round(given, 2).tolist()}"
 
 
 @exercise("in this order: clone_model and set_weights, freeze the copy's features, a new head, compile, fit, evaluate")
 def transfer(
     answer: tuple[Any, Any, Any], given: "keras.Model", original: "keras.Model", few: Split, test: Split
 ) -> str | None:
-    """Check a transfer that was carried out: (the network, the baseline, the test accuracies of both).
+    """Check a finished transfer: (the network, the baseline, the test accuracies of both).
 
     The network takes images or the cached features. `given` is the pretrained network that the learner used, `original`
     an untouched one; both networks were trained on `few`. Nothing is trained here.
@@ -127,39 +127,39 @@ def _wrong_features(network: Any, given: "keras.Model", original: "keras.Model",
         return "transferred is not a Keras model"
     givens, convolutions = [*_layers(given)], _with_kernels(network, 4)
     if shared := [layer.name for layer in _with_kernels(network) if any(layer is one for one in givens)]:
-        return f"{shared[0]} is a layer of the pretrained network itself: what you do to it, you do to both; copy it"
+        return f"{shared[0]} is a layer of the pretrained network itself, so any change to it affects both; use a copy"
     if any(map(np.any, map(np.subtract, given.get_weights(), original.get_weights()))):
         return "the pretrained network itself has changed; load it again, and train a copy"
     if not convolutions and _takes_features(network, original, few):
         return None
     if network.input_shape[1:] != few.images.shape[1:]:
-        return f"transferred takes {network.input_shape[1:]}, which are neither images nor the features of the max-pool"
+        return f"transferred takes {network.input_shape[1:]}, which fits neither the images nor the max-pool's features"
     kept = _with_kernels(original, 4)
     if [layer.kernel.shape for layer in convolutions] != [layer.kernel.shape for layer in kept]:
-        return f"transferred has {len(convolutions)} convolutions that do not have the shapes of the pretrained ones"
+        return f"transferred has {len(convolutions)} convolutions whose shapes differ from the pretrained ones"
     now, then = (np.concatenate([np.ravel(layer.kernel) for layer in layers]) for layers in (convolutions, kept))
     trainable = [layer.name for layer in convolutions if layer.trainable_weights]
     if np.array_equal(now, then):
         return f"{trainable[0]} is still trainable" if trainable else None
     if np.corrcoef(now, then)[0, 1] < 0.3:
         return "the convolutions do not have the pretrained weights; clone_model copies layers without their weights"
-    late = "they are frozen by now, but were not when it was compiled and trained"
+    late = "they are frozen now, but were not when it was compiled and trained"
     how = f"{trainable[0]} is trainable" if trainable else late
     return f"the features moved while the network was trained: {how}"
 
 
 def _wrong_head(network: "keras.Model", original: "keras.Model", few: Split) -> str | None:
-    """Say what is wrong with the head of a transferred network: it must be new, and answer with the target classes."""
+    """Say what is wrong with a transferred network's head: it must be new, with one output per target class."""
     if (outputs := network.output_shape[-1]) != (classes := len(np.unique(few.labels))):
-        return f"transferred has {outputs} outputs, and the target task {classes} classes"
+        return f"transferred has {outputs} outputs, but the target task has {classes} classes"
     for layer in _with_kernels(network, 2):
         for old in _with_kernels(original, 2):
             if layer.kernel.shape == old.kernel.shape:
                 alike = np.corrcoef(np.ravel(layer.kernel), np.ravel(old.kernel))[0, 1]
-                if alike > max(0.2, 6 / math.sqrt(math.prod(layer.kernel.shape))):  # of new weights hardly ever
+                if alike > max(0.2, 6 / math.sqrt(math.prod(layer.kernel.shape))):  # new weights hardly ever are
                     return (
                         f"the weights of {layer.name} resemble those of the old head (correlation {alike:.2f}): it was "
-                        "kept, or drawn with the seed of the pretraining; a new task gets new weights"
+                        "kept, or drawn with the seed of pretraining; a new task needs new weights"
                     )
     return None
 
@@ -167,42 +167,42 @@ def _wrong_head(network: "keras.Model", original: "keras.Model", few: Split) -> 
 def _wrong_baseline(baseline: Any, network: "keras.Model", original: "keras.Model") -> str | None:
     """Say what is wrong with the baseline: it must be an ordinary network, all of it trained."""
     if baseline is ... or baseline is None:
-        return "there is no baseline: without scratch nobody knows whether transfer has helped"
+        return "there is no baseline: without scratch, nobody knows whether transfer helped"
     if not hasattr(baseline, "layers"):
         return "scratch is not a Keras model"
     if baseline is network:
-        return "scratch is the transferred network; the baseline shares nothing with it"
+        return "scratch is the transferred network; the baseline must share nothing with it"
     if frozen := [layer.name for layer in _with_kernels(baseline) if not layer.trainable_weights]:
-        return f"{frozen[0]} of scratch is frozen; the baseline trains all its layers"
+        return f"{frozen[0]} of scratch is frozen; the baseline must train all its layers"
     known = [np.asarray(layer.kernel) for layer in _with_kernels(original)]
     if any(np.array_equal(layer.kernel, kernel) for layer in _with_kernels(baseline) for kernel in known):
-        return "scratch has pretrained weights; the baseline learns from the same few images alone"
+        return "scratch has pretrained weights; the baseline must learn from the same few images alone"
     return None
 
 
 def _wrong_accuracies(
     accuracies: Any, networks: Mapping[str, "keras.Model"], original: "keras.Model", few: Split, test: Split
 ) -> str | None:
-    """Say what is wrong with the accuracies of both networks: they are those on the test images, between 0 and 1."""
+    """Say what is wrong with the accuracies of both networks: they must be on the test images, between 0 and 1."""
     if accuracies is ...:
         return "both networks are there; now put their accuracies on the test images into my_accuracies"
     if np.shape(accuracies) != (2,):
-        return "my_accuracies has two numbers, (of transferred, of scratch)"
+        return "my_accuracies should have two numbers, for transferred and for scratch"
     for (name, network), said in zip(networks.items(), accuracies, strict=True):
         on_few, on_test = (_accuracy(network, original, split) for split in (few, test))
         if on_few < 1.5 / len(np.unique(few.labels)):
-            return f"{name} is right for {on_few:.0%} of the images that it should have learned; was it trained?"
+            return f"{name} gets only {on_few:.0%} of its own training images right; was it trained?"
         if not 0 <= said <= 1:
             return "an accuracy is a share between 0 and 1"
         if not abs(said - on_test) < 0.003:
             if abs(said - on_few) < 0.003:
                 return f"{said:.1%} is the accuracy of {name} on the images it was trained on; only new images count"
-            return f"on the test images, fed as they are, {name} is right for {on_test:.1%}, not for {said:.1%}"
+            return f"on the test images, fed as they are, {name} gets {on_test:.1%} right, not {said:.1%}"
     return None
 
 
 def _accuracy(network: "keras.Model", original: "keras.Model", split: Split) -> float:
-    """Return a network's accuracy on images; one that takes features gets those of the pretrained network."""
+    """Return a network's accuracy on images, or on their pretrained features if it takes features."""
     inputs = split.images[:]
     if _takes_features(network, original, split):
         inputs = cnn.cut(original)[0].predict(inputs, verbose=0).reshape(-1, *network.input_shape[1:])
@@ -216,12 +216,12 @@ def _takes_features(network: "keras.Model", original: "keras.Model", split: Spli
 
 
 def _layers(model: "keras.Model") -> Iterator["keras.Layer"]:
-    """Yield the layers of a network, and those of networks inside it."""
+    """Yield the layers of a network, including those of nested networks."""
     for layer in model.layers:
         yield from _layers(layer) if hasattr(layer, "layers") else [layer]
 
 
 def _with_kernels(model: "keras.Model", dimensions: int = 0) -> list["keras.Layer"]:
-    """Return the layers with a kernel of so many dimensions: 4 for convolutions, 2 for dense layers, 0 for both."""
+    """Return the layers whose kernel has this many dimensions: 4 for convolutions, 2 for dense layers, 0 for both."""
     layers = (layer for layer in _layers(model) if hasattr(layer, "kernel"))
     return [layer for layer in layers if dimensions in (0, len(layer.kernel.shape))]

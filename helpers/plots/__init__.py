@@ -5,7 +5,7 @@ import logging
 
 from IPython import get_ipython
 
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # or a lesson shows its complaints about a user's matplotlibrc
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # or a lesson would show complaints about a matplotlibrc
 
 from helpers.plots.choices import cheap_and_true as cheap_and_true, map_of_pairs as map_of_pairs
 from helpers.plots.comparisons import (

@@ -1,4 +1,4 @@
-"""Figures of choosing a start: cheap tests beside test accuracy, and a map of where starts help and harm."""
+"""Figures about choosing a start: cheap tests next to test accuracy, and a map of where starts help and harm."""
 
 from typing import Any
 
@@ -24,9 +24,9 @@ FOUND = (Finding.BETTER, Finding.WORSE)
 
 @as_designed
 def cheap_and_true(scores: pd.DataFrame, title: str) -> Figure:
-    """Show how often each start is right in its cheap test and on test images, best first, with a stroke per seed.
+    """Show how often each start is right in its cheap test and on test images, best first, with a tick mark per seed.
 
-    `scores` has a row per start and seed: strategy, logistic (NaN where there is nothing to test), test_accuracy, and
+    `scores` has a row per start and seed: strategy, logistic (NaN if there is nothing to test), test_accuracy, and
     whether it was chosen.
     """
     means = scores.groupby("strategy")[["logistic", "test_accuracy"]].mean()

@@ -36,8 +36,9 @@ def errors_by_labels(summary: pd.DataFrame, task: str = "target task", about: st
     """Show each strategy's share of errors by label budget, on logarithmic axes, with its 95 % interval; `summary`
     comes from `statistics.summarize`.
 
-    Equal ratios of errors are equal distances. "all" stands apart, as its number of labels differs by class. The title
-    is the finding `about` a strategy, or else on the first one that is compared with `scratch`.
+    Equal ratios of errors appear as equal distances. "all" is set apart, because its number of labels differs between
+    classes. The title states the finding for the strategy `about` or, if it is missing, for the first one compared with
+    `scratch`.
     """
     budgets = sorted(set(summary["labels_per_class"]), key=budget_size)
     summary = summary.sort_values("labels_per_class", key=lambda at: at.map(budgets.index), kind="stable")
@@ -70,13 +71,13 @@ def errors_by_labels(summary: pd.DataFrame, task: str = "target task", about: st
 
 
 def _errors(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the percent of errors and the ends of its interval; an interval may reach 0 %, which has no logarithm."""
+    """Return the percentage of errors and the ends of its interval, clipped because 0 % would have no logarithm."""
     errors = 100 - 100 * summary[["accuracy", "accuracy_high", "accuracy_low"]].set_axis(["at", "low", "high"], axis=1)
     return errors.clip(lower=max(errors["at"].min() / 3, 0.01))
 
 
 def _name_lines(axis: Axes, ends: pd.DataFrame) -> None:
-    """Write each line's name on the right of its end, in its color."""
+    """Write each line's name to the right of its end, in its color."""
     low, high = np.log10(axis.get_ylim())
     for (_, end), height in zip(ends.iterrows(), _spread(np.log10(ends["y"]), 0.055 * (high - low)), strict=True):
         axis.annotate(
@@ -91,7 +92,7 @@ def _name_lines(axis: Axes, ends: pd.DataFrame) -> None:
 
 
 def _finding_in_words(summary: pd.DataFrame, budgets: Sequence[int | str], about: str) -> str:
-    """Say where one strategy is better than `scratch`, as good or worse: by runs of neighboring label budgets."""
+    """Say where one strategy is better than `scratch`, as good or worse, with neighboring label budgets grouped."""
     compared = in_order(summary["strategy"][summary["finding"] != Finding.BASELINE])
     if not compared:
         return "Errors by labels per class"
@@ -106,8 +107,10 @@ def _finding_in_words(summary: pd.DataFrame, budgets: Sequence[int | str], about
 
 @as_designed
 def errors_by_strategy(summary: pd.DataFrame, title: str, joined: Sequence[str] = ()) -> Figure:
-    """Show each strategy's share of errors with its 95 % interval, a panel per label budget; `joined` names strategies
-    that a line connects, such as the cuts of a backbone. `summary` comes from `statistics.summarize`.
+    """Show each strategy's share of errors with its 95 % interval, a panel per label budget.
+
+    `summary` comes from `statistics.summarize`; `joined` names strategies to connect by a line, such as the cuts of a
+    backbone.
     """
     names = list(dict.fromkeys(summary["strategy"]))
     panels = pd.concat([summary[["labels_per_class", "strategy"]], _errors(summary)], axis=1).groupby(
@@ -136,9 +139,9 @@ def errors_by_strategy(summary: pd.DataFrame, title: str, joined: Sequence[str] 
 
 @as_designed
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 6) -> Figure:
-    """Show how often a network is right by how sure it is, over all images given: `(n, classes)` and `(n,)`.
+    """Plot how often a network is right against how sure it is, from probabilities `(n, classes)` and labels `(n,)`.
 
-    The images are sorted by their largest probability and cut into bins of equal size; the intervals are Wilson's.
+    The images are sorted by their largest probability and divided into bins of equal size; the intervals are Wilson's.
     """
     sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     figure = new_figure(height=4.2, width=4.2)
@@ -160,8 +163,8 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 6) ->
 
 @as_designed
 def seconds_by_strategy(summary: pd.DataFrame) -> Figure:
-    """Show each strategy's median seconds, a panel per label budget, with its errors beside them: a point for training
-    and feature extraction on the target task, and an open point that includes pretraining.
+    """Show each strategy's median seconds, a panel per label budget: a point for training and feature extraction on the
+    target task, labeled with the errors, and an open point that includes pretraining.
 
     `summary` comes from `statistics.summarize`.
     """
@@ -195,9 +198,9 @@ def accuracy_by_parameter(results: pd.DataFrame, swept: Mapping[str, str]) -> Fi
     """Show test accuracy by every swept parameter: a row of panels per parameter, a panel per label budget.
 
     `results` has a row per training run with `test_accuracy`, and may have `strategy`, `labels_per_class` and
-    `seed`; `swept` maps a parameter to the column of text that holds its values. A point is the mean over the seeds,
-    with a 95 % interval, and over the other parameters, unless their grid has holes: then a point is the mean of equal
-    settings. If only seeds were swept, each seed is a point beside the mean.
+    `seed`; `swept` maps each parameter to the column that contains its values as text. A point is the mean over the
+    seeds, with a 95 % interval, and over the other parameters; if their grid has holes, only equal settings are
+    averaged. If only seeds were swept, each seed is a point next to the mean.
     """
     missing = {name: "" for name in ("strategy", "labels_per_class", "seed") if name not in results}
     rows = results.assign(**missing).astype({"test_accuracy": float})
@@ -231,8 +234,8 @@ def accuracy_by_parameter(results: pd.DataFrame, swept: Mapping[str, str]) -> Fi
 
 
 def _equal_settings(rows: pd.DataFrame, column: str, others: Mapping[str, str]) -> pd.DataFrame:
-    """Return rows with a line for each setting of the other parameters, where the values of a parameter were not all
-    tried with the same settings and seeds: means over the settings would compare these too.
+    """Give each setting of the other parameters its own line if a parameter's values were not all tried with the same
+    settings and seeds, because means over the settings would then compare the settings, too.
     """
     texts = [f"{name}=" + rows[its] for name, its in others.items()]
     setting = texts[0].str.cat(texts[1:], sep=", ") if texts else pd.Series("", rows.index)
@@ -283,7 +286,7 @@ def _over_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def _offsets(strategies: Sequence[str]) -> dict[str, float]:
-    """Return how far to move every strategy sideways, so that no interval hides another."""
+    """Return how far to move each strategy sideways, so that no interval hides another."""
     return {strategy: 0.05 * (place - (len(strategies) - 1) / 2) for place, strategy in enumerate(strategies)}
 
 

@@ -1,6 +1,6 @@
-"""What all figures share: their size, their alternative text, the strategies' colors, and ways to write names.
+"""Everything that figures share: size, alternative text, the strategies' colors, and ways to write names.
 
-IPython puts a figure's alternative text into the output's metadata, and nbconvert from there into the HTML.
+IPython puts a figure's alternative text into the output's metadata, and nbconvert copies it from there into the HTML.
 """
 
 import textwrap
@@ -51,7 +51,7 @@ as_designed = matplotlib.style.context(["default", Path(__file__).with_name("cou
 def png(figure: Figure) -> tuple[bytes, dict[str, str]]:
     """Render a figure as a PNG image of at most 256 colors, and return it with the metadata that IPython shows with it.
 
-    With photos in it, an image of all colors would be four times as large, and a page with several slow to load.
+    In full color, an image with photos would be four times as large, and a page with several of them slow to load.
     """
     buffer, light = BytesIO(), BytesIO()
     texts = figure.findobj(Text)
@@ -65,13 +65,13 @@ def png(figure: Figure) -> tuple[bytes, dict[str, str]]:
 
 @cache
 def fallback_fonts(letters: frozenset[str]) -> list[str]:
-    """Return installed fonts for letters that Matplotlib's own font lacks, such as those of Chinese class names."""
+    """Return installed fonts for letters that Matplotlib's own font lacks, such as those in Chinese class names."""
     own, fonts = get_font(findfont("DejaVu Sans")).get_charmap(), []
     missing = {ord(letter) for letter in letters if letter.isprintable()} - own.keys()
     for font in fontManager.ttflist if missing else []:
         with suppress(OSError, RuntimeError):  # damaged, or removed since Matplotlib listed it
             letters_of = missing & {*get_font(font.fname).get_charmap()}
-            if letters_of and "Last Resort" not in font.name:  # whose letters are boxes
+            if letters_of and "Last Resort" not in font.name:  # which draws boxes
                 fonts.append(font.name)
                 missing -= letters_of
     return fonts
@@ -89,12 +89,12 @@ def with_alt_text(figure: Figure, text: str) -> Figure:
 
 
 def headline(figure: FigureBase, text: str) -> None:
-    """Write what a figure, or a part of it, says across its top, from the left."""
+    """Write a left-aligned headline across the top of a figure or a part of it."""
     figure.suptitle(text, x=0.01, ha="left")
 
 
 def log_scale(axis: XAxis | YAxis) -> None:
-    """Scale an axis by logarithms, so that equal ratios are equal distances, with plain numbers at 1, 2 and 5."""
+    """Make an axis logarithmic, so that equal ratios are equal distances, with plain numbers at 1, 2 and 5."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
@@ -102,7 +102,7 @@ def log_scale(axis: XAxis | YAxis) -> None:
 
 
 def show_rows(axis: Axes, names: Sequence[str]) -> None:
-    """Name the rows of a figure, the first on top, instead of a y-axis; leave room above for the first number."""
+    """Name the rows of a figure instead of showing a y-axis, the first on top; leave room above for its number."""
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.7)
     axis.grid(visible=False, axis="y")
@@ -127,7 +127,7 @@ def wrapped(name: object) -> str:
 
 
 def name_classes(axis: XAxis | YAxis, classes: Classes) -> float:
-    """Write the classes at the ticks, along the axis if they are short; return the inches that the names take up."""
+    """Write the classes at the ticks, along the axis if they are short; return the space they take up, in inches."""
     names = [str(name) for name in classes]
     longest, size = max(map(len, names)), 10 if len(names) <= MOST_CLASSES else 7
     upright = axis.axis_name == "x" and (longest + 1) * len(names) > 36

@@ -1,4 +1,4 @@
-"""Figures of networks: their layers, their filters and feature maps, their training."""
+"""Figures of networks: their layers, their filters and feature maps, and their training."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -124,13 +124,13 @@ def strategies(names: Sequence[str]) -> Figure:
 def filters(models: Mapping[str, "keras.Model"], layer: str = "conv1", shown: int = 10) -> Figure:
     """Show the first kernels of a convolution, a row per network: zero is gray, negative darker, positive brighter.
 
-    Kernels over three channels are in color; over any other number of channels, the first is shown.
+    Kernels over three channels are in color; for any other number, only the first channel is shown.
     """
     figure = new_figure(height=0.8 * len(models) + 0.3)
     rows = figure.subplots(len(models), shown, squeeze=False)
     for row, (title, model) in zip(rows, models.items(), strict=True):
         kernels = model.get_layer(layer).kernel.numpy()
-        limit = 2 * math.sqrt(6 / np.prod(kernels.shape[:2]) / sum(kernels.shape[2:]))  # twice that of untrained ones
+        limit = 2 * math.sqrt(6 / np.prod(kernels.shape[:2]) / sum(kernels.shape[2:]))  # twice an untrained kernel's
         shades = np.clip(0.5 + kernels[:, :, slice(3 if kernels.shape[2] == 3 else 1)] / (2 * limit), 0, 1)
         row[0].text(-0.2, 0.5, title, transform=row[0].transAxes, ha="right", va="center")
         for axis, kernel in zip_longest(row, np.moveaxis(shades, -1, 0)[:shown]):
@@ -160,9 +160,7 @@ def feature_maps(image: np.ndarray, maps: np.ndarray, shown: int = 8) -> Figure:
 
 @as_designed
 def maps_by_depth(image: np.ndarray, maps: Mapping[str, np.ndarray], shown: int = 6) -> Figure:
-    """Show an image `(height, width, 3)` and feature maps `(height, width, n)` of it by depth, the `shown` of them that
-    vary most.
-    """
+    """Show an image `(height, width, 3)`, and at each depth the `shown` maps `(height, width, n)` that vary most."""
     figure = new_figure(height=1.15 * len(maps) + 0.3)
     panels = figure.subfigures(1, 2, squeeze=False, width_ratios=(2, 5))[0]
     show_image(panels[0].subplots(), image)
@@ -197,8 +195,8 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
 
 @as_designed
 def overfitting(curves: pd.DataFrame) -> Figure:
-    """Show accuracy on the training images and on new ones while networks are trained, a panel per strategy: a thin
-    line for each seed, a thick one for their mean. Columns: strategy, seed, update, training, new.
+    """Show accuracy on the training images and on new ones during training, a panel per strategy: a thin line per seed,
+    and a thick one for their mean. Columns: strategy, seed, update, training, new.
     """
     panels = curves.groupby("strategy", sort=False)
     figure, said = new_figure(height=3.2), []

@@ -10,15 +10,15 @@ from helpers.plots.figures import Figure, png
 
 
 def set_up(shell: Any) -> None:
-    """Make an IPython shell show figures with their alternative text, and tables, arrays and values by default options.
+    """Make an IPython shell show figures with alternative text, and tables, arrays and values with default options.
 
-    Importing `plots` in a notebook calls it, and every lesson does so before it shows anything. Its outputs are then
-    the same whatever a startup file or an earlier cell has set.
+    Importing `plots` in a notebook calls this function, and every lesson does so before it shows anything, so its
+    outputs are the same whatever a startup file or an earlier cell has set.
     """
-    # Matplotlib's own formatter ignores alternative text; IPython prefers ours, as it is for the more specific class.
+    # Matplotlib's own formatter ignores alternative text. IPython prefers ours, which is for the more specific class.
     shell.display_formatter.formatters["image/png"].for_type(Figure, png)
     shell.ast_node_interactivity = "last_expr"
-    with warnings.catch_warnings(action="ignore"):  # pandas warns of options that it will remove
+    with warnings.catch_warnings(action="ignore"):  # pandas warns about options that it will remove
         pd.reset_option("all")
     np.set_printoptions(edgeitems=3, threshold=1000, precision=8, floatmode="maxprec", suppress=False, linewidth=75)
     np.set_printoptions(nanstr="nan", infstr="inf", sign="-", formatter=None, legacy=False)

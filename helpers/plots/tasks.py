@@ -1,4 +1,4 @@
-"""Figures of tasks: their images, their classes, the images that are classified wrong, and a class's answers.
+"""Figures of tasks: their images, their classes, the images that are misclassified, and the learners' replies.
 
 Figures name the original classes, never the shifted labels.
 """
@@ -53,8 +53,9 @@ def sample_images(tasks: Sequence[Task], per_class: int = 8) -> Figure:
 
 @as_designed
 def neighbors(asked: Split, known: Split, nearest: Mapping[str, np.ndarray]) -> Figure:
-    """Show each image that is asked about, a row each, beside its nearest neighbors among known images, a block for
-    each way to measure: `nearest` holds indices `(n, neighbors)`. A frame marks neighbors of another class.
+    """Show each image in `asked`, a row each, next to its nearest neighbors in `known`, a block per distance measure.
+
+    `nearest` maps each measure to indices `(n, neighbors)`. A frame marks neighbors of a different class.
     """
     figure, said = new_figure(height=0.75 * len(asked) + 0.4), []
     count = next(iter(nearest.values())).shape[1]
@@ -92,7 +93,7 @@ def photos(images: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
 
 @as_designed
 def class_counts(tasks: Sequence[Task]) -> Figure:
-    """Show how many training, validation and test images there are of each class, one panel per task."""
+    """Show how many training, validation and test images each class has, one panel per task."""
     figure = new_figure(height=2.6)
     side_by_side = all(len(task.classes) <= MOST_CLASSES for task in tasks)
     shape = (1, len(tasks)) if side_by_side else (len(tasks), 1)
@@ -122,9 +123,9 @@ def class_counts(tasks: Sequence[Task]) -> Figure:
 
 @as_designed
 def confusion(task: Task, probabilities: np.ndarray, split: str = "test") -> Figure:
-    """Show how many images of each class, in the test or another split, were classified as which.
+    """Show the confusion matrix of the test split, or of another one: counts of images by true and predicted class.
 
-    With more than 15 classes there is no room for the numbers, and color shows all of them, correct ones too.
+    With more than 15 classes, there is no room for numbers, so color shows all counts, including correct ones.
     """
     from sklearn.metrics import confusion_matrix
 
@@ -190,5 +191,5 @@ def misconceptions(counted: pd.DataFrame) -> Figure:
     show_rows(axis, labels)
     axis.set(title="learners", xticks=[], frame_on=False)
     first = "; ".join(f"{exercise}, {reply} ({n})" for exercise, reply, n in rows.drop_duplicates("exercise").values)
-    text = f"Learners by what the check replied; the commonest reply to each exercise: {first}."
+    text = f"Learners by what the check replied; the most common reply to each exercise: {first}."
     return with_alt_text(figure, text)

@@ -1,4 +1,4 @@
-"""Lessons as nbgrader assignments, and the checks' replies to submitted answers. Neither needs nbgrader.
+"""Turn lessons into nbgrader assignments, and count the checks' replies to submitted answers, both without nbgrader.
 
 A checked exercise is one cell in a lesson and two in an assignment: one for the learner, and a locked one with only the
 check, which nbgrader restores before grading.
@@ -22,7 +22,9 @@ from helpers.store import write_text
 if TYPE_CHECKING:
     import pandas as pd
 
-STOPS = dict.fromkeys(("SyntaxError", "IndentationError", "TabError"), "a syntax error")  # others are named
+STOPS = dict.fromkeys(
+    ("SyntaxError", "IndentationError", "TabError"), "a syntax error"
+)  # other errors are reported by name
 STOPS["KeyboardInterrupt"] = "the code takes too long"
 CONFIG = Path(__file__).with_name("templates") / "nbgrader_config.txt"
 
@@ -30,12 +32,12 @@ CONFIG = Path(__file__).with_name("templates") / "nbgrader_config.txt"
 def write(folder: Path, chosen: Sequence[Notebook], values: Mapping[str, Any]) -> list[Path]:
     """Write lessons as nbgrader sources with these parameters, plus nbgrader's settings unless they exist.
 
-    Returns the notebooks. Raises ValueError, before anything is written, for assignments that already exist.
+    Returns the notebooks' paths. Raises ValueError, before anything is written, if an assignment already exists.
     """
     check_folder("DIR", str(folder), folder.absolute())
     texts = {folder / "source" / lesson.name / lesson.path.name: _assignment(lesson, values) for lesson in chosen}
     if there := [path.stem for path in texts if path.exists()]:
-        raise ValueError(f"DIR: {str(folder)!r} already has {listed(there)}, which is never overwritten; move it away")
+        raise ValueError(f"DIR: {str(folder)!r} already has {listed(there)}, which is never overwritten; move it")
     for path, text in {folder / "nbgrader_config.py": CONFIG.read_text("utf-8"), **texts}.items():
         if not path.exists():
             write_text(path, text)
@@ -69,7 +71,7 @@ def _assignment(lesson: Notebook, values: Mapping[str, Any]) -> str:
 
 
 def with_values(source: str, values: Mapping[str, Any]) -> str:
-    """Return the source of a parameters cell with these values; types and comments stay."""
+    """Return the source of a parameters cell with these values; types and comments stay the same."""
     from papermill.translators import PythonTranslator
 
     for name, value in values.items():
@@ -79,7 +81,7 @@ def with_values(source: str, values: Mapping[str, Any]) -> str:
 
 
 def write_misconceptions(course: Path, lesson: str) -> tuple["pd.DataFrame", Path]:
-    """Draw the counted replies to a lesson into the course folder; return the counts and the path of the figure."""
+    """Count the replies to a lesson, save a figure of them in the course folder, and return counts and figure path."""
     from helpers import plots
 
     counted, picture = misconceptions(course, lesson), course / f"misconceptions-{lesson}.png"
@@ -106,9 +108,9 @@ def misconceptions(course: Path, lesson: str) -> "pd.DataFrame":
 
 
 def not_graded(course: Path, lesson: str) -> dict[str, str]:
-    """Return the reason for each learner without a graded notebook of a lesson; nbgrader exports them with 0 points.
+    """Return, for each learner without a graded notebook of a lesson, the reason; nbgrader exports them with 0 points.
 
-    Learners are listed in the gradebook or have a folder in `submitted/`.
+    A learner is anyone listed in the gradebook or with a folder in `submitted/`.
     """
     learners, gradebook = {path.name for path in course.glob("submitted/*/")}, (course / "gradebook.db").absolute()
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{gradebook.as_uri()}?mode=ro", uri=True)) as book:
@@ -126,7 +128,7 @@ def not_graded(course: Path, lesson: str) -> dict[str, str]:
 
 
 def _replies(cells: list[Any]) -> Iterator[tuple[str, str]]:
-    """Yield the id of each check and its reply; an error in the answer before it says more, and replaces the reply."""
+    """Yield each check's id and reply; an error in the answer above replaces the reply, because it says more."""
     stopped = ""
     for cell in cells:
         about = cell.metadata.get("nbgrader", {})
@@ -144,4 +146,4 @@ def _reply(outputs: list[Any], stopped: str) -> str:
             name = stopped or output.ename
             return (said[1] or "no answer") if said else STOPS.get(name, f"the code stops with {name}")
     printed = "".join(output.get("text", "") for output in outputs)
-    return "right" if printed.endswith("Right.\n") else "points without a word of the check"
+    return "right" if printed.endswith("Right.\n") else "points without a reply from the check"

@@ -46,7 +46,7 @@ def new(
 ) -> Run:
     """Check the lessons, the folder, and the parameters, given as text, with their data; then make the folder.
 
-    Without `only`, all lessons run. Without `out`, the folder is created below `runs/`; without `make`, not at all.
+    Without `only`, all lessons run. Without `out`, the folder is created in `runs/`; without `make`, not at all.
     Raises ValueError, DownloadError or OSError for invalid input.
     """
     values = parameters.read_given(given, dataset)
@@ -116,7 +116,9 @@ def resume(folder: Path) -> Run:
     for position, lesson in enumerate(chosen):
         if not done[position]:
             if entries[position]["status"] == "done":
-                run.notes.append(f"Note: the notebook or results of lesson {lesson.name} are damaged; it runs again")
+                run.notes.append(
+                    f"Note: the notebook or results of lesson {lesson.name} are damaged; the lesson runs again"
+                )
             entries[position] = _entry(lesson, values)
     return run
 
@@ -132,7 +134,7 @@ def outline(run: Run) -> Iterator[str]:
 def execute(run: Run, received: list[int], timeout: int | None = None) -> str | None:
     """Execute the lessons that are not done, up to the first failure; return the message about that failure.
 
-    `received` holds the signals from `process.signals_as_exit`. A lesson fails if a cell takes longer than `timeout`
+    `received` contains the signals from `process.signals_as_exit`. A lesson fails if a cell takes longer than `timeout`
     seconds.
     """
     artefacts, lessons = str(run.folder / "artefacts"), run.record["lessons"]
@@ -248,7 +250,7 @@ def command(words: Sequence[str], given: Mapping[str, str]) -> str:
 
 
 def record_made_with(record: dict[str, Any]) -> bool:
-    """Put date, versions, machine and commit into a record; if it has different ones, keep them too and return True."""
+    """Add date, versions, machine and commit to a record; if it has different ones, keep them too and return True."""
     record.setdefault("started", datetime.now().astimezone().isoformat(timespec="seconds"))
     before, record["made_with"] = record.get("made_with"), _made_with()
     if changed := before not in (None, record["made_with"]):

@@ -1,6 +1,6 @@
 """The command line: options in, lines out.
 
-Slow imports are inside the commands, so that `--help` answers at once.
+Slow imports are inside the commands, so that `--help` responds at once.
 """
 
 import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from helpers.runner.sweep import Sweep
 
 FOLDER: Any = click.types.FuncParamType(lambda path: Path(os.path.expanduser(path)))  # for ~ in --out=~/x
-HOW = ("scheduler", "workers", "store", "retries", "timeout")  # a sweep's options for how to run; the rest say what
+HOW = ("scheduler", "workers", "store", "retries", "timeout")  # a sweep's options for how to run; all others say what
 PARAMETERS = """\b
 NAME is a variable in a lesson's first code cell, which is tagged `parameters`.
 VALUE is YAML: 3, adam, 1e-3, [0, 1, 2]. To list a lesson's parameters and what they mean:
@@ -37,7 +37,7 @@ class BadInput(click.ClickException):
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="transfer-tutorial")
 def main() -> None:
-    """Transfer learning by running the experiment properly: eight notebooks, run as lessons or headless."""
+    """Transfer learning, done properly: eight notebooks, to work through as lessons or to run headless."""
     with _bad_input_in_one_line(ValueError):
         process.prepare()
 
@@ -61,8 +61,10 @@ def lessons(folder: Path) -> None:
 
 
 # Options that commands share
-DATASET = click.option("--dataset", metavar="NAME-OR-PATH", help="Named data, a file or a folder of images.")
-ONLY = click.option("--only", type=lambda text: text.split(","), metavar="LESSONS", help="Only these lessons: 03,05.")
+DATASET = click.option("--dataset", metavar="NAME-OR-PATH", help="Dataset name, file or folder of images.")
+ONLY = click.option(
+    "--only", type=lambda text: text.split(","), metavar="LESSONS", help="Only these lessons, such as 03,05."
+)
 FILE = click.option("-f", "file", type=FOLDER, metavar="FILE", help="Parameters in YAML; -p overrides them.")
 GIVEN = click.option("-p", "given", type=(str, str), multiple=True, metavar="NAME VALUE", help="Set a parameter.")
 RESUME = click.option("--resume", type=FOLDER, metavar="DIR", help="Run anything missing or failed in DIR.")
@@ -79,7 +81,7 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Check everything, print 
 def class_(folder: Path, only: list[str] | None, dataset: str | None, **asked: Any) -> None:
     """Write the lessons as nbgrader assignments, with the given parameters, into a course folder.
 
-    Without --dataset the data is mnist_5k, which works offline. Existing assignments stay as they are.
+    Without --dataset, the data is mnist_5k, which works offline. Existing assignments are never overwritten.
 
     \b
     Example:
@@ -102,7 +104,7 @@ def class_(folder: Path, only: list[str] | None, dataset: str | None, **asked: A
 def misconceptions(folder: Path, lesson: str) -> None:
     """Count the checks' replies to a LESSON's answers in a course folder DIR, after nbgrader autograde.
 
-    Also name the learners whose notebook was not graded, and draw the figure misconceptions-LESSON.png in DIR.
+    Also name the learners whose notebooks were not graded, and save the figure misconceptions-LESSON.png in DIR.
 
     \b
     Example:
@@ -128,10 +130,10 @@ def misconceptions(folder: Path, lesson: str) -> None:
 @TIMEOUT
 @DRY_RUN
 def run(resume: Path | None, timeout: int | None, dry_run: bool, **asked: Any) -> None:
-    """Run the lessons headless, with the given parameters, into a new folder.
+    """Run the lessons headless, with the given parameters, and save the results in a new folder.
 
     The folder gets the executed notebooks, an index.html to open, results.csv with one row per training run, and
-    run.json. Without --dataset the data is mnist, or mnist_5k where MNIST is not available.
+    run.json. Without --dataset, the data is mnist, or mnist_5k if MNIST is not available.
 
     \b
     Example:
@@ -178,7 +180,7 @@ def run(resume: Path | None, timeout: int | None, dry_run: bool, **asked: Any) -
     "--out",
     type=FOLDER,
     metavar="DIR",
-    help="New folder, or that of a sweep to extend.  [default: sweeps/<notebook>-<date>-<time>]",
+    help="New folder, or the folder of a sweep to extend.  [default: sweeps/<notebook>-<date>-<time>]",
 )
 @RESUME
 @click.option("--scheduler", metavar="ADDRESS", help="Run on this Dask cluster.  [default: on this machine]")
@@ -191,8 +193,8 @@ def run(resume: Path | None, timeout: int | None, dry_run: bool, **asked: Any) -
 def sweep(resume: Path | None, dry_run: bool, yes: bool, **asked: Any) -> None:
     """Run one lesson, or your own notebook by its path, once for each combination of values in a grid.
 
-    DIR gets the executed notebooks, results.csv with the parameters as columns, and sweep.html to open. The same
-    command again, or --resume, runs anything missing or failed. --grid NAME,OTHER=[V1,W1],[V2,W2] pairs values.
+    DIR gets the executed notebooks, results.csv with the parameters as columns, and sweep.html to open. Repeat the
+    command, or use --resume, to run anything missing or failed. --grid NAME,OTHER=[V1,W1],[V2,W2] pairs values.
 
     \b
     Example:
@@ -237,7 +239,7 @@ def _settle(resume: Path | None, asked: dict[str, Any]) -> None:
 
 @contextmanager
 def _bad_input_in_one_line(*kinds: type[Exception]) -> Iterator[None]:
-    """Report these kinds of errors as bad input; by default, all errors of the checks before a run."""
+    """Report these kinds of errors as bad input; by default, all errors from the checks before a run."""
     if not kinds:
         from helpers.datasets import DownloadError
 
@@ -295,6 +297,6 @@ def _report_sweep(planned: "Sweep") -> None:
     """Write `results.csv` and the page of a sweep, and print where the page is."""
     from helpers.runner import report, sweep
 
-    if (planned.out / "sweep.json").is_file():  # if not, it was stopped before the first run began
+    if (planned.out / "sweep.json").is_file():  # otherwise, it was stopped before its first run
         records = sweep.records(planned)
         click.echo(f"\nOpen {report.write_sweep(planned, records, sweep.write_results(planned, records))}")

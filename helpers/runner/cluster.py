@@ -1,4 +1,4 @@
-"""The processes that run a sweep: Dask's, on this machine or on an existing cluster."""
+"""The processes that run a sweep: Dask workers, on this machine or on an existing cluster."""
 
 import logging
 import os
@@ -30,17 +30,17 @@ def check_options(scheduler: str | None, workers: int | None, store: Path | None
         check_folder("--store", str(store), store)
     if not (find_spec("distributed") and find_spec("cryptography")):
         package = '"transfer-learning-tutorial[sweep]"' if INSTALLED else f'-e "{REPOSITORY}[sweep]"'
-        raise ValueError(f"sweep: needs Dask, which is not installed; python -m pip install {package} adds it")
+        raise ValueError(f"sweep: needs Dask, which is not installed; run python -m pip install {package}")
 
 
 @contextmanager
 def connect(scheduler: str | None, workers: int | None) -> "Iterator[tuple[Client, dict[str, Any]]]":
-    """Connect to a scheduler's address, or start `workers` on this machine (as many as its cores and memory allow by
-    default) and stop them at the end; yield Dask's client and the `memory` for each kernel, in bytes.
+    """Connect to a scheduler's address, or start `workers` on this machine (by default, as many as its cores and memory
+    allow) and stop them at the end; yield Dask's client and the `memory` for each kernel, in bytes.
 
     Workers on this machine run one kernel each and share the cores, unless the user has set numbers of threads. They
     are reachable only from this machine, with a certificate made for this sweep. Raises ConnectionError if no worker
-    can be started, ValueError if the scheduler cannot be reached or a worker is unfit.
+    can be started, and ValueError if the scheduler cannot be reached or a worker is unsuitable.
     """
     import dask
     from dask.system import CPU_COUNT
@@ -61,7 +61,7 @@ def connect(scheduler: str | None, workers: int | None) -> "Iterator[tuple[Clien
             _check_workers(client)
             yield client, {"memory": None}
             return
-        dask.config.refresh(paths=[], env={})  # the user's configuration is meant for other clusters
+        dask.config.refresh(paths=[], env={})  # the user's configuration is for other clusters
         workers = workers or max(1, min(CPU_COUNT, MEMORY_LIMIT // KERNEL_MEMORY))
         share = (*THREADS, "LOKY_MAX_CPU_COUNT")  # the last one limits parallel training
         threads = {name: os.environ.get(name, str(max(1, CPU_COUNT // workers))) for name in share}

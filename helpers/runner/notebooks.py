@@ -89,9 +89,9 @@ def find(name: str) -> Notebook:
         custom, metadata = Notebook("", path.stem, _title(path), path), _read(path)["metadata"]
         language = {"language": "python", **metadata.get("kernelspec", {})}["language"]
     except OSError as error:
-        raise ValueError(f"notebook: there is no file {name!r} that can be read") from error
+        raise ValueError(f"notebook: there is no readable file {name!r}; give the path of a notebook") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"notebook: {name!r} is not a notebook of format 4, JSON with a list of cells") from error
+        raise ValueError(f"notebook: {name!r} is not a notebook in format 4, JSON with a list of cells") from error
     if language.lower() != "python":
         raise ValueError(f"notebook: {name!r} is written in {language}; give one in Python")
     return next((lesson for lesson in lessons() if lesson.path == path.resolve()), custom)
@@ -118,7 +118,7 @@ def code(path: Path) -> str:
 
 
 def named_files(notebook: Path) -> Iterator[tuple[str, Path]]:
-    """Yield names and paths of files below a notebook's folder that a string in its code names, except its results."""
+    """Yield names and paths of files below a notebook's folder that its code names in a string, except its results."""
     names = set()
     for cell in code_cells(notebook):
         constants = (node.value for node in ast.walk(_parsed(cell)) if isinstance(node, ast.Constant))
@@ -186,8 +186,8 @@ def code_cells(notebook: Path) -> list[dict[str, Any]]:
 def _kernel_manager(sockets: str, environment: Mapping[str, str], quiet: bool) -> type:
     """Return a class that starts this interpreter's kernel with `environment` added to this process's.
 
-    `sockets` is an empty folder for this kernel alone. It also holds IPython's configuration, so that Python files of
-    the user or in the working directory do not change a notebook's behavior.
+    `sockets` is an empty folder for this kernel alone. It also serves as IPython's configuration folder, so that the
+    user's startup files or modules in the working directory do not change a notebook's behavior.
     """
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
@@ -198,7 +198,7 @@ def _kernel_manager(sockets: str, environment: Mapping[str, str], quiet: bool) -
         def __init__(self, **settings: Any) -> None:
             super().__init__(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), **settings)
             self.transport_encryption = "auto"  # otherwise kernels warn on the terminal; older clients ignore it
-            self.shutdown_wait_time = 1.0  # by then a kernel is idle, and sometimes misses the request
+            self.shutdown_wait_time = 1.0  # a kernel is idle by then, and sometimes misses the request
             # A TCP port is chosen, released and passed to the kernel. If a different process takes it first, the
             # kernel dies or never answers. Socket files in a private folder are safe.
             if os.name == "posix" and len(os.fsencode(sockets)) <= LONGEST_SOCKET_FOLDER:

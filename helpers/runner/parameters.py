@@ -1,6 +1,6 @@
 """Parameters: read them from text, and check them before anything runs.
 
-This is the runner's only module that knows networks, recipes and plans. It does not import TensorFlow.
+This is the runner's only module that knows about networks, recipes and plans. It does not import TensorFlow.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from helpers.runner.process import absolute
 TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
 CLASS_LISTS = ("source_classes", "target_classes")  # by number or by name
 BACKBONE = "backbone_weights"  # a lesson with this parameter also has the backbone's width, photos and their size
-FOLDERS = ("dataset", "photos", "my_images")  # parameters that may name one
+FOLDERS = ("dataset", "photos", "my_images")  # parameters that may name a folder
 MOST_RUNS = 10_000  # largest grid without --yes
 Grid = Sequence[Sequence[dict[str, Any]]]  # for each --grid, its settings: values by name, single or paired
 
@@ -47,7 +47,7 @@ def read(name: str, text: str) -> Any:
             value = None if classes else yaml.load(text, _loader())
         if classes and not _all_whole(value):
             composed = unicodedata.normalize("NFC", text)  # like stored class names
-            value = yaml.load(composed, yaml.BaseLoader)  # makes only texts
+            value = yaml.load(composed, yaml.BaseLoader)  # makes everything text
         if _travels(value):
             return value
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # such as !!int x, a list as a key
@@ -67,7 +67,7 @@ def read_given(given: Sequence[tuple[str, str]], dataset: str | None = None) -> 
 
 
 def joined(file: Path | None, given: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return the parameters of a YAML file, as in papermill's `-f`, and those of `-p`, which take precedence."""
+    """Return the parameters from a YAML file, as in papermill's `-f`, and from `-p`, which takes precedence."""
     import yaml
 
     try:
@@ -110,7 +110,7 @@ def _all_whole(value: Any) -> bool:
 
 
 def read_grid(swept: Sequence[str]) -> Grid:
-    """Read `NAME=V1,V2,...` as the entries of a list, so that values that are lists keep their commas, and
+    """Parse `NAME=V1,V2,...` as the entries of a list, so that values that are lists keep their commas, and
     `NAME,OTHER=[V1,W1],[V2,W2]` as pairs of values.
     """
     grid, known = [], set[str]()
@@ -254,7 +254,7 @@ def _check_values(
     load_photos: Callable[[str, int], Dataset],
     load_images: Callable[[str, int], Dataset],
 ) -> dict[str, Dataset]:
-    """Raise early any error that the lessons' own function calls would raise."""
+    """Raise any error early that the lessons' own function calls would raise later."""
     if "run_dir" in given:
         folders.run_folder(given["run_dir"])
     _make(training.Recipe, given)

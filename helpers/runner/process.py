@@ -1,4 +1,4 @@
-"""Everything that the operating system can do to a process: signals, lost streams, missing folders, limits, locks."""
+"""Everything that an operating system can do to a process: signals, lost streams, missing folders, limits, locks."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ def prepare() -> None:
         os.getcwd()
     except OSError as error:
         raise ValueError("the current folder is gone; cd to a different one") from error
-    os.environ.pop("MPLBACKEND", None)  # no window is opened, but a wrong name would be an error
+    os.environ.pop("MPLBACKEND", None)  # no window opens, but a wrong name would be an error
     for name in PATH_VARIABLES:
         if os.environ.get(name):
             os.environ[name] = absolute(os.environ[name])
@@ -37,7 +37,7 @@ def absolute(path: str) -> str:
 
 
 class _Lossy:
-    """Standard output or error: if its terminal or reader goes away, the text is lost, but no work is."""
+    """Standard output or error: if its terminal or reader goes away, the text is lost, but not the work."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

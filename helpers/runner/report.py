@@ -17,7 +17,7 @@ COMPARED = ((COMPARISON, "target"), ("06", "photos"))  # lessons and tasks with 
 NUMBERS = ("seed", "test_errors", "test_accuracy", "train_seconds", "pretrain_seconds", "extract_seconds")
 CHOOSING = ("seed", "seeds", "strategies", "labels_per_class")  # parameters that only select training runs
 MOST_ANSWERS = 24  # on a sweep's page before it gives counts instead
-NOT_MEASURED = ("seed", "fold", "strategy", "labels_per_class", "test_accuracy")  # or shown already
+NOT_MEASURED = ("seed", "fold", "strategy", "labels_per_class", "test_accuracy")  # or already shown
 SETTINGS = ("optimizer", "learning_rate", "frozen_convs")  # columns in which training runs of one lesson may differ
 
 
@@ -42,10 +42,10 @@ def result_table(results: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def strategies(results: "pd.DataFrame") -> "pd.Series":
-    """Return each row's strategy, with any setting in which otherwise equal training runs differ, so that these are not
-    averaged.
+    """Return each row's strategy, followed by any setting in which otherwise equal training runs differ, so that these
+    are not averaged.
 
-    If a sweep varies such a setting, training runs with the value from the sweep keep the strategy's plain name.
+    If a sweep varies the setting, training runs with the sweep's value keep the strategy's plain name.
     """
     alike = [name for name in ("run", "lesson", "task", "strategy", "labels_per_class", "seed") if name in results]
     named = results["strategy"]
@@ -209,7 +209,7 @@ def headline(summary: "pd.DataFrame") -> str:
 
 
 def answers(summary: "pd.DataFrame") -> list[tuple[str, str, str]]:
-    """Answer the reader's questions: each with the finding, and the numbers or the reason.
+    """Answer the reader's questions, each with the finding and the numbers or the reason.
 
     The published conclusion comes first, then the comparison of `frozen` with `scratch` at each budget.
     """

@@ -2,7 +2,7 @@
 
 Dask schedules the runs, repeats failed ones and survives workers that die; papermill executes each run. Workers need
 this package but no shared folder: notebook and data files travel to them as bytes, and results are written here. A
-dataset that is a folder stays in place, so such a sweep runs only on this machine.
+dataset that is a folder stays where it is, so a sweep over one runs only on this machine.
 """
 
 import hashlib
@@ -58,8 +58,8 @@ def plan(
     out: Path | None,
     many: bool = False,
 ) -> Sweep:
-    """Check a grid and parameters that all runs share, as text; lay out the runs, and add them to those of an earlier
-    sweep in the folder.
+    """Check a grid and the parameters that all runs share, given as text; lay out the runs, and add them to those of an
+    earlier sweep in the folder.
 
     Raises ValueError for an unusable folder or anything that `parameters` refuses, and DownloadError for data that
     cannot be downloaded. More than 10,000 runs are refused unless `many`.
@@ -155,7 +155,8 @@ def outlook(sweep: Sweep, known: list[dict[str, Any]]) -> str:
     if not to_run or not seconds:
         return said
     mean = sum(seconds) / len(seconds)
-    return f"{said}\nEstimate: {to_run * mean / 60:.1f} minutes at {mean:.1f} s a run, divided by the runs in parallel"
+    estimate = f"{to_run * mean / 60:.1f} minutes at {mean:.1f} s per run, divided by the number of parallel runs"
+    return f"{said}\nEstimate: {estimate}"
 
 
 def failure(sweep: Sweep) -> str | None:
@@ -214,7 +215,7 @@ def _execute(
     del futures  # so that each result is freed, here and on its worker, once it is written
     for future, result in ended:
         if future.status not in ("finished", "error"):
-            raise ConnectionError("--scheduler: it is gone, or has lost this sweep; finished runs are kept")
+            raise ConnectionError("--scheduler: the scheduler is gone or lost this sweep; finished runs are kept")
         error = result[1] if future.status == "error" else None
         outcome = {"error": one_line(error), **getattr(error, "outcome", {})} if error else result
         yield _write(sweep, future.key.removeprefix("run-"), outcome)
@@ -282,7 +283,7 @@ def _read_record(parameter: str, folder: Path) -> dict[str, Any]:
 
 
 def _check_unchanged(out: Path, before: dict[str, Any], notebook: Notebook, now: dict[str, str]) -> None:
-    """Raise ValueError if a folder's runs belong to a different notebook, or if that, its files or its data changed."""
+    """Raise ValueError if a folder's runs are from a different notebook, or if the notebook or its data has changed."""
     if (name := Path(before["notebook"]).stem) != notebook.name:
         raise ValueError(f"--out: {str(out)!r} has runs of a different notebook, {name}; give a new folder")
     then = {**before["files"], **before["content"]}
@@ -307,7 +308,7 @@ def _stored(out: Path, runs: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 
 def _write(sweep: Sweep, name: str, outcome: dict[str, Any]) -> dict[str, Any]:
-    """Write the outcome of a run, last its record, which means that everything is there; return the record."""
+    """Write the outcome of a run and return its record, which is written last, to show that the rest is complete."""
     status, notebook = "failed" if "error" in outcome else "done", outcome.pop("notebook", "")
     lacks = re.search(r"ModuleNotFoundError: No module named '(\w+)'", outcome.get("error", ""))
     if lacks and (sweep.notebook.path.parent / f"{lacks[1]}.py").is_file():

@@ -19,19 +19,19 @@ VERSION = ", ".join([VERSION, *(f"{package} {version(package)}" for package in P
 
 
 class RunError(RuntimeError):
-    """A run failed on its worker; `outcome` is the same as from `run_notebook`, as far as the run came."""
+    """A run failed on its worker; `outcome` is the same as from `run_notebook`, as far as the run got."""
 
     def __init__(self, message: str, outcome: dict[str, Any] | None = None) -> None:
-        super().__init__(message)  # without the outcome, of which Dask would keep a second copy as text
+        super().__init__(message)  # without the outcome, or Dask would keep a second copy as text
         self.outcome = outcome or {}
 
 
 def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
-    """Execute one run on a worker, in a folder that is deleted afterwards.
+    """Execute one run on a worker, in a temporary folder.
 
-    `payload` is shared by all runs. The outcome holds the executed `notebook` as text, the `body` of its page, the
-    texts of `results-*.csv` in its working directory or run folder, files `extra-*` in its working directory as bytes,
-    and the `seconds` that it took. Raises RunError with the outcome if a cell fails, or if results cannot be read.
+    `payload` is shared by all runs. The outcome contains the executed `notebook` as text, the `body` of its page, the
+    texts of `results-*.csv` in its working directory or run folder, the files `extra-*` in its working directory as
+    bytes, and the `seconds` that it took. Raises RunError with the outcome if a cell fails or results cannot be read.
     """
     import nbformat
 
@@ -62,7 +62,7 @@ def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, An
             failure = {"error": unreadable}
         executed = output.read_text(encoding="utf-8") if output.is_file() else ""
         seconds = round(time.perf_counter() - start, 2)
-    body = pages.body(nbformat.reads(executed, as_version=4)) if executed else ""  # here, as workers do it in parallel
+    body = pages.body(nbformat.reads(executed, as_version=4)) if executed else ""  # here, in parallel
     outcome = {"notebook": executed, "body": body, "results": results, "extra": extra, "seconds": seconds, **failure}
     if failure:  # raised here, without a cause, because Dask would pickle that, and a CellError cannot be unpickled
         raise RunError(failure["error"], outcome)
