@@ -95,7 +95,6 @@ def test_regret_is_counted_in_points_behind_the_best_row_of_the_same_task():
 
 def test_a_rule_trusts_the_cheap_test_only_where_it_was_right():
     usual = task_rows(50, [5, 90, 20, 10], mobilenet=0.60, pixels=0.60, source=0.60)
-    right, wrong = [30, 20, 25], [10, 20, 25]
-    for errors, tested, margin in ((right, 0.62, 0.0), (wrong, 0.77, 3.0), (wrong, 0.95, np.inf)):
+    for errors, tested, margin in (([30, 20, 25], 0.62, 0.0), ([10, 20, 25], 0.77, 3.0), ([10, 20, 25], 0.95, np.inf)):
         rows = pd.concat([task_rows(10, errors, mobilenet=0.60, source=tested), usual], ignore_index=True)
         assert choice.make_rule(rows) == choice.Rule("mobilenet", margin, "frozen", "head-first")
