@@ -230,7 +230,7 @@ def ants_bees() -> Path:
         if not unpacked.is_dir() or files.folder_sha256(unpacked) != ANTS_BEES_FILES:
             raise ValueError(
                 f"TRANSFER_TUTORIAL_DATA: {archive.name!r} in this folder is damaged or does not contain the 398 files "
-                "of PyTorch's tutorial; download it again"
+                "of PyTorch's tutorial; give the published archive"
             )
         with suppress(OSError):  # another process was faster
             unpacked.replace(cache / name)
