@@ -349,7 +349,7 @@ def test_neighbors_of_another_class_have_a_frame(task: Task):
     figure = rendered(plots.neighbors(asked, task.train, nearest))
     new, *panels = figure.subfigs
     assert [int(image[0, 0, 0]) for axis in new.axes for image in images(axis)] == [100, 101]
-    assert [panel.get_suptitle() for panel in panels] == ["pixels: 2 of 4 differ", "features: 0 of 4 differ"]
+    assert [panel.get_suptitle() for panel in panels] == ["pixels: 2 differ", "features: 0 differ"]
     for panel, indices in zip(panels, nearest.values(), strict=True):
         assert [int(image[0, 0, 0]) for axis in panel.axes for image in images(axis)] == (10 + indices.ravel()).tolist()
     framed = [[axis.axison for axis in panel.axes] for panel in panels]

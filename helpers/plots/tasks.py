@@ -65,7 +65,7 @@ def neighbors(asked: Split, known: Split, nearest: Mapping[str, np.ndarray]) -> 
         show_image(axis, asked.images[index])
     for panel, (title, indices) in zip(panels[1:], nearest.items(), strict=True):
         other = known.labels[indices] != asked.labels[:, None]
-        headline(panel, f"{title}: {other.sum()} of {other.size} differ")
+        headline(panel, f"{title}: {other.sum()} differ")
         axes = panel.subplots(*indices.shape, squeeze=False)
         for axis, index, wrong in zip(axes.flat, indices.flat, other.flat, strict=True):
             show_image(axis, known.images[index])
