@@ -74,7 +74,10 @@ def leaks(answer: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], flo
     if not right(TINY * features, labels, TINY * test, test_labels):
         return "features in small units count for nothing in your test: the scaling is missing"
     if not right((features * giants[:number])[:, :number], labels, test[:, :number], test_labels):
-        return "the scaling is fitted before the folds are made, so it has seen the images that a fold holds out"
+        return (
+            "the scaling is fitted before the folds are made, so it has seen the images that a fold holds out; or you "
+            "scale each image by its own length, where the exercise scales each feature"
+        )
     noise, few = draws.normal(size=(both, 300)), np.arange(number) % 2
     if right(noise[:number], few, noise[number:], test_labels):
         return "your score is high even for pure noise: it comes from images that the classifier was fitted on"
