@@ -40,7 +40,7 @@ class Rule:
         usual = tested[tested["strategy"] == self.start]
         best = tested[~tested.index.duplicated(keep="last")].loc[usual.index]
         needed = self.margin * np.sqrt(usual["logistic"] * (1 - usual["logistic"]) / usual["tested"])
-        higher = best["logistic"] > usual["logistic"] + needed  # False if infinity times zero is needed
+        higher = best["logistic"] > usual["logistic"] + needed  # False if `needed` is infinity times zero
         chosen = usual[START].where(~higher, best[START]).reset_index()
         transferred = np.where(chosen["labels_per_class"].map(budget_size) >= self.many, self.then, self.few)
         return chosen.assign(strategy=chosen["strategy"].where(chosen["strategy"] != "frozen", transferred))

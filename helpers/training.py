@@ -122,7 +122,7 @@ class Bench:
         way to stop a thread.
         """
         if self.stop.is_set():
-            raise InterruptedError("another training run failed, or the user interrupted")
+            raise InterruptedError("another training run failed, or the user interrupted it")
 
 
 BENCH = ContextVar("bench", default=Bench())  # noqa: B039, each thread has its own

@@ -54,9 +54,7 @@ STRATEGIES = {
         ),
         Strategy("head-first", "pretrained", False, "trained", "frozen at first; then everything is trained, gently"),
         Strategy("fine-tuned", "pretrained", False, "fresh", "pretrained features and a new head, trained together"),
-        Strategy(
-            "random-frozen", "random", True, "fresh", "the control: features that were never trained, a head on them"
-        ),
+        Strategy("random-frozen", "random", True, "fresh", "the control: a head on features that were never trained"),
         Strategy(
             "reused-head",
             "pretrained",

@@ -46,7 +46,7 @@ def leaks(answer: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], flo
     """
 
     def share(features: np.ndarray, labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
-        with warnings.catch_warnings(action="ignore"):  # of fits that do not converge
+        with warnings.catch_warnings(action="ignore"):  # from fits that do not converge
             return float(np.mean(answer(features.copy(), labels.copy(), test.copy(), test_labels.copy())))
 
     def right(*made_up: np.ndarray) -> bool:
@@ -56,7 +56,7 @@ def leaks(answer: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], flo
     labels, test_labels = (draws.permutation(np.repeat([0, 1], [3 * n, 2 * n])).astype(np.int32) for n in (8, 4))
     number, both = len(labels), len(labels) + len(test_labels)
     features, test = (np.repeat(2.0 * of[:, None] - 1, both, axis=1) for of in (labels, test_labels))
-    giants = np.where(np.eye(both), GIANT, 1.0)  # each image is a giant in one feature
+    giants = np.where(np.eye(both), GIANT, 1.0)  # each image has one giant feature
     value = answer(features.copy(), labels.copy(), test.copy(), test_labels.copy())
     if value is None:
         return "your function returns nothing"

@@ -30,7 +30,7 @@ PACKAGES = (*provenance.PACKAGES, "pandas", "pillow", "scipy", "matplotlib", "pa
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, the content of its `run.json`, and notes to its user."""
+    """A run's folder, the content of its `run.json`, and notes for the user."""
 
     folder: Path
     record: dict[str, Any]
@@ -171,7 +171,7 @@ def write_results(run: Run) -> "pd.DataFrame":
     """
     paths = [_results(run, entry) for entry in run.record["lessons"] if entry["status"] == "done"]
     rows = folders.read_results(path for path in paths if path.is_file())
-    rows = rows[~rows.duplicated([name for name in rows if name != "lesson"])]  # equal even in their seconds
+    rows = rows[~rows.duplicated([name for name in rows if name != "lesson"])]  # identical, down to their times
     write_text(run.folder / "results.csv", rows.to_csv(index=False))
     return rows
 
@@ -259,7 +259,7 @@ def record_made_with(record: dict[str, Any]) -> bool:
 
 
 def _made_with() -> dict[str, Any]:
-    """Return versions, machine and commit, on which a run depends besides its parameters and data."""
+    """Return what a run depends on besides its parameters and data: versions, machine and commit."""
     commit, processor = None, platform.processor() or platform.machine()
     if (folders.REPOSITORY / ".git").exists():
         command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from helpers.runner.sweep import Sweep
 
 FOLDER: Any = click.types.FuncParamType(lambda path: Path(os.path.expanduser(path)))  # for ~ in --out=~/x
-HOW = ("scheduler", "workers", "store", "retries", "timeout")  # a sweep's options for how to run; all others say what
+HOW = ("scheduler", "workers", "store", "retries", "timeout")  # how to run a sweep; other options say what to run
 PARAMETERS = """\b
 NAME is a variable in a lesson's first code cell, which is tagged `parameters`.
 VALUE is YAML: 3, adam, 1e-3, [0, 1, 2]. To list a lesson's parameters and what they mean:

@@ -143,7 +143,7 @@ def execute(
     """Execute a notebook in a fresh kernel of this interpreter and save it to `output` after each cell.
 
     A description appears with a progress bar; without one, the kernel prints nothing on the terminal either. Raises
-    CellError at the first failing cell, after saving the notebook up to there.
+    CellError at the first failing cell, after saving the notebook up to that point.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError

@@ -89,7 +89,7 @@ def _travels(value: Any) -> bool:
 
 @cache
 def _loader() -> type:
-    """Return YAML's safe loader, limited to the plain words of JSON and Python; YAML reads 010 as 8 and 1:30 as 90."""
+    """Return YAML's safe loader, limited to the literals of JSON and Python; YAML reads 010 as 8 and 1:30 as 90."""
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
@@ -254,7 +254,7 @@ def _check_values(
     load_photos: Callable[[str, int], Dataset],
     load_images: Callable[[str, int], Dataset],
 ) -> dict[str, Dataset]:
-    """Raise any error early that the lessons' own function calls would raise later."""
+    """Raise now any error that the lessons' own function calls would raise later."""
     if "run_dir" in given:
         folders.run_folder(given["run_dir"])
     _make(training.Recipe, given)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 COMPARISON = "05"  # the lesson that compares strategies
-COMPARED = ((COMPARISON, "target"), ("06", "photos"))  # lessons and tasks with a verdict; the first to have run counts
+COMPARED = ((COMPARISON, "target"), ("06", "photos"))  # lessons and tasks with a verdict; the first that ran is used
 NUMBERS = ("seed", "test_errors", "test_accuracy", "train_seconds", "pretrain_seconds", "extract_seconds")
 CHOOSING = ("seed", "seeds", "strategies", "labels_per_class")  # parameters that only select training runs
 MOST_ANSWERS = 24  # on a sweep's page before it gives counts instead
