@@ -158,7 +158,7 @@ def execute(
                 kernel_name="python3",
                 language="python",
                 kernel_manager_class=_kernel_manager(sockets, settings.environment, quiet=not description),
-                extra_arguments=["--ignore-cwd", "--InteractiveShellApp.exec_PYTHONSTARTUP=False"],
+                extra_arguments=["--ignore-cwd", "--InteractiveShellApp.exec_PYTHONSTARTUP=False", "--log-level=50"],
                 resources={"metadata": {"path": settings.folder and str(settings.folder)}},
                 progress_bar={"desc": description, "disable": None} if description else False,
                 execution_timeout=settings.timeout,
