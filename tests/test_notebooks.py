@@ -143,7 +143,7 @@ def test_lesson_04_shows_what_the_features_know_and_what_fine_tuning_forgets():
     assert by == sorted(by) and re.findall(r"points, (.+)", told) == ["more", "more"]
     _, _, still, _, moved, _ = numbers(shown(4, '"conv2 moved by"'), "0 ")
     assert still > 95 and moved > 30
-    assert "exactly as many as before, 3 times of 3" in shown(4, "as_before =")
+    assert "exactly as many as before, 3 times out of 3" in shown(4, "as_before =")
 
 
 def test_lesson_05_shows_that_all_networks_know_their_training_images_and_pretrained_features_more():

@@ -180,7 +180,7 @@ def test_other_numbers_that_lesson_05_quotes_are_those_of_the_rows(errors):
     assert f"With 50 labels, {many} of the sets find" in prose(LESSON_05)
     assert f"with 10 labels, only {few} do" in prose(LESSON_05)
     shared = errors.loc[["5", "10", "20"], [*STRATEGIES]].groupby(level=0).corr()["scratch"].drop("scratch", level=1)
-    assert f"correlate with those of `scratch` at {shared.min():.1f} to {shared.max():.1f}" in prose(LESSON_05)
+    assert f"a correlation of {shared.min():.1f} to {shared.max():.1f} with `scratch`" in prose(LESSON_05)
     page = text_of("does_it_hold.ipynb") + text_of("should_i_transfer.ipynb")
     assert "50 labels better: 0.82 (0.75 to 0.89)" in page and "(0.82, from 0.75 to 0.89)" in prose(README)
     assert "frozen features make 0.61 to 0.78 times" in page
