@@ -23,7 +23,7 @@ LESSONS = sorted(ROOT.glob("notebooks/*.ipynb"))
 COMPUTED = sorted(ROOT.glob("docs/*.ipynb"))  # from stored rows
 WRITTEN = [*GUIDES, *LESSONS, *COMPUTED, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 PAGES = [path.relative_to(ROOT).with_suffix(".html").as_posix() for path in WRITTEN]
-HEAVIEST = 1_500_000  # bytes, with all that a page loads
+HEAVIEST = 1_500_000  # bytes, including everything that a page loads
 
 pytestmark = [
     pytest.mark.site,
@@ -32,9 +32,9 @@ pytestmark = [
 
 
 def build(folder: Path, kept: Path, **environment: str) -> Path:
-    """Build the site into a folder, offline and as nobody's repository unless `environment` names one.
+    """Build the site into a folder, offline, and without a repository unless `environment` names one.
 
-    What Sphinx has read is kept in a second folder, so that another build only has to write.
+    Sphinx keeps its parsed sources in a second folder, so that later builds only have to write.
     """
     environ = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")}
     environ |= {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
@@ -77,7 +77,7 @@ def loaded(page: Path) -> Iterator[str]:
 def test_nothing_is_loaded_from_elsewhere_and_every_page_is_light(site):
     for page in ("index.html", "search.html", *PAGES):
         addresses = list(loaded(site / page))
-        assert len(addresses) > 5 or page == "index.html"  # which only leads to the first page
+        assert len(addresses) > 5 or page == "index.html"  # which only redirects to the first page
         assert not [address for address in addresses if urlsplit(address).netloc], page
         files = {(site / page).parent / urlsplit(address).path for address in addresses}
         assert sum(file.stat().st_size for file in files if file.suffix in (".png", ".svg")) < HEAVIEST, page
@@ -135,12 +135,12 @@ def test_with_an_address_each_lesson_opens_on_binder_and_its_copy_on_colab(site,
     assert binder == "https://mybinder.org/v2/gh/somebody/course/HEAD?urlpath=lab/tree/docs/results.ipynb"
 
 
-# In a real browser
+# The site in a real browser
 
 
 @pytest.fixture(scope="module")
 def address(site) -> Iterator[str]:
-    """Serve the site on this machine, as the search needs it; return its address."""
+    """Serve the site on this machine, because the search needs a server; return its address."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -166,7 +166,7 @@ IGNORE_COLORS = {"rules": {"color-contrast": {"enabled": False}}}
     ],
 )
 def test_no_page_has_barriers_is_too_wide_or_asks_another_host(scheme, width, rules, browser, address):
-    """Barriers are what axe finds against levels A and AA of WCAG 2.1, on the whole page."""
+    """Barriers are violations of levels A and AA of WCAG 2.1 that axe finds on the whole page."""
     if not IN_CI:
         pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
     from axe_playwright_python.sync_playwright import Axe
