@@ -29,7 +29,7 @@ CACHED = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets"
 NO_MNIST = "MNIST is not available: set MNIST_NPZ to a mnist.npz"
 DATA = Path(os.environ.get("TRANSFER_TUTORIAL_DATA") or os.devnull).expanduser().absolute()
 MNIST_AT_HAND = bool(os.environ.get("MNIST_NPZ")) or CACHED.is_file() or (DATA / "mnist.npz").is_file()
-IN_CI = bool(os.environ.get("CI"))  # where a missing browser is a failure
+IN_CI = bool(os.environ.get("CI"))  # in CI, a missing browser is a failure
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 hypothesis.settings.register_profile("course", deadline=None, derandomize=True, database=None, max_examples=60)
@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("mnist")
             if not MNIST_AT_HAND:
                 item.add_marker(pytest.mark.skip(reason=NO_MNIST))
-    order = {tests / "reference": 1, tests / "test_course.py": 2, lessons: 3}  # test_course needs results of reference
+    order = {tests / "reference": 1, tests / "test_course.py": 2, lessons: 3}  # test_course needs the reference results
     items.sort(key=lambda item: order.get(item.path, order.get(item.path.parent, 0)))
 
 
@@ -90,7 +90,7 @@ def tasks(digits: Dataset) -> tuple[Task, Task]:
 
 @pytest.fixture(scope="session")
 def mnist() -> Dataset:
-    """Load the real MNIST; without it, the tests that use this are skipped."""
+    """Load the real MNIST; if it is missing, skip the tests that need it."""
     return datasets.load_dataset("mnist")
 
 
@@ -157,7 +157,7 @@ def browser() -> Iterator["Browser"]:
 
 
 def cloned(folder: Path) -> Path:
-    """Copy the files of a clone into a new folder, symbolic links as links."""
+    """Copy the files of a clone into a new folder, keeping symbolic links."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, capture_output=True)
     if listed.returncode:
         pytest.skip("this is not a git repository, so the files of a clone are unknown")

@@ -76,7 +76,7 @@ class Server:
             return False
 
     def kernel(self, name: str) -> dict:
-        """Return what the server knows about a lesson's kernel; an empty record before it has one."""
+        """Return the server's record of a lesson's kernel, which is empty before the kernel starts."""
         kernels = [session["kernel"] for session in self.ask("sessions") if session["name"] == f"{name}.ipynb"]
         return kernels[0] if kernels else {"execution_state": "none"}
 

@@ -24,7 +24,7 @@ def features() -> Split:
 def test_logistic_regression_and_nearest_neighbor_are_those_of_scikit_learn_on_the_whole_features(features):
     scores, flat = choice.cheap_tests(features, seed=7), features.images.reshape(30, -1).astype(float)
     flat -= flat.mean(axis=0)
-    flat *= np.sqrt(100 / (flat**2).sum(axis=1).mean())  # as large as pixels
+    flat *= np.sqrt(100 / (flat**2).sum(axis=1).mean())  # on the scale of pixels
     folds = StratifiedKFold(5, shuffle=True, random_state=7)
     logistic = cross_val_score(LogisticRegression(max_iter=1000), flat, features.labels, cv=folds)
     nearest = cross_val_score(KNeighborsClassifier(1), flat, features.labels, cv=LeaveOneOut())

@@ -155,7 +155,7 @@ def test_a_handout_installs_the_course_on_colab_alone_and_speaks_of_no_results_t
     for lesson in LESSONS:
         first, *rest = nbformat.reads(assignments._assignment(lesson, {}), as_version=4).cells
         code = compile(TransformerManager().transform_cell(first.source), lesson.name, "exec")
-        exec(code, {"get_ipython": pytest.fail})  # helpers is available, so nothing must be installed
+        exec(code, {"get_ipython": pytest.fail})  # helpers is importable, so nothing gets installed
         assert "git+https://example.org/course" in first.source
         given = [cell.source for cell in rest if not {"answer", "results"} & {*cell.metadata.get("tags", [])}]
         assert not [source for source in given if "Clear Outputs" in source or "results that you see" in source]
@@ -171,7 +171,7 @@ def test_nothing_is_overwritten_and_nothing_written_for_bad_input(course, tmp_pa
     assert not (tmp_path / "new").exists()
 
 
-# What the checks said
+# The checks' replies
 
 
 def write_graded(course: Path, learner: str, **outputs: list) -> None:
@@ -243,7 +243,7 @@ def test_those_without_points_are_named_with_what_they_handed_in(tmp_path):
 # With nbgrader itself
 
 NEEDS_NBGRADER = pytest.mark.skipif(find_spec("nbgrader") is None and not IN_CI, reason="nbgrader is missing")
-LESSON = "01_data_split"  # the quickest
+LESSON = "01_data_split"  # the fastest lesson
 SECONDS = 8  # time limit for an answer in these tests
 RIGHT = {
     "exercise-1": "my_tasks = [*range(7)], [7, 8, 9]",

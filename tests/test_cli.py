@@ -152,7 +152,7 @@ def test_a_lesson_that_fails_ends_the_run_with_the_cell_and_resume_continues_the
     finished = (folder / "lessons" / "03_pretraining.ipynb").read_bytes()
     trap.unlink()
     older = {name: value for name, value in record(folder).items() if name not in ("photos", "backbone")}
-    (folder / "run.json").write_text(json.dumps(older))  # as a version without lesson 06 wrote it
+    (folder / "run.json").write_text(json.dumps(older))  # as written by a version without lesson 06
     resumed = run(*command)
     assert resumed.exit_code == 0, resumed.output
     assert status(folder) == ["done"] * 2

@@ -1,4 +1,4 @@
-"""The network: its parameters and multiply-adds, where it is cut, and how its weights are drawn."""
+"""The network: its parameters and multiply-adds, the cut, and the initial weights."""
 
 import math
 from dataclasses import replace
@@ -80,7 +80,7 @@ def test_uint8_images_go_in_are_scaled_to_0_to_1_and_probabilities_come_out(digi
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-6)
 
 
-# Where it is cut
+# The cut
 
 
 def test_the_extractor_and_then_the_head_give_exactly_the_whole_networks_output(digits: Dataset):

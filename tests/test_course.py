@@ -55,7 +55,7 @@ def run_course(folder: Path, parameters: dict, *arguments: str) -> Path:
 def reference_results(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder with the results of the lessons in tests/reference/.
 
-    Usually nbval has just left them in the run folder that all kernels share; otherwise the lessons are run.
+    Usually, nbval has just saved them in the run folder that all kernels share; otherwise the lessons are run.
     """
     left = home / "runs" / "lessons"
     if not all((left / name).is_file() for name in STORED):

@@ -34,7 +34,7 @@ def compared(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Compa
     return experiment.compare(digits, PLAN, SMALL, ADAM, tmp_path_factory.mktemp("runs"), progress=False)
 
 
-# What is trained
+# Training runs
 
 
 def test_there_is_one_row_for_each_training(compared: Comparison):

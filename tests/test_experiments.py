@@ -88,7 +88,7 @@ def test_a_longer_recipe_makes_that_many_times_the_updates(comparison):
 
 
 def test_tuning_takes_the_fewest_validation_errors_and_the_recipe_when_several_are_equal(comparison):
-    tried = [("0.0015", "1", "17"), ("0.005", "1", "4"), ("0.005", "2", "4"), ("0.015", "2", "4")]  # as text, in a file
+    tried = [("0.0015", "1", "17"), ("0.005", "1", "4"), ("0.005", "2", "4"), ("0.015", "2", "4")]  # text, as in a file
     setting = {"question": "tuning", "task": "target", "strategy": "frozen", "labels_per_class": "10", "seed": "3"}
     table = pd.DataFrame(tried, columns=["learning_rate", "length", "errors"]).assign(**setting)
     best = comparison["chosen"](table)
@@ -155,7 +155,7 @@ def test_the_tuned_trainings_are_those_that_the_tuning_chose(rows, comparison):
     pd.testing.assert_frame_equal(tuned[["learning_rate", "length"]], best, check_dtype=False)
 
 
-# From a sweep to the rows
+# Collecting rows from sweeps
 
 
 @pytest.mark.sweep

@@ -208,7 +208,7 @@ def test_which_images_are_held_out_depends_neither_on_their_names_nor_on_the_siz
     assert np.array_equal(small[:, ::7, ::7], large[:, ::63, ::63])  # the corners, far from where colors meet
 
 
-# A folder: how an image is read
+# A folder: reading an image
 
 
 def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size_and_looks_the_same(tmp_path: Path):
@@ -295,7 +295,7 @@ def test_one_pixel_of_color_gives_all_images_three_channels(tmp_path: Path):
     assert (dataset.train.images == 90).all()
 
 
-# A folder: what is skipped
+# A folder: skipped files
 
 
 NOISY = Image.fromarray(NOISE).resize((64, 64))
@@ -334,7 +334,7 @@ def test_each_reason_has_one_note_with_at_most_three_names(tmp_path: Path):
     assert read(tmp_path).notes == ("1 of 8 files is broken: a/half.png", texts)
 
 
-# A folder: what is refused
+# A folder: refused input
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_a_wheel_holds_every_module_template_and_lesson(wheel):
 
 @pytest.fixture
 def installed(wheel: Path, tmp_path: Path, monkeypatch) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Install the wheel away from the repository; return a function that runs Python there, in an empty folder."""
+    """Install the wheel outside the repository; return a function that runs Python there, in an empty folder."""
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     (tmp_path / "work").mkdir()
     (tmp_path / "home").mkdir()

@@ -1,4 +1,4 @@
-"""What the lessons promise as documents. nbval checks that they run and reproduce their outputs."""
+"""The lessons as documents. Whether they run and reproduce their outputs is checked by nbval."""
 
 import ast
 import base64

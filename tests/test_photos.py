@@ -1,4 +1,4 @@
-"""Photos: the ones included in the course, how a seed splits them, and which are refused."""
+"""Photos: the included ones, how a seed splits them, and which ones are refused."""
 
 import csv
 import zipfile

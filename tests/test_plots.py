@@ -250,7 +250,7 @@ def test_the_network_shows_each_layers_share_of_parameters_and_of_multiply_adds(
 
 
 def convolution(filters: int, size: float) -> keras.Model:
-    """Build a network whose first kernels run evenly from minus `size` to `size`."""
+    """Build a network whose first kernels have evenly spaced weights from minus `size` to `size`."""
     model = cnn.build_cnn(cnn.Architecture((8, 8, 1), filters=filters, dense_units=2))
     kernel = np.linspace(-size, size, 9 * filters, dtype=np.float32).reshape(3, 3, 1, filters)
     model.get_layer("conv1").set_weights([kernel, np.zeros(filters)])
@@ -289,7 +289,7 @@ def test_filters_of_all_networks_and_lessons_have_the_same_shades():
         assert [text.get_text() for text in row[0].texts] == [title]
         kernels = model.get_layer("conv1").get_weights()[0]
         assert len(row) == min(10, kernels.shape[-1])
-        limit = 2 * math.sqrt(6 / (9 * (1 + kernels.shape[-1])))  # from -limit, black, to limit, white
+        limit = 2 * math.sqrt(6 / (9 * (1 + kernels.shape[-1])))  # from black at -limit to white at limit
         for index, axis in enumerate(row):
             (picture,) = images(axis)
             assert np.allclose(picture, np.clip(0.5 + kernels[..., index] / (2 * limit), 0, 1))
@@ -389,7 +389,7 @@ def test_mistakes_by_strategy_show_one_labels_errors_the_most_confident_first(ta
 
 
 def test_errors_by_labels_are_drawn_in_each_strategys_style_with_intervals_and_names(summary: pd.DataFrame):
-    figure = rendered(plots.errors_by_labels(summary.iloc[::-1]))  # whatever the order of the rows
+    figure = rendered(plots.errors_by_labels(summary.iloc[::-1]))  # the order of the rows doesn't matter
     (axis,) = figure.axes
     assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
     assert tick_labels(axis.xaxis) == ["10", "50", "all"]
@@ -465,7 +465,7 @@ def test_seconds_stand_at_their_medians_without_and_with_pretraining_beside_the_
 
 
 def results(**columns: object) -> pd.DataFrame:
-    """Return result rows as `results.csv` has them: two strategies, two budgets, two seeds."""
+    """Return result rows as in `results.csv`, for two strategies, two budgets, and two seeds."""
     rows = [
         (strategy, budget, seed, str(0.9 + gain + int(seed) / 50))
         for strategy, gain in (("frozen", 0.02), ("scratch", 0.0))

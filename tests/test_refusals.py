@@ -81,7 +81,7 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
         ("--only 07 -p my_images full", "my_images: 'full' has no class folders; "),
         ("--only 07 -p labels 1", "labels: 1 is too few; give two or more per class"),
         ("--only 07 -p my_images flowers -p photo_size 300", "photo_size: 300 is not a whole number from 32 to 224"),
-        # values that cannot be read, or would reach the notebook changed
+        # values that cannot be read, or would be altered on the way to the notebook
         ("-p target_classes '[1,'", "target_classes: '[1,' cannot be read as YAML; values look like 3"),
         ("-p seed '!!python/object/apply:os.mkdir [made]'", "seed: '!!python/object/apply:os.mk"),
         ("-p recipe '{1: a}'", "recipe: '{1: a}' is not allowed; use numbers, UTF-8 text"),

@@ -66,7 +66,7 @@ ROWS = pd.DataFrame(
 )
 
 
-ERRORS = dict(zip(STRATEGIES, (50, 30, 30, 35, 90, 50), strict=True))  # of 1,000
+ERRORS = dict(zip(STRATEGIES, (50, 30, 30, 35, 90, 50), strict=True))  # out of 1,000
 
 
 def compared(strategies=tuple(ERRORS), budgets=("10", "all"), seeds=(0, 1, 2)) -> pd.DataFrame:

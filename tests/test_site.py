@@ -66,7 +66,7 @@ def links(page: Path) -> list[str]:
 
 
 def loaded(page: Path) -> Iterator[str]:
-    """Yield the addresses that a page loads by itself: scripts, styles, pictures."""
+    """Yield the addresses that a page loads automatically: scripts, styles, pictures."""
     for tag, attributes in tags(page):
         if tag in ("script", "img", "source", "iframe") and attributes.get("src"):
             yield attributes["src"]
@@ -104,7 +104,7 @@ def test_links_between_files_lead_to_a_file_and_to_a_heading_as_github_names_it(
         assert target.is_file(), link
         if place:
             written = target.read_text(encoding="utf-8")
-            headings = re.findall(r'(?m)^ *"?#+ (.+?)(?:\\n",)?$', written)  # a notebook has them in quotes
+            headings = re.findall(r'(?m)^ *"?#+ (.+?)(?:\\n",)?$', written)  # in a notebook, they are in quotes
             assert place in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings], link
 
 
@@ -131,7 +131,7 @@ def test_with_an_address_each_lesson_opens_on_binder_and_its_copy_on_colab(site,
         ]
         assert (published / "colab" / f"{lesson}.ipynb").is_file()
     assert not launches(published / "docs" / "index.html")
-    (binder,) = launches(published / "docs" / "results.html")  # Colab would lack the course
+    (binder,) = launches(published / "docs" / "results.html")  # Colab would not have the course
     assert binder == "https://mybinder.org/v2/gh/somebody/course/HEAD?urlpath=lab/tree/docs/results.ipynb"
 
 

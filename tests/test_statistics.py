@@ -118,7 +118,7 @@ def test_a_finding_agrees_with_its_p_value():
     row = summarized(rows("scratch", [30, 32, 34]), rows("frozen", [10, 13, 14])).loc[10, "frozen"]
     logs = np.log(np.divide([10.5, 13.5, 14.5], [30.5, 32.5, 34.5]))
     t = logs.mean() / (logs.std(ddof=1) / math.sqrt(3))
-    assert row["p_value"] == pytest.approx(1 + t / math.sqrt(t**2 + 2))  # Student's t for 2 degrees, both sides
+    assert row["p_value"] == pytest.approx(1 + t / math.sqrt(t**2 + 2))  # Student's t, two-sided, 2 degrees of freedom
     assert row["finding"] is Finding.BETTER and row["p_value"] < 0.05
 
 
@@ -203,7 +203,7 @@ def test_the_published_claim_is_checked_at_the_largest_budget_in_whatever_order(
     few = pd.concat([rows("scratch", [100, 100], 10), rows("frozen", [200, 201], 10)])
     many = pd.concat([rows("scratch", [20, 20], largest), rows("frozen", [10, 11], largest)])
     for results in (pd.concat([few, many]), pd.concat([many, few])):
-        with np.errstate(invalid="ignore"):  # no seconds in this table
+        with np.errstate(invalid="ignore"):  # this table has no seconds
             checked = statistics.published_claim(statistics.summarize(results))
         assert checked.checked["finding"] is Finding.BETTER and checked.checked["labels_per_class"] == largest
 

@@ -104,7 +104,7 @@ def results(folder: str | Path) -> pd.DataFrame:
 
 @contextmanager
 def dask_cluster(folder: Path, workers: int = 1, **environment: str) -> Iterator[tuple[str, list[subprocess.Popen]]]:
-    """Start a scheduler and workers as users do; yield the address and the processes, the scheduler first."""
+    """Start a scheduler and workers as users do; yield the address and the processes, scheduler first."""
     folder.mkdir(exist_ok=True)
     told = folder / "scheduler.json"
     environ = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "3", **environment}
@@ -456,7 +456,7 @@ def test_the_parameters_of_a_run_may_be_expressions_and_its_rows_anything(own):
     assert report.write_sweep(planned, records, rows).is_file()
 
 
-# On this machine
+# Local sweeps
 
 
 def test_a_sweep_runs_what_is_missing_and_one_that_fails_is_reported_among_the_others(own):
@@ -517,7 +517,7 @@ def test_runs_share_a_store_and_each_keeps_its_rows_and_extra_files(own):
 def test_ctrl_c_while_workers_start_shows_no_traceback(own, start):
     sweeping = start(own, "--grid", "seed=0,1,2", "-p", "seconds", "1", "--workers", 2, "--out", "out")
     wait_until(lambda: len(psutil.Process(sweeping.pid).children(recursive=True)) >= 2, 60)
-    os.killpg(sweeping.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(sweeping.pid, signal.SIGINT)  # as a terminal would
     _, errors = sweeping.communicate(timeout=60)
     assert sweeping.returncode == 128 + signal.SIGINT
     assert "Interrupted." in errors and "Traceback" not in errors
@@ -582,7 +582,7 @@ def test_a_sweep_that_is_stopped_keeps_what_is_finished_and_leaves_no_process(ow
         if number == signal.SIGKILL:
             sweeping.kill()
         else:
-            os.killpg(sweeping.pid, number)  # as a terminal does
+            os.killpg(sweeping.pid, number)  # as a terminal would
         _, errors = sweeping.communicate(timeout=60)
         psutil.wait_procs(family, timeout=15)
         assert not [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
@@ -611,7 +611,7 @@ def test_lesson_05_sweeps_over_seeds_on_the_digits(swept_lesson):
     assert "data:image/png" in (swept_lesson / "sweep.html").read_text()
 
 
-# On a cluster
+# Sweeps on a cluster
 
 
 @pytest.mark.sweep

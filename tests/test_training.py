@@ -42,13 +42,13 @@ def losses(trainer: Trainer, split: Split, seed: int = 0, **options: object) -> 
     return trainer.train(split, seed, **options).losses
 
 
-# How many updates
+# Number of updates
 
 
 @pytest.mark.parametrize(
     ("images", "batch_size", "epochs", "min_updates", "updates"),
     [
-        (27_536, 128, 5, 300, 1_080),  # MNIST's 0-4 without a tenth: 215.125 batches, so 216 per epoch
+        (27_536, 128, 5, 300, 1_080),  # MNIST's 0-4 minus a tenth: 215.125 batches, so 216 per epoch
         (50, 128, 5, 300, 300),  # 5 epochs of one batch are too few
         (3_840, 128, 10, 300, 300),  # 30 batches per epoch: both rules agree
         (3_841, 128, 10, 300, 310),  # one more image adds a batch to each epoch
@@ -60,7 +60,7 @@ def test_updates_are_those_of_the_epochs_but_never_too_few(images, batch_size, e
     assert replace(recipe, times=1.5).updates(images) == math.ceil(1.5 * updates)
 
 
-# At which learning rate
+# Learning rate
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_cosine_schedule_reaches_the_learning_rate_but_never_zero(updates: int
     assert max(rates) == 0.5 and min(rates) > 0
 
 
-# In which order
+# Order of images
 
 
 @given(st.integers(1, 60), st.integers(1, 80), st.integers(0, 2**32 - 1))
@@ -103,7 +103,7 @@ def test_the_seed_decides_the_order():
     assert orders[0] == orders[2] != orders[1]
 
 
-# What it computes
+# Results of training
 
 
 def test_each_loss_is_the_cross_entropy_of_its_batch(sure_trainer: Trainer, images: Split, monkeypatch):
@@ -138,7 +138,7 @@ def test_a_small_training_learns_the_digits(trainer: Trainer, tasks: tuple[Task,
     assert accuracy > 0.9  # chance level is 0.2
 
 
-# The same again
+# Repeatability
 
 
 def test_the_same_seed_gives_bitwise_identical_losses_in_a_new_trainer_and_in_a_used_one(trainer, images, tasks):
@@ -156,7 +156,7 @@ def test_the_seed_decides_what_dropout_drops(trainer: Trainer, images: Split):
     assert np.array_equal(first, losses(trainer, alike, seed=5))
 
 
-# Looks at the validation split
+# Evaluation on validation images
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_the_seed_decides_what_dropout_drops(trainer: Trainer, images: Split):
     [
         (20, [4, 8, 12, 16, 20]),
         (23, [5, 9, 14, 18, 23]),  # multiples of 4.6, rounded
-        (4, [1, 2, 3, 4]),  # fewer updates than looks at the validation split
+        (4, [1, 2, 3, 4]),  # fewer updates than evaluations
     ],
 )
 def test_the_validation_split_is_looked_at_five_times_at_most(

@@ -95,7 +95,7 @@ def test_a_depth_other_than_0_1_or_2_is_refused(frozen_convs: object):
         Networks(SMALL, ADAM, frozen_convs)
 
 
-# What the strategies start from
+# Starting points of the strategies
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_pretraining_is_scratch_on_the_source_task_and_moves_every_layer(
     assert source.history["update"].iloc[-1] == row["updates"] == ADAM.updates(len(tasks[0].train))
 
 
-# What is drawn
+# Random draws
 
 
 def test_a_fresh_head_is_not_the_one_that_pretraining_began_with(tasks, images, source: SourceNetwork):
