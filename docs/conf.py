@@ -1,4 +1,4 @@
-"""Build the site with Sphinx, from the guides and from the notebooks with their stored outputs. Nothing is executed.
+"""Build the site with Sphinx from the guides and the notebooks with their stored outputs. Nothing is executed.
 
     python -m sphinx -c docs -W --keep-going . build/site
 
@@ -21,7 +21,7 @@ GITHUB, PUBLISHED = "https://github.com/", "gh-pages"  # the branch that holds t
 
 
 def address() -> str:
-    """Return the repository's address from pyproject.toml, or else from the running workflow, or else ""."""
+    """Return the repository's address from pyproject.toml or, failing that, from the GitHub workflow, or else ""."""
     if named := PROJECT.get("urls", {}).get("Repository"):
         return named.rstrip("/")
     server, repository = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_REPOSITORY")
@@ -36,17 +36,17 @@ language = "en"
 extensions = ["myst_nb", "sphinx_design"]
 root_doc = "docs/index"
 include_patterns = ["docs/*.md", "docs/*.ipynb", "notebooks/*.ipynb", "CONTRIBUTING.md", "CHANGELOG.md"]
-exclude_patterns = [".*", "build", "runs", "sweeps", "**/.ipynb_checkpoints"]  # keeps Sphinx out of large folders
+exclude_patterns = [".*", "build", "runs", "sweeps", "**/.ipynb_checkpoints"]  # keep Sphinx out of large folders
 
 nb_execution_mode = "off"
 nb_merge_streams = True
-nb_ipywidgets_js = {}  # it would come from a different host
-myst_enable_extensions = ["colon_fence"]  # for the cards; dollar signs stay as they are
+nb_ipywidgets_js = {}  # otherwise, it would be loaded from a different host
+myst_enable_extensions = ["colon_fence"]  # for the cards; without dollarmath, dollar signs stay as they are
 myst_heading_anchors = 3
 
 html_theme = "sphinx_book_theme"
 html_static_path = ["static"]
-html_extra_path = ["root"]  # a page that redirects from the site's address to the first page
+html_extra_path = ["root"]  # has a page that redirects from the site's address to the home page
 html_css_files = ["site.css"]
 html_use_index = False  # it would be empty
 html_theme_options = {"footer_content_items": [], "use_repository_button": bool(ADDRESS), "repository_url": ADDRESS}
@@ -61,7 +61,7 @@ if ADDRESS.startswith(GITHUB):
     }
 
 
-CARDS = ROOT / "build" / "cards"  # where index.md finds the pictures for its cards
+CARDS = ROOT / "build" / "cards"  # index.md refers to the pictures in this folder
 PICTURES = {  # the figure on each lesson's card
     "00": "sample_images",
     "01": "class_counts",
@@ -85,7 +85,7 @@ def write_card_pictures(app: Sphinx) -> None:
 
 
 def describe_figures(app: Sphinx, page: str, content: list[str]) -> None:
-    """Copy each figure's alternative text to where MyST looks for it: from the output to the cell."""
+    """Copy each figure's alternative text from the output to the cell, where MyST looks for it."""
     if app.env.doc2path(page).suffix != ".ipynb":
         return
     notebook = json.loads(content[0])
@@ -99,7 +99,7 @@ def describe_figures(app: Sphinx, page: str, content: list[str]) -> None:
 def open_the_copies_on_colab(app: Sphinx, page: str, template: str, context: dict[str, Any], *_: object) -> None:
     """Make the Colab button open the copy that installs the course, because Colab opens notebooks only from GitHub.
 
-    Pages other than lessons have no such copy, and get no button.
+    Other pages have no such copy, so they get no button.
     """
     for group in context["header_buttons"]:
         buttons = group.get("buttons", [])
@@ -119,7 +119,7 @@ def write_copies(app: Sphinx, problem: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Connect the functions above; the theme adds its buttons at 501."""
+    """Connect the functions above; the theme adds its buttons at priority 501."""
     app.connect("builder-inited", write_card_pictures)
     app.connect("source-read", describe_figures)
     app.connect("html-page-context", open_the_copies_on_colab, priority=900)

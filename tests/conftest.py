@@ -29,13 +29,13 @@ CACHED = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets"
 NO_MNIST = "MNIST is not available: set MNIST_NPZ to a mnist.npz"
 DATA = Path(os.environ.get("TRANSFER_TUTORIAL_DATA") or os.devnull).expanduser().absolute()
 MNIST_AT_HAND = bool(os.environ.get("MNIST_NPZ")) or CACHED.is_file() or (DATA / "mnist.npz").is_file()
-IN_CI = bool(os.environ.get("CI"))  # where a missing browser is a failure
+IN_CI = bool(os.environ.get("CI"))  # in CI, a missing browser is a failure
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 hypothesis.settings.register_profile("course", deadline=None, derandomize=True, database=None, max_examples=60)
 hypothesis.settings.load_profile("course")
 
-if os.environ.get("MNIST_NPZ"):  # the kernels of notebooks start in other folders
+if os.environ.get("MNIST_NPZ"):  # notebook kernels start in different folders
     os.environ["MNIST_NPZ"] = str(Path(os.environ["MNIST_NPZ"]).expanduser().absolute())
 if os.environ.get("TRANSFER_TUTORIAL_DATA"):
     os.environ["TRANSFER_TUTORIAL_DATA"] = str(DATA)
@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what executes lessons and what needs MNIST, which is skipped where it is not at hand; run lessons last."""
+    """Mark tests that execute lessons or need MNIST, skip the latter if MNIST is missing, and run lessons last."""
     tests, lessons, pages = REPOSITORY / "tests", REPOSITORY / "notebooks", REPOSITORY / "docs"
     for item in items:
         if item.path.suffix == ".ipynb" and item.path.parent != pages:
@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("mnist")
             if not MNIST_AT_HAND:
                 item.add_marker(pytest.mark.skip(reason=NO_MNIST))
-    order = {tests / "reference": 1, tests / "test_course.py": 2, lessons: 3}  # the course uses the reference's results
+    order = {tests / "reference": 1, tests / "test_course.py": 2, lessons: 3}  # test_course needs the reference results
     items.sort(key=lambda item: order.get(item.path, order.get(item.path.parent, 0)))
 
 
@@ -72,7 +72,7 @@ def home() -> Path:
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
-    """Name a run folder for one test, which does not exist yet."""
+    """Name a run folder, which does not exist yet, for one test."""
     return tmp_path / "runs"
 
 
@@ -90,7 +90,7 @@ def tasks(digits: Dataset) -> tuple[Task, Task]:
 
 @pytest.fixture(scope="session")
 def mnist() -> Dataset:
-    """Load the real MNIST; without it, the tests that use this are skipped."""
+    """Load the real MNIST; if it is missing, skip the tests that need it."""
     return datasets.load_dataset("mnist")
 
 
@@ -108,7 +108,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def photo_folder(tmp_path: Path) -> Path:
-    """Make photos of two classes, not square and in colour: 10 to train on and 5 to test with, dark or light."""
+    """Make non-square color photos of two classes, dark and light: 10 for training and 5 for testing."""
     draws = np.random.default_rng(0)
     for split, count in (("train", 10), ("test", 5)):
         for name, brightness in (("dark", 60), ("light", 200)):
@@ -121,7 +121,7 @@ def photo_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Replace the lessons by three tiny ones, and work in an empty folder; return the lessons' folder."""
+    """Replace the lessons with three tiny ones, and work in an empty folder; return the lessons' folder."""
     write_course(tmp_path / "notebooks")
     monkeypatch.setattr(notebooks, "LESSONS", tmp_path / "notebooks")
     (tmp_path / "work").mkdir()
@@ -139,7 +139,7 @@ def swept_lesson(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-@pytest.fixture(scope="module")  # while Playwright runs, no test of the same process can start an event loop
+@pytest.fixture(scope="module")  # while Playwright runs, no test in the same process can start an event loop
 def browser() -> Iterator["Browser"]:
     """Start a headless Chromium that connects to no host on its own."""
     missing = pytest.fail if IN_CI else pytest.skip
@@ -157,7 +157,7 @@ def browser() -> Iterator["Browser"]:
 
 
 def cloned(folder: Path) -> Path:
-    """Copy the files of a clone into a new folder, symbolic links as links."""
+    """Copy the files of a clone into a new folder, keeping symbolic links."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, capture_output=True)
     if listed.returncode:
         pytest.skip("this is not a git repository, so the files of a clone are unknown")
@@ -175,7 +175,7 @@ def clone(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def npz(tmp_path: Path) -> Callable[..., Path]:
-    """Write a valid .npz file with some arrays replaced, or left out if they are None; return its path."""
+    """Write a valid .npz file, but replace some arrays, or leave them out if None is given; return its path."""
 
     def write(**changed: np.ndarray | None) -> Path:
         save_npz(tmp_path / "mine.npz", **{**arrays(), **changed})
@@ -186,8 +186,9 @@ def npz(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def python() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run code in a fresh Python process that starts in the repository's root; keyword arguments change its
-    environment, None removes a variable.
+    """Run code in a fresh Python process that starts in the repository's root.
+
+    Keyword arguments set environment variables; None removes a variable.
     """
 
     def run(code: str, *arguments: object, **environment: str | None) -> subprocess.CompletedProcess[str]:

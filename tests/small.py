@@ -17,7 +17,7 @@ def without_dropout(model: keras.Model) -> keras.Model:
 
 
 def result_rows(strategy: str, errors: list[float], budget: int | str = 10, task: str = "target", **seconds: float):
-    """Make one row for each seed, of 1,000 test images; seconds not given are 0."""
+    """Make one row per seed, with 1,000 test images; seconds default to 0."""
     table = pd.DataFrame({"seed": range(len(errors)), "test_errors": errors})
     table = table.assign(task=task, strategy=strategy, labels_per_class=budget)
     table["test_accuracy"] = 1 - table["test_errors"] / 1000

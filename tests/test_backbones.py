@@ -1,4 +1,4 @@
-"""Backbones: whose weights are taken, what comes out where they are cut, and a fair head."""
+"""Backbones: where their weights come from, what a cut backbone returns, and a fair head."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ LESSON = notebooks.LESSONS / "06_pretrained_network.ipynb"
 
 @pytest.fixture(scope="module")
 def random():
-    """Build MobileNet at 32 pixels with weights that nobody trained."""
+    """Build MobileNet at 32 pixels with untrained weights."""
     return backbones.mobilenet(32)
 
 
@@ -227,7 +227,7 @@ def test_a_download_that_fails_is_one_line_in_a_notebook():
 @pytest.mark.outside
 @pytest.mark.notebook
 def test_lesson_06_saves_a_network_that_a_script_can_use(photo_folder, tmp_path, monkeypatch):
-    """Run it without a download, on random weights, then its lines for a script, in a process without this course."""
+    """Run the lesson on random weights, then its code for a script in a process without this course."""
     lesson = nbformat.read(LESSON, as_version=4)
     lines = next(cell.source for cell in lesson.cells if "keras.saving.load_model(saved)" in cell.source)
     lesson.cells.append(nbformat.v4.new_code_cell("(folder / 'p.json').write_text(json.dumps(probabilities.tolist()))"))

@@ -1,4 +1,4 @@
-"""What Binder makes of the repository: repo2docker finds the environment and postBuild, and postBuild does its work."""
+"""Binder's build: repo2docker finds the environment and postBuild, and postBuild does its work."""
 
 import os
 import re
@@ -24,10 +24,10 @@ def run(command: list[object], folder: Path, **environment: str) -> subprocess.C
 
 @pytest.fixture
 def empty_environment(tmp_path) -> Path:
-    """Make a virtual environment with every installed package except the course; return its folder of programs.
+    """Make a virtual environment with every installed package except the course; return its bin folder.
 
-    A `.pth` file names this interpreter's packages. Python does not read the `.pth` files among those, one of which
-    makes an editable installation importable.
+    A `.pth` file adds this interpreter's packages. Python does not read the `.pth` files among them, so an editable
+    installation of the course is not importable.
     """
     folder = tmp_path / "environment"
     venv.create(folder)

@@ -1,8 +1,8 @@
 """The lessons in a real JupyterLab, in a real browser: headless Chromium.
 
 The lessons run on MNIST if it is available, each from an empty run folder, and must stay well below the 2 GB at which
-Binder ends a session. With LIMITS_IN_FULL=1 they have their default parameters; otherwise fewer epochs and seeds, but
-the same largest training runs, which need the same memory. Seconds and gigabytes are printed.
+Binder ends a session. With LIMITS_IN_FULL=1, they use their default parameters. Otherwise, they use fewer epochs and
+seeds, but their largest training runs are the same and need as much memory. Seconds and gigabytes are printed.
 """
 
 import json
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[1]
 LESSONS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 SCREEN = {"width": 1280, "height": 800}
-ERROR = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]'  # of tracebacks and of stderr alike
+ERROR = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]'  # for tracebacks and stderr alike
 LOADED = "image => image.complete && image.naturalWidth > 0"
-SETTINGS = {  # JupyterLab's own, by plugin
+SETTINGS = {  # for JupyterLab, by plugin
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
-    "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is on the page, scrolled to or not
+    "notebook-extension/tracker": {"windowingMode": "none"},  # renders every cell, even when scrolled out of view
 }
 
-# What the same lesson takes varies: 1.08 to 1.21 GB for lesson 04, 1.30 to 1.44 for 06.
-KERNEL_LIMIT, KERNEL_LIMITS = 1.3, {"05": 1.5, "06": 1.5}  # GB; the latter by lesson
-SERVER_LIMIT = 1.7  # GB, of server and kernel together; Binder ends a session at 2
+# Memory varies from run to run: 1.08 to 1.21 GB for lesson 04, 1.30 to 1.44 GB for lesson 06.
+KERNEL_LIMIT, KERNEL_LIMITS = 1.3, {"05": 1.5, "06": 1.5}  # GB, by default and for some lessons
+SERVER_LIMIT = 1.7  # GB, for server and kernel together; Binder ends a session at 2
 QUICKER = "" if os.environ.get("LIMITS_IN_FULL") else "published_epochs, seeds, labels_per_class = 1, [0], [10, 'all']"
 DATASET = "mnist" if MNIST_AT_HAND else "digits"
 
@@ -63,7 +63,7 @@ class Server:
     folder: Path
 
     def ask(self, what: str, method: str = "GET") -> list | dict | None:
-        """Ask the server's REST interface."""
+        """Send a request to the server's REST interface."""
         headers = {"Authorization": f"token {self.token}"}
         request = urllib.request.Request(f"{self.url}/api/{what}", method=method, headers=headers)
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
@@ -76,7 +76,7 @@ class Server:
             return False
 
     def kernel(self, name: str) -> dict:
-        """Return what the server knows about a lesson's kernel; an empty record before it has one."""
+        """Return the server's record of a lesson's kernel, which is empty before the kernel starts."""
         kernels = [session["kernel"] for session in self.ask("sessions") if session["name"] == f"{name}.ipynb"]
         return kernels[0] if kernels else {"execution_state": "none"}
 
@@ -95,7 +95,7 @@ class Server:
 
 
 def copy_lesson(path: Path, folder: Path) -> None:
-    """Copy a lesson without its outputs and with a dataset that is at hand as the default."""
+    """Copy a lesson without its outputs, with an available dataset as the default."""
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -117,7 +117,7 @@ class Sampler(Thread):
 
     def run(self) -> None:
         while not self.over.wait(0.05):
-            with suppress(psutil.NoSuchProcess):  # a child that ended between the two calls
+            with suppress(psutil.NoSuchProcess):  # for a child that ended between the two calls
                 family = [self.process, *self.process.children(recursive=True)]
                 self.peak = max(self.peak, sum(member.memory_info().rss for member in family) / 1e9)
 
@@ -141,7 +141,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
 
 @contextmanager
 def jupyterlab(home: Path, folder: Path, *arguments: str) -> Iterator[Server]:
-    """Start JupyterLab in a folder, with settings, kernels and a run folder below a home of its own."""
+    """Start JupyterLab in a folder, with its own home for settings, kernels, and a run folder."""
     for plugin, values in SETTINGS.items():
         file = home / "config" / "lab" / "user-settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
         write_text(file, json.dumps(values))
@@ -169,10 +169,10 @@ def jupyterlab(home: Path, folder: Path, *arguments: str) -> Iterator[Server]:
 
 @pytest.fixture
 def page(browser: "Browser") -> Iterator["Page"]:
-    """Open an empty window of 1280 x 800 that collects in `page.hosts` which hosts it asks for something."""
+    """Open an empty window of 1280 x 800 that records in `page.hosts` which hosts it contacts."""
     page = browser.new_page(viewport=SCREEN)
     page.hosts = set()
-    # a widget's picture is a blob, whose address has the host after that word
+    # a widget's picture is a blob, in whose address the host follows "blob:"
     page.on("request", lambda request: page.hosts.add(urlsplit(request.url.removeprefix("blob:")).hostname))
     yield page
     page.close()
@@ -189,7 +189,7 @@ def open_lesson(page, server: Server, name: str):
 
 
 def run_all(page, server: Server, name: str, notebook, seconds: float = 600) -> None:
-    """Choose Run All Cells from the menu, and wait until the last code cell has run or one has failed."""
+    """Choose Run All Cells from the menu, and wait until the last code cell has run or any cell has failed."""
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     prompts = notebook.locator(".jp-CodeCell .jp-InputPrompt")

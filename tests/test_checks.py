@@ -1,4 +1,4 @@
-"""Exercises: the right answer is right, typical wrong ones are told apart, and a missing one is no error."""
+"""Exercises: right answers pass, typical mistakes are recognized, and a missing answer is not an error."""
 
 import itertools
 import math
@@ -46,7 +46,7 @@ def cross_entropy(probabilities, label):
 
 
 def freezing(*names, **compiled):
-    """Make a function that freezes the layers named, thaws all others and, if told how, compiles the model again."""
+    """Make a function that freezes the named layers, unfreezes all others, and optionally recompiles the model."""
 
     def freeze(model):
         for layer in model.layers:
@@ -97,13 +97,15 @@ def convolved(smaller=0, turned=False, factor=1):
 
 
 def differences(pair):
-    """Make a function of two {seed: accuracy} that gets its differences from their values."""
+    """Make a function that takes two dicts of accuracy by seed, and computes differences from their values."""
     return lambda one, other: pair(list(one.values()), list(other.values()))
 
 
 def cheap_test(scaled=None, over_test=False, on=None):
-    """Make a cheap test of features, with leaks: scaled beforehand together with these, over test images, or fitted on
-    all the images that it is then asked about, with `on` "train" or "test".
+    """Make a cheap test of features with a leak.
+
+    Features are scaled in advance together with other ones, or test images are used, or the model is fitted to the
+    very images it is then evaluated on (`on` "train" or "test").
     """
 
     def test(features, labels, test_features, test_labels):
@@ -123,7 +125,7 @@ def cheap_test(scaled=None, over_test=False, on=None):
 
 
 def by_hand(features, labels, *_):
-    """Cross-validate without a pipeline, in folds of one's own."""
+    """Cross-validate without a pipeline, in handmade folds."""
     right = []
     for held_out in np.array_split(np.random.default_rng(1).permutation(len(labels)), 4):
         rest = np.setdiff1d(np.arange(len(labels)), held_out)
@@ -159,7 +161,7 @@ RIGHT = {  # check, facts, the right answer
     "leaks": (checks.leaks, (), cheap_test()),
     "regret": (checks.regret, (), lambda accuracies, chosen: 100 * (max(accuracies.values()) - accuracies[chosen])),
 }
-WRONG = {  # answers, by what is said of them
+WRONG = {  # wrong answers, by the reply to them
     "tasks": {
         "source task lists class 0 twice": ([0, *CLASSES[:7]], CLASSES[7:]),
         "puts class 6 in both tasks": (CLASSES[:7], CLASSES[6:]),
@@ -438,7 +440,7 @@ def test_one_word_fits_an_interval_and_what_is_said_of_the_others_is_true(low, h
         assert reply.right or [holds for said, holds in true.items() if said in reply.text] == [True], reply.text
 
 
-# A transfer that a learner has carried out
+# A learner's own transfer
 
 
 @pytest.fixture(scope="module")
@@ -510,7 +512,7 @@ def without_weights(given: keras.Model, few: Split) -> keras.Model:
 
 
 def accuracies(facts: dict, split: str, *models: keras.Model) -> list[float]:
-    """Return the accuracy of each network on the few images or on the test images, whatever it takes."""
+    """Return the accuracy of each network on the few images or on the test images."""
     images, labels = facts[split].images, facts[split].labels
     extractor, shares = cnn.cut(facts["original"])[0], []
     for model in models:
@@ -576,7 +578,7 @@ def exercises() -> list:
 
 
 def reply_to(code: str, names: dict) -> checks.Reply:
-    """Run an exercise, whose last line is the check."""
+    """Run an exercise, which ends with its check."""
     *answer, check = code.splitlines()
     names = dict(names)
     exec("\n".join(answer), names)
@@ -585,7 +587,7 @@ def reply_to(code: str, names: dict) -> checks.Reply:
 
 @pytest.fixture(scope="module")
 def lesson_names() -> dict:
-    """Return what the cells before the exercises have defined, on the digits."""
+    """Return the names defined by the cells before the exercises, run on the digits."""
     everything = load_dataset("digits")
     source, target = split_tasks(everything, CLASSES[5:], CLASSES[:5])
     height, _, channels = source.image_shape

@@ -1,4 +1,4 @@
-"""Choosing a start: what the cheap tests measure, and that neither they nor the rule see a test image."""
+"""Choosing a start: what the cheap tests measure; neither they nor the rule see a test image."""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from helpers.images import Split
 
 @pytest.fixture(scope="module")
 def features() -> Split:
-    """Thirty maps of 4 x 4 with 3 filters, of three classes that differ a little."""
+    """Make thirty 4 x 4 maps with 3 filters, for three slightly different classes."""
     rng, labels = np.random.default_rng(0), np.repeat(np.arange(3, dtype=np.int32), 10)
     means = rng.normal(size=(3, 4, 4, 3))
     return Split((9 + 0.5 * means[labels] + rng.normal(size=(30, 4, 4, 3))).astype("float32"), labels)
@@ -24,7 +24,7 @@ def features() -> Split:
 def test_logistic_regression_and_nearest_neighbor_are_those_of_scikit_learn_on_the_whole_features(features):
     scores, flat = choice.cheap_tests(features, seed=7), features.images.reshape(30, -1).astype(float)
     flat -= flat.mean(axis=0)
-    flat *= np.sqrt(100 / (flat**2).sum(axis=1).mean())  # as large as pixels
+    flat *= np.sqrt(100 / (flat**2).sum(axis=1).mean())  # on the scale of pixels
     folds = StratifiedKFold(5, shuffle=True, random_state=7)
     logistic = cross_val_score(LogisticRegression(max_iter=1000), flat, features.labels, cv=folds)
     nearest = cross_val_score(KNeighborsClassifier(1), flat, features.labels, cv=LeaveOneOut())
@@ -32,7 +32,7 @@ def test_logistic_regression_and_nearest_neighbor_are_those_of_scikit_learn_on_t
 
 
 def test_logme_is_the_largest_log_density_that_a_bayesian_linear_regression_gives_the_labels(features):
-    some = features.images.reshape(30, -1)[:, :8].astype(float)  # fewer features than images, and as many
+    some = features.images.reshape(30, -1)[:, :8].astype(float)  # fewer features than images, then as many
     for matrix in (some, choice._coordinates(features)):
         evidences = []
         for label in range(3):
@@ -61,7 +61,7 @@ def test_a_class_with_a_single_image_is_refused(features):
 
 
 def task_rows(budget: int | str, errors: list[int], **logistic: float) -> pd.DataFrame:
-    """Make the rows of one task with 50 images tested and 100 to judge by; `source` is frozen, then head-first."""
+    """Make the rows of one task, tested on 50 images and judged on 100; `source` is frozen, then head-first."""
     rows = [(np.nan, name, score) for name, score in logistic.items() if name != "source"]
     rows += [(3.0, "frozen", logistic["source"]), (3.0, "head-first", np.nan)]
     table = pd.DataFrame(rows, columns=["source", "strategy", "logistic"])

@@ -1,4 +1,4 @@
-"""A class: lessons handed out with nbgrader, answers of all kinds handed in, points, and the checks' replies."""
+"""Teaching a class with nbgrader: handouts, submissions of all kinds, points, and the checks' replies."""
 
 import copy
 import json
@@ -26,8 +26,8 @@ from helpers.runner.cli import main
 from helpers.store import write_text
 
 LESSONS = notebooks.lessons()
-IN_CI = bool(os.environ.get("CI"))  # there, what is missing is a failure
-# Ids in gradebooks: they never change, not even if an exercise moves.
+IN_CI = bool(os.environ.get("CI"))  # in CI, missing tools are failures
+# Ids in gradebooks, which must never change, not even if an exercise moves.
 IDS = {
     "01_data_split": {"exercise-1": "tasks", "exercise-2": "baseline", "exercise-3": "three_parts"},
     "02_cnn_build": {"exercise-1": "convolved", "exercise-2": "parameters", "exercise-3": "multiply_adds"},
@@ -76,7 +76,7 @@ def test_the_plans_name_parts_of_the_lessons_that_hold_the_exercises_named_with_
     assert sum(map(len, named.values())) >= 4
     for (lesson, said), parts in named.items():
         prose = "\n".join(cell.source for cell in cells(LESSONS[int(lesson)].path) if cell.cell_type == "markdown")
-        taught = [prose.index(f"\n## {part}\n") for part in parts]  # an error here: there is no such part
+        taught = [prose.index(f"\n## {part}\n") for part in parts]  # an error here means that there is no such section
         end = prose.index("\n## ", max(taught) + 1) if taught else len(prose)
         for number in re.findall(r"exercises? (\d)(?: and (\d))?", said):
             assert all(prose.index(f"**Exercise {each}.") < end for each in filter(None, number)), said
@@ -111,10 +111,10 @@ def command(*arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory) -> Path:
-    """Write a course folder, with other parameters than the lessons have."""
+    """Write a course folder, with parameters that differ from the lessons'."""
     folder = tmp_path_factory.mktemp("class") / "course"
     given = ("--dataset", "digits", "--only", "01,02,05", "-p", "seeds", "[7]", "-p", "target_classes", "[0, 1]")
-    given += ("-p", "strategies", '["scratch", "frozen"]')  # a list that stands on several lines
+    given += ("-p", "strategies", '["scratch", "frozen"]')  # a list that spans several lines in the lesson
     done = command("class", folder, *given)
     assert done.exit_code == 0 and done.output.startswith("3 assignments in "), done.output
     return folder
@@ -155,7 +155,7 @@ def test_a_handout_installs_the_course_on_colab_alone_and_speaks_of_no_results_t
     for lesson in LESSONS:
         first, *rest = nbformat.reads(assignments._assignment(lesson, {}), as_version=4).cells
         code = compile(TransformerManager().transform_cell(first.source), lesson.name, "exec")
-        exec(code, {"get_ipython": pytest.fail})  # helpers is here, so that nothing is installed
+        exec(code, {"get_ipython": pytest.fail})  # helpers is importable, so nothing gets installed
         assert "git+https://example.org/course" in first.source
         given = [cell.source for cell in rest if not {"answer", "results"} & {*cell.metadata.get("tags", [])}]
         assert not [source for source in given if "Clear Outputs" in source or "results that you see" in source]
@@ -171,11 +171,11 @@ def test_nothing_is_overwritten_and_nothing_written_for_bad_input(course, tmp_pa
     assert not (tmp_path / "new").exists()
 
 
-# What the checks said
+# The checks' replies
 
 
 def write_graded(course: Path, learner: str, **outputs: list) -> None:
-    """Write a graded notebook of lesson 02 with the outputs of its checks, and of the answer before them."""
+    """Write a graded notebook for lesson 02, with outputs for its checks and for the answer above them."""
     checked = [
         new_code_cell(metadata={"nbgrader": {about: True, "grade_id": name.replace("_", "-")}}, outputs=shown)
         for name, shown in outputs.items()
@@ -243,14 +243,14 @@ def test_those_without_points_are_named_with_what_they_handed_in(tmp_path):
 # With nbgrader itself
 
 NEEDS_NBGRADER = pytest.mark.skipif(find_spec("nbgrader") is None and not IN_CI, reason="nbgrader is missing")
-LESSON = "01_data_split"  # the quickest
-SECONDS = 8  # that an answer may take in these tests
+LESSON = "01_data_split"  # the fastest lesson
+SECONDS = 8  # time limit for an answer in these tests
 RIGHT = {
     "exercise-1": "my_tasks = [*range(7)], [7, 8, 9]",
     "exercise-2": "label = np.bincount(everything.train.labels).argmax()\n"
     "my_baseline = label, (everything.test.labels == label).mean()",
     "exercise-3": "def three_parts(number, seed):\n"
-    "    print('drawing', file=__import__('sys').stderr)\n"  # which costs no point
+    "    print('drawing', file=__import__('sys').stderr)\n"  # which does not cost a point
     "    order = np.random.default_rng(seed).permutation(number)\n"
     "    return np.split(order, [8 * number // 10, 9 * number // 10])",
 }
@@ -260,7 +260,7 @@ DEAF = "while True:\n    try:\n        while True:\n            pass\n    except
 
 
 def nbgrader(course: Path, *command: str, status: int = 0) -> str:
-    """Run a command of nbgrader in a course folder; return what it said."""
+    """Run an nbgrader command in a course folder; return its output."""
     ran = subprocess.run([sys.executable, "-m", "nbgrader", *command], cwd=course, capture_output=True, text=True)
     assert ran.returncode == status, ran.stdout + ran.stderr
     return ran.stdout + ran.stderr
@@ -279,13 +279,13 @@ def points(course: Path) -> dict[str, dict[str, float | None]]:
 
 @pytest.fixture(scope="module")
 def handout(course) -> Path:
-    """The notebook that learners get, through nbgrader's exchange folder."""
+    """Make the notebook that learners get through nbgrader's exchange folder."""
     nbgrader(course, "generate_assignment", LESSON)
     return course / "release" / LESSON / f"{LESSON}.ipynb"
 
 
 def hand_in(handout: Path, learner: str, change: Callable = lambda cells: cells, **answers: str) -> Path:
-    """Send back the handout with the right answers, others in place of some, and cells changed."""
+    """Submit the handout with the right answers, some of them replaced, and with changed cells."""
     notebook = copy.deepcopy(nbformat.read(handout, as_version=4))
     for cell in notebook.cells:
         name = cell.metadata.get("nbgrader", {}).get("grade_id", "")
@@ -304,7 +304,7 @@ def without_a_check(found: list[nbformat.NotebookNode]) -> list[nbformat.Noteboo
 
 
 def says_right(found: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """Write another check into the check's cell."""
+    """Replace the check's code, so that it always says right."""
     for cell in found:
         if cell.metadata.get("nbgrader", {}).get("grade_id") == "exercise-1":
             cell.source = "print('Right.')"
@@ -325,13 +325,13 @@ def test_a_handout_has_no_answers_and_no_outputs_and_what_is_to_be_filled_in_sta
 
 @pytest.fixture(scope="module")
 def class_of_many(handout) -> tuple[Path, dict[str, dict[str, float | None]], str]:
-    """Hand-ins of all kinds, graded: the course folder, the points, and what nbgrader said."""
+    """Grade submissions of all kinds; return the course folder, the points, and nbgrader's output."""
     course = handout.parents[2]
     hand_in(handout, "right")
     wrong = hand_in(handout, "wrong", **{"exercise-1": SHARED, "exercise-2": "my_baseline = 3, 0.5"})
     saved = json.loads(wrong.read_text(encoding="utf-8"))
     saved["metadata"]["widgets"] = {"application/vnd.jupyter.widget-state+json": {"a1": {"model_name": "HBoxModel"}}}
-    wrong.write_text(json.dumps(saved), encoding="utf-8")  # with the remains of a progress bar, as Colab keeps them
+    wrong.write_text(json.dumps(saved), encoding="utf-8")  # with leftovers of a progress bar, as Colab saves them
     hand_in(handout, "unanswered", **dict.fromkeys(RIGHT, ""))
     hand_in(handout, "check deleted", without_a_check, **{"exercise-1": SHARED})
     hand_in(handout, "damaged").write_text('{"cells": [{')
@@ -362,7 +362,7 @@ def class_of_many(handout) -> tuple[Path, dict[str, dict[str, float | None]], st
         ("right", [1, 1, 1]),
         ("wrong", [0, 0, 1]),
         ("unanswered", [0, 0, 0]),
-        ("check deleted", [0, None, 1]),  # to be looked at by hand
+        ("check deleted", [0, None, 1]),  # must be graded by hand
         ("damaged", [None, None, None]),
         ("loop", [0, 1, 0]),
         ("loop that hears no interrupt", [None, None, None]),

@@ -1,4 +1,4 @@
-"""The command line: runs with real kernels, on three tiny lessons that train nothing."""
+"""The command line: runs with real kernels, on three tiny lessons that don't train anything."""
 
 import errno
 import itertools
@@ -45,7 +45,7 @@ print(sorted({"tensorflow", "keras"} & set(sys.modules)))
 
 @pytest.fixture
 def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Execute lessons without kernels, for tests of what surrounds them."""
+    """Execute lessons without kernels, for tests of everything around them."""
     monkeypatch.setattr(notebooks, "execute", pretend_to_execute)
 
 
@@ -78,11 +78,11 @@ def test_without_mnist_5000_of_its_digits_are_taken_and_that_is_said(course, tmp
 
 
 def test_a_run_leaves_notebooks_pages_results_and_a_record(course, home, tmp_path, monkeypatch):
-    kernels = tmp_path / "share" / "kernels" / "python3"  # another installation's kernel under the same name
+    kernels = tmp_path / "share" / "kernels" / "python3"  # a different installation's kernel with the same name
     kernels.mkdir(parents=True)
     (kernels / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "other", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
-    Path("digits").touch()  # a file with the name of a dataset is not the dataset
+    Path("digits").touch()  # a file named like a dataset does not replace it
     done = run("--dataset", "digits", "-p", "seed", "3", "-p", "seeds", "[1, 2]", "-p", "run_dir", "shared")
     assert done.exit_code == 0, done.output
     (folder,) = Path("runs").iterdir()
@@ -103,7 +103,7 @@ def test_a_run_leaves_notebooks_pages_results_and_a_record(course, home, tmp_pat
     assert kept["made_with"]["versions"]["tensorflow"]
     assert kept["made_with"]["machine"]["threads"] >= 1
     _, first, *rows = (folder / "results.csv").read_text().splitlines()
-    assert first == "03,source,5 6 7 8 9,scratch,all,0,10,0.9876543210987654,1.5"  # to the last digit
+    assert first == "03,source,5 6 7 8 9,scratch,all,0,10,0.9876543210987654,1.5"  # with every digit
     assert {tuple(row.split(",")[3:6]) for row in rows} == set(
         itertools.product(("scratch", "frozen"), ("10", "50", "all"), ("1", "2"))
     )
@@ -124,7 +124,7 @@ def test_no_run_is_written_over_an_earlier_one(tmp_path):
     assert [_make_folder(tmp_path / "digits").name for _ in range(3)] == ["digits", "digits-2", "digits-3"]
 
 
-# Runs that fail, are damaged or are stopped, and are resumed
+# Resuming runs that failed, were damaged, or were stopped
 
 
 def test_a_lesson_that_fails_ends_the_run_with_the_cell_and_resume_continues_there(course):
@@ -152,7 +152,7 @@ def test_a_lesson_that_fails_ends_the_run_with_the_cell_and_resume_continues_the
     finished = (folder / "lessons" / "03_pretraining.ipynb").read_bytes()
     trap.unlink()
     older = {name: value for name, value in record(folder).items() if name not in ("photos", "backbone")}
-    (folder / "run.json").write_text(json.dumps(older))  # as a version without lesson 06 wrote it
+    (folder / "run.json").write_text(json.dumps(older))  # as written by a version without lesson 06
     resumed = run(*command)
     assert resumed.exit_code == 0, resumed.output
     assert status(folder) == ["done"] * 2
@@ -215,13 +215,13 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(course, no_
 
 
 def check_stop(course: Path, number: int, *arguments: str) -> None:
-    """Stop a run whose lesson hangs; it must say so, and leave a notebook that can be read and no kernel."""
+    """Stop a run whose lesson hangs; it must say so, and leave a readable notebook and no kernel behind."""
     Path("trap").write_text("import os, time\nPath('pid').write_text(str(os.getpid()))\nwhile True: time.sleep(0.01)")
     process = start(course, *arguments)
     wait_until(lambda: Path("pid").is_file() and Path("pid").read_text())
     kernel = psutil.Process(int(Path("pid").read_text()))
     Path("pid").unlink()
-    time.sleep(0.5)  # for what the cell has printed to arrive
+    time.sleep(0.5)  # until the cell's output has arrived
     second = run("--resume", "run")
     assert second.exit_code == 2
     assert second.output.startswith("Error: --resume: another process is working in 'run'; wait until it ends")
@@ -234,7 +234,7 @@ def check_stop(course: Path, number: int, *arguments: str) -> None:
         assert process.returncode == 128 + number
         assert "--resume" in errors and "Traceback" not in errors and "KeyboardInterrupt" not in errors
         assert outputs("run", "05_comparison") == "before\n"
-    assert len(notebooks.code_cells(Path("run/lessons/05_comparison.ipynb"))) == 6  # readable, with papermill's own
+    assert len(notebooks.code_cells(Path("run/lessons/05_comparison.ipynb"))) == 6  # readable, including papermill's
     wait_until(lambda: not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE)
 
 

@@ -1,4 +1,4 @@
-"""The network: its parameters and multiply-adds, where it is cut, and how its weights are drawn."""
+"""The network: its parameters and multiply-adds, the cut, and the initial weights."""
 
 import math
 from dataclasses import replace
@@ -22,11 +22,11 @@ def published() -> keras.Model:
 
 
 def weights(model: keras.Model) -> dict[str, np.ndarray]:
-    """Return all weights of a network, each under the name of its layer and its role."""
+    """Return all weights of a network, by the names of layer and weight."""
     return {f"{layer.name}/{weight.name}": weight.numpy() for layer in model.layers for weight in layer.weights}
 
 
-# What it costs
+# Its cost
 
 
 def test_the_published_network_has_600165_parameters(published: keras.Model):
@@ -69,7 +69,7 @@ def test_the_sizes_asked_for_are_the_sizes_built():
     }
 
 
-# What goes in and comes out
+# Inputs and outputs
 
 
 def test_uint8_images_go_in_are_scaled_to_0_to_1_and_probabilities_come_out(digits: Dataset):
@@ -80,7 +80,7 @@ def test_uint8_images_go_in_are_scaled_to_0_to_1_and_probabilities_come_out(digi
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-6)
 
 
-# Where it is cut
+# The cut
 
 
 def test_the_extractor_and_then_the_head_give_exactly_the_whole_networks_output(digits: Dataset):
@@ -91,7 +91,7 @@ def test_the_extractor_and_then_the_head_give_exactly_the_whole_networks_output(
     assert np.array_equal(extractor(images, training=True), extractor(images, training=False))  # nothing is random
 
 
-# How its weights are drawn
+# Its initial weights
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others_in_each_layer():
@@ -100,7 +100,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others_in_each_lay
     assert all((one[f"{name}/kernel"] != other[f"{name}/kernel"]).all() for name in LEARNT)
 
 
-# Glorot and Bengio 2010: uniform between plus and minus sqrt(6 / (inputs + outputs)) of one unit
+# Glorot and Bengio 2010: uniform within plus or minus sqrt(6 / (inputs + outputs)) of a unit
 LIMITS = {
     "conv1": math.sqrt(6 / (9 * 1 + 9 * 32)),
     "conv2": math.sqrt(6 / (9 * 32 + 9 * 32)),

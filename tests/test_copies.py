@@ -1,4 +1,4 @@
-"""Copies of the lessons: to work on anywhere, and for Colab."""
+"""Copies of the lessons: to work on in any folder, and for Colab."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("my course")
 
 
-# To work on
+# Copies to work on
 
 
 def test_lessons_are_written_with_their_outputs_and_no_link_that_leads_nowhere(folder):
@@ -108,7 +108,7 @@ def test_links_are_changed_in_prose_and_not_in_code():
     assert "".join(bare["source"]) == f"a b c {kept}"
 
 
-# For Colab
+# Copies for Colab
 
 
 def test_a_copy_for_colab_installs_first_and_is_the_lesson_then(tmp_path):

@@ -15,10 +15,10 @@ from helpers.store import write_text
 pytestmark = pytest.mark.notebook
 REFERENCE = Path(__file__).resolve().parent / "reference"
 STORED = sorted(path.name for path in REFERENCE.glob("results-*.csv"))
-TOLERANCE = 0.03  # of accuracy: 15 of 500 test images may change sides on another processor
+TOLERANCE = 0.03  # in accuracy: on a different processor, 15 of 500 test images may be classified differently
 OUT = "<u>run {0} 'é"
 LETTERS = '"><script>alert(1)<&script><img src=x onerror=alert(1)>.npz'
-SMALL = {  # quick, and with tasks of other sizes than in the lessons
+SMALL = {  # fast, and with tasks of different sizes than in the lessons
     "source_classes": [10, 11, 12, 13, 14, 15, 16],
     "target_classes": [33, 34, 35],
     "seeds": [0],
@@ -36,9 +36,9 @@ def read_results(path: Path) -> pd.DataFrame:
 
 
 def run_course(folder: Path, parameters: dict, *arguments: str) -> Path:
-    """Run lessons from a folder of their own, and keep in it what that prints.
+    """Run lessons from their own folder, and save the output there.
 
-    Returns the run's folder, whose name would be markup.
+    Returns the run's folder, which has HTML markup in its name.
     """
     given = [part for name, value in parameters.items() for part in ("-p", name, json.dumps(value))]
     ran = transfer_tutorial(folder, "run", *given, *arguments, "--out", OUT)
@@ -48,14 +48,14 @@ def run_course(folder: Path, parameters: dict, *arguments: str) -> Path:
     return folder / OUT
 
 
-# The lessons as in tests/reference/
+# The lessons in tests/reference/
 
 
 @pytest.fixture(scope="module")
 def reference_results(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder with the results of the lessons as in tests/reference/.
+    """Return the folder with the results of the lessons in tests/reference/.
 
-    Usually nbval has just left them in the run folder that all kernels share; otherwise the lessons are run.
+    Usually, nbval has just saved them in the run folder that all kernels share; otherwise the lessons are run.
     """
     left = home / "runs" / "lessons"
     if not all((left / name).is_file() for name in STORED):
@@ -74,12 +74,12 @@ def test_results_agree_with_the_stored_ones(reference_results, name):
     assert fresh["train_seconds"].notna().all()
 
 
-# A run of lessons 01 to 05 on letters, and lesson 05 of it repeated
+# A run of lessons 01 to 05 on letters, and a repetition of its lesson 05
 
 
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run lessons with small parameters on letters, with duplicates, into a path with spaces."""
+    """Run lessons with small parameters on letters, including duplicates, into a path with spaces."""
     folder, letters = tmp_path_factory.mktemp("some where"), np.resize(np.arange(10, 36), 2080)
     train = np.random.default_rng(0).integers(0, 256, (2080, 8, 8), np.uint8)
     test = np.concatenate([train[:-4:-1], ~train[-4::-1]])
@@ -116,7 +116,7 @@ def test_images_that_are_in_training_and_test_are_reported(small_run):
 
 
 def make_hostile(folder: Path) -> dict[str, str]:
-    """Write other programs' settings and a module in the way into a folder; return variables that point there."""
+    """Write other programs' settings and a conflicting module into a folder; return variables that point there."""
     files = {
         "keras.json": '{"image_data_format": "channels_first", "floatx": "float64", "backend": "jax"}',
         "matplotlibrc": "text.usetex: True\nfigure.dpi: 40\naxes.facecolor: black\n",
@@ -136,7 +136,7 @@ def make_hostile(folder: Path) -> dict[str, str]:
 
 
 def pictures(run: Path, lesson: str) -> list[str]:
-    """Return the figures in one of a run's notebooks, except those of seconds, which always differ."""
+    """Return the figures in one of a run's notebooks, except figures of seconds, which always differ."""
     cells = json.loads(next((run / "lessons").glob(f"{lesson}_*.ipynb")).read_text(encoding="utf-8"))["cells"]
     shown = [output for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
     alt_texts = [output["metadata"]["image/png"]["alt"] for output in shown]
@@ -159,4 +159,4 @@ def test_a_run_repeated_from_its_record_gives_the_same_whatever_other_programs_s
     assert len(after) == 1 + 3 and len(compared) == 14
     assert before[before["lesson"] == "05"][compared].reset_index(drop=True).equals(after[compared])
     pairs = list(zip(pictures(small_run, "05"), pictures(again, "05"), strict=True))
-    assert [one == other for one, other in pairs] == [True] * 3  # the figures themselves would be long to print
+    assert [one == other for one, other in pairs] == [True] * 3  # comparing the figures themselves would print too much

@@ -1,4 +1,4 @@
-"""Datasets: what is known by name, what is read from a path, and what is refused."""
+"""Datasets: known names, paths to read from, and refused input."""
 
 import gzip
 import hashlib
@@ -33,7 +33,7 @@ def test_digits_are_1797_images_of_8_by_8_in_17_grays_and_a_fifth_of_each_digit_
     assert counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]  # as scikit-learn documents
     assert np.abs(np.bincount(digits.test.labels) - counts / 5).max() < 1
     assert (digits.train.images.min(), digits.train.images.max()) == (0, 255)
-    assert len(np.unique(digits.train.images)) == 17  # 0 to 16 in the original
+    assert len(np.unique(digits.train.images)) == 17  # 0 to 16 in the original dataset
 
 
 def test_mnist_5k_is_a_part_of_mnists_training_images(mnist: Dataset):
@@ -75,7 +75,7 @@ def test_duplicates_between_training_and_test_are_counted_by_test_image(npz):
     assert datasets.duplicated_images(datasets.load_dataset(str(npz(**mine)))) == 3
 
 
-# What is refused, in one sentence that names the parameter, the value and what is allowed
+# Refused input, with one sentence that names the parameter, the value, and the allowed values
 
 
 @pytest.mark.parametrize("name", ["", ["digits"]])
@@ -120,7 +120,7 @@ def test_a_folder_given_for_mnist_is_refused(tmp_path: Path, monkeypatch: pytest
         datasets.load_dataset("mnist")
 
 
-# Files that are downloaded, or found in a folder
+# Files, downloaded or found in a folder
 
 
 @pytest.fixture
@@ -159,4 +159,4 @@ def test_a_failed_download_says_what_to_do_instead(offline: Path):
     says = 'dataset: "fashion_mnist"', "could not be", 'dataset="mnist_5k"'
     with refused(*says, error=datasets.DownloadError) as raised:
         datasets.load_dataset("fashion_mnist")
-    assert "MNIST_NPZ" not in str(raised.value)  # it would not help
+    assert "MNIST_NPZ" not in str(raised.value)  # because setting it would not help

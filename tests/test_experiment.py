@@ -1,4 +1,4 @@
-"""The experiment: fair and repeatable trainings, one row each."""
+"""The experiment: fair and repeatable training runs, with one row each."""
 
 import gc
 import math
@@ -23,7 +23,7 @@ from helpers.tasks import Task
 from helpers.training import Recipe, Training
 from helpers.transfer import Features, Networks, Strategy
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras on NumPy
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # from Keras, about NumPy
 PLAN = Plan([5, 6, 7, 8, 9], [0, 1, 2, 3, 4], labels_per_class=[5, "all"], seeds=[0, 1])
 SIX = ["scratch", "frozen", "head-first", "fine-tuned", "random-frozen", "reused-head"]
 
@@ -34,7 +34,7 @@ def compared(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Compa
     return experiment.compare(digits, PLAN, SMALL, ADAM, tmp_path_factory.mktemp("runs"), progress=False)
 
 
-# What is trained
+# Training runs
 
 
 def test_there_is_one_row_for_each_training(compared: Comparison):
@@ -106,7 +106,7 @@ def test_what_was_trained_before_is_not_trained_again(digits: Dataset, run_folde
         np.testing.assert_array_equal(again.probabilities[key], probabilities)
     compare(replace(ADAM, learning_rate=0.02))
     compare(seeds=[2])
-    assert len(trained) == 7  # another recipe, or another seed, is another training
+    assert len(trained) == 7  # a different recipe or seed makes a different training run
 
 
 def test_the_same_again_gives_the_same_errors_whatever_else_is_compared(
@@ -128,7 +128,7 @@ def test_class_sets_of_other_sizes_leave_the_reused_head_out_with_a_reason(digit
     assert rows["classes"].to_dict() == {"scratch": "0 1 2 3 4 5 6", "frozen": "7 8 9"}
     assert "7 outputs and the target task 3 classes" in result.left_out["reused-head"]
     assert result.probabilities["frozen", "all", 0].shape == (len(result.target.test), 3)
-    assert rows.loc["frozen", "test_accuracy"] > 0.6  # by chance 0.33
+    assert rows.loc["frozen", "test_accuracy"] > 0.6  # chance level is 0.33
 
 
 # Side by side

@@ -1,4 +1,4 @@
-"""The experiments behind "Does it hold?" and "Results": what they train, what they choose, and what they stored."""
+"""The experiments behind "Does it hold?" and "Results": training, choices, and stored rows."""
 
 import ast
 import os
@@ -25,7 +25,7 @@ PLAN = Plan((5, 6, 7, 8, 9), (0, 1, 2, 3, 4), ("scratch", "frozen"), (5,), (0,))
 
 
 def defined(notebook: str) -> dict[str, Any]:
-    """Return what a notebook imports and defines, without running the rest of it."""
+    """Return the names that a notebook imports and defines, without running the rest of it."""
     cells = nbformat.read(EXPERIMENTS / f"{notebook}.ipynb", as_version=4).cells
     code = ast.parse("\n".join(cell.source for cell in cells if cell.cell_type == "code"))
     kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
@@ -45,7 +45,7 @@ def rows() -> pd.DataFrame:
     return pd.read_csv(STUDY / "trainings.csv", keep_default_na=False)
 
 
-# What is trained
+# Training
 
 
 def test_shuffled_kernels_keep_their_values_and_lose_their_shape(comparison):
@@ -66,7 +66,7 @@ def test_shuffled_labels_are_the_same_labels_on_other_images(comparison):
     mixed, same = comparison["tasks_of"](PLAN, "digits", control="shuffled labels")
     np.testing.assert_array_equal(source.train.images[:], mixed.train.images[:])
     np.testing.assert_array_equal(np.bincount(source.train.labels), np.bincount(mixed.train.labels))
-    assert 0.7 < (source.train.labels != mixed.train.labels).mean() < 0.9  # four of five, by chance
+    assert 0.7 < (source.train.labels != mixed.train.labels).mean() < 0.9  # by chance, four out of five
     assert target.fingerprint == same.fingerprint
 
 
@@ -88,7 +88,7 @@ def test_a_longer_recipe_makes_that_many_times_the_updates(comparison):
 
 
 def test_tuning_takes_the_fewest_validation_errors_and_the_recipe_when_several_are_equal(comparison):
-    tried = [("0.0015", "1", "17"), ("0.005", "1", "4"), ("0.005", "2", "4"), ("0.015", "2", "4")]  # as text, in a file
+    tried = [("0.0015", "1", "17"), ("0.005", "1", "4"), ("0.005", "2", "4"), ("0.015", "2", "4")]  # text, as in a file
     setting = {"question": "tuning", "task": "target", "strategy": "frozen", "labels_per_class": "10", "seed": "3"}
     table = pd.DataFrame(tried, columns=["learning_rate", "length", "errors"]).assign(**setting)
     best = comparison["chosen"](table)
@@ -104,13 +104,13 @@ def test_an_exact_number_of_updates_may_be_less_than_an_epoch():
 
 def test_intervals_over_images_too_are_wider_where_the_images_matter():
     rng = np.random.default_rng(0)
-    hard = rng.random(400) < 0.3  # the same images with every seed
+    hard = rng.random(400) < 0.3  # the same images for every seed
     wrong = [{("scratch", "10"): hard, ("frozen", "10"): hard & (rng.random(400) < 0.5)} for _ in range(10)]
     (row,) = defined("collect")["image_intervals"](wrong).itertuples()
     by_seed = [100 * (missed["scratch", "10"].mean() - missed["frozen", "10"].mean()) for missed in wrong]
     np.testing.assert_allclose((row.difference, row.t_low, row.t_high), interval(by_seed), atol=1e-3)
     of_seeds, of_both = row.seeds_high - row.seeds_low, row.both_high - row.both_low
-    assert 0.6 < of_seeds / (row.t_high - row.t_low) < 1  # percentiles of ten seeds are narrower than t
+    assert 0.6 < of_seeds / (row.t_high - row.t_low) < 1  # with ten seeds, bootstrap intervals are narrower than t
     assert of_both > 1.5 * of_seeds
     assert row.both_low < row.difference < row.both_high
 
@@ -127,7 +127,7 @@ def test_the_commands_ask_for_the_stored_trainings(rows, tmp_path, monkeypatch):
     trained = dict.fromkeys(sorted(set(rows["question"])), 0)
     for command in (tmp_path / "log").read_text().split("\0END\0")[:-1]:
         _, notebook, *words = command.split("\0")
-        if not notebook.endswith(".ipynb"):  # a lesson's rows are stored elsewhere
+        if not notebook.endswith(".ipynb"):  # a lesson's rows are stored somewhere else
             continue
         given = [(words[place + 1], words[place + 2]) for place, word in enumerate(words) if word == "-p"]
         swept = [words[place + 1] for place, word in enumerate(words) if word == "--grid"]
@@ -140,7 +140,7 @@ def test_the_commands_ask_for_the_stored_trainings(rows, tmp_path, monkeypatch):
     assert trained == rows[rows["task"] == "target"].groupby("question").size().to_dict()
 
 
-# What was stored
+# Stored rows
 
 
 def test_every_training_is_stored_once(rows):
@@ -155,7 +155,7 @@ def test_the_tuned_trainings_are_those_that_the_tuning_chose(rows, comparison):
     pd.testing.assert_frame_equal(tuned[["learning_rate", "length"]], best, check_dtype=False)
 
 
-# From a sweep to the rows
+# Collecting rows from sweeps
 
 
 @pytest.mark.sweep

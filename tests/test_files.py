@@ -1,4 +1,4 @@
-"""A user's own images: what is read from a folder, an .npz or a .csv file, and what is refused."""
+"""A user's own images, from a folder, an .npz file, or a .csv file: what is read, and what is refused."""
 
 import io
 import os
@@ -25,13 +25,13 @@ RED, WHITE, GRAY = (255, 0, 0), (255, 255, 255), (90, 90, 90)
 
 
 def colors(seed: int, size: int = 32) -> Image.Image:
-    """Make an image of four plain squares, whose colors the seed chooses."""
+    """Make an image of four plain squares, with colors chosen by the seed."""
     corners = np.random.default_rng(seed).integers(0, 256, (2, 2, 3), np.uint8)
     return Image.fromarray(corners.repeat(size // 2, 0).repeat(size // 2, 1))
 
 
 def plain(color: object, mode: str = "RGB", size: int = 32, left: object = None) -> Image.Image:
-    """Make an image of one color, or with another in its left half."""
+    """Make an image of one color, optionally with a different color in its left half."""
     image = Image.new(mode, (size, size), color)
     if left is not None:
         image.paste(left, (0, 0, size // 2, size))
@@ -50,7 +50,7 @@ def stored(image: Image.Image, kind: str = "PNG") -> bytes:
 
 
 def fill(folder: Path, *classes: str, images: int = 2) -> Path:
-    """Write some images of each class; no two are equal."""
+    """Write some images of each class, no two of them equal."""
     for place, name in enumerate(classes):
         for number in range(images):
             save(colors(1000 * place + number + len(folder.parts[-1])), folder / name / f"{number}.png")
@@ -58,7 +58,7 @@ def fill(folder: Path, *classes: str, images: int = 2) -> Path:
 
 
 def arrange(folder: Path, written: str) -> Path:
-    """Write what is named: so many images (a/2), one (1.png), a text (1.txt), or an empty folder (a/)."""
+    """Write the named entries: two images (a/2), one image (1.png), a text (1.txt), or an empty folder (a/)."""
     folder.mkdir(exist_ok=True)
     for path in map(folder.joinpath, written.split()):
         if path.name.isdecimal():
@@ -82,7 +82,7 @@ def link(path: Path, target: Path) -> None:
 
 
 def read_alone(image: Image.Image, folder: Path, name: str = "x.png", **options: object) -> np.ndarray:
-    """Read one image as the only one of the test set; those of the training set give it three channels."""
+    """Read one image as the whole test set; color images in the training set give it three channels."""
     fill(folder / "train", "a")
     save(image, folder / "test" / "a" / name, **options)
     dataset = read(folder)
@@ -101,7 +101,7 @@ A_FIFTH = "train/ is the training set, a fifth of it is held out as the test set
 NESTED = "in a subfolder of a class folder, and read as that class"
 ALIKE = "which differ only in letter case or in invisible characters; rename or merge them"
 LACKING = "these classes lack training or test images and cannot be chosen"
-LAYOUTS = {  # what a folder holds: classes, training images, test images, notes
+LAYOUTS = {  # contents of a folder: classes, training images, test images, notes
     "a/13 b/2": (("a", "b"), 11, 4, []),
     "Train/no/3 VAL/no/2": (("no",), 3, 2, []),
     "train/a/5 train/b/5 test/images/2": (("a", "b"), 8, 2, [f"not used: test/ ({A_FIFTH})"]),
@@ -179,11 +179,11 @@ def test_dangling_links_and_pipes_are_no_images(tmp_path: Path):
     link(tmp_path / "a" / "gone.png", tmp_path / "absent.png")
     link(tmp_path / "a" / "self.png", tmp_path / "a" / "self.png")
     if hasattr(os, "mkfifo"):
-        os.mkfifo(tmp_path / "a" / "pipe.png")  # reading it would block
+        os.mkfifo(tmp_path / "a" / "pipe.png")  # reading from it would block
     assert "files are unusable as an image: a/gone.png" in read(tmp_path).notes[0]
 
 
-# A folder: the order in which files are listed, their names and the size hold out no other images
+# A folder: the order of files, their names, and the image size don't change which images are held out
 
 
 def test_files_listed_in_another_order_give_equal_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -208,7 +208,7 @@ def test_which_images_are_held_out_depends_neither_on_their_names_nor_on_the_siz
     assert np.array_equal(small[:, ::7, ::7], large[:, ::63, ::63])  # the corners, far from where colors meet
 
 
-# A folder: how an image is read
+# A folder: reading an image
 
 
 def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size_and_looks_the_same(tmp_path: Path):
@@ -222,7 +222,7 @@ def test_a_photo_is_turned_upright_even_if_other_exif_data_are_damaged(tmp_path:
     upright, exif = colors(4), Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "maker"
     data = exif.tobytes()
-    if damaged:  # by declaring that the maker is a fraction, which Pillow reads but cannot write
+    if damaged:  # by declaring the camera maker a fraction, which Pillow can read but not write
         data = data.replace(b"\x01\x0f\x00\x02", b"\x01\x0f\x00\x05") + bytes(48)
     photo = upright.transpose(Image.Transpose.ROTATE_90)
     alone = read_alone(photo, tmp_path, "x.jpg", quality=95, subsampling=0, exif=data)
@@ -240,15 +240,15 @@ def halves(left: object, right: object) -> np.ndarray:
 LEVELS = np.linspace(0, 255, 32 * 32).reshape(32, 32, 1)
 NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 DARK = Image.fromarray(np.full((32, 32), 255, np.uint16))
-BOARD = Image.fromarray((np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8))  # single black and white pixels
+BOARD = Image.fromarray((np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8))  # alternating black and white
 FRAMED = Image.new("RGB", (96, 32))
 FRAMED.paste(RED, (32, 0, 64, 32))
-CUT_OUT = plain((*GRAY, 255), "RGBA", left=(0, 0, 0, 0))  # transparent and, below, black
+CUT_OUT = plain((*GRAY, 255), "RGBA", left=(0, 0, 0, 0))  # black, but transparent
 PALETTE = plain(200, "P", size=64)
 PALETTE.putpalette([*(0, 255, 0) * 200, *RED])
 LONG_TEXT = PngImagePlugin.PngInfo()
 LONG_TEXT.add_text("comment", "long " * 1_000_000, zip=True)
-READ = {  # an image, the name of its file, how it is saved; what is read, within how much
+READ = {  # an image, its file name, how it is saved; the expected pixels, and the tolerance
     "the content decides, not the extension": (plain(RED), "x.txt", {"format": "PNG"}, RED, 0),
     **{
         f"x.{kind} is read": (plain(RED), f"x.{kind}", {}, RED, 5)
@@ -280,7 +280,7 @@ def test_images_without_color_get_one_channel_however_they_are_stored(tmp_path: 
     gray = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8))
     for number, (mode, kind) in enumerate((("L", "png"), ("RGB", "jpg"), ("LA", "png"), ("P", "gif"))):
         save(gray.convert(mode), tmp_path / "a" / f"{number}.{kind}")
-    (tmp_path / "a" / "broken.png").write_bytes(stored(colors(1))[:-60])  # a broken one gives no color
+    (tmp_path / "a" / "broken.png").write_bytes(stored(colors(1))[:-60])  # a broken image doesn't count as color
     assert read(tmp_path).train.images.shape == (3, 32, 32, 1)
 
 
@@ -295,14 +295,14 @@ def test_one_pixel_of_color_gives_all_images_three_channels(tmp_path: Path):
     assert (dataset.train.images == 90).all()
 
 
-# A folder: what is skipped
+# A folder: skipped files
 
 
 NOISY = Image.fromarray(NOISE).resize((64, 64))
 OFF_THE_SCALE = Image.fromarray(np.full((32, 32), -1, np.float32))
-SKIPPED = {  # files beside two images of a class, and the notes on them
+SKIPPED = {  # files next to two images of a class, and the notes on them
     "a/photo.jpg": (b"<html>404</html>", "1 of 3 files is not recognized as an image: a/photo.jpg"),
-    "a/b.eps": (stored(colors(1), "EPS"), "1 of 3 files is not recognized as an image: a/b.eps"),  # starts Ghostscript
+    "a/b.eps": (stored(colors(1), "EPS"), "1 of 3 files is not recognized as an image: a/b.eps"),  # needs Ghostscript
     "a/half.png": (stored(NOISY)[:2000], "1 of 3 files is broken: a/half.png"),
     "a/negative.tif": (stored(OFF_THE_SCALE, "TIFF"), "1 of 3 files is broken: a/negative.tif"),
     "a/vast.png": (
@@ -334,7 +334,7 @@ def test_each_reason_has_one_note_with_at_most_three_names(tmp_path: Path):
     assert read(tmp_path).notes == ("1 of 8 files is broken: a/half.png", texts)
 
 
-# A folder: what is refused
+# A folder: refused input
 
 
 @pytest.mark.parametrize(
@@ -454,7 +454,7 @@ def test_training_and_test_images_of_different_sizes_need_an_image_size(npz):
 
 
 IMAGES = arrays()["x_train"]
-SCALES = {  # what is stored, and what it means from 0 to 255
+SCALES = {  # the stored values, and the same on a scale from 0 to 255
     **{kind: (IMAGES.astype(kind), IMAGES) for kind in ("uint64", "float32", ">i4")},
     "fractions of 255": (IMAGES.astype(np.float32) / np.float32(255), IMAGES),
     "nearly whole numbers": (IMAGES + 0.0005, IMAGES),
@@ -472,7 +472,7 @@ def test_numbers_of_any_type_and_scale_are_read_as_brightness(npz, stored: np.nd
 def test_training_and_test_images_share_one_scale(npz):
     mine = arrays()
     dataset = read(npz(x_train=mine["x_train"].astype(float), x_test=np.ones((8, 8, 8))))
-    assert (dataset.test.images == 1).all()  # nearly black, as 1 of 255 is
+    assert (dataset.test.images == 1).all()  # nearly black: 1 of 255
     assert dataset.train.images.max() == 255
 
 
@@ -522,7 +522,7 @@ def test_a_file_that_is_no_whole_npz_is_refused(npz, damage: str):
 
 
 class Unpickled:
-    """Leaves a trace when it is unpickled."""
+    """Leave a trace when unpickled."""
 
     def __reduce__(self):
         return os.mkdir, ("unpickled",)
@@ -540,7 +540,7 @@ def test_nothing_is_ever_unpickled(npz, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def table(images: int = 40, size: int = 8, labels: tuple[object, ...] = (3, 9, 5, 7)) -> pd.DataFrame:
-    """Make a table as on Kaggle; labels take turns."""
+    """Make a table in Kaggle's layout, with labels that take turns."""
     pixels = np.random.default_rng(0).integers(0, 256, (images, size * size))
     frame = pd.DataFrame(pixels, columns=[f"pixel{number}" for number in range(size * size)])
     frame.insert(0, "label", np.resize(np.array(labels, object), images))
@@ -604,7 +604,7 @@ def test_labels_are_names_or_whole_numbers_however_these_are_written(csv, labels
     "text",
     [
         "\ufeff" + table().to_csv(index=False),
-        table().reset_index(names="id").to_csv(),  # with pandas' index, too
+        table().reset_index(names="id").to_csv(),  # including pandas' index
         table().to_csv(index=False, sep=";"),
         table().rename(columns={"label": " Label"}).to_csv(index=False),
         table().to_csv(index=False).replace("\n", ",\n"),
@@ -619,7 +619,7 @@ def test_a_table_may_be_written_in_many_ways(csv, text: str):
 HEADER, *ROWS = table().to_csv(index=False).splitlines()
 LAYOUT = "a UTF-8 .csv file with a header, a column 'label'"
 NO_TABLE = f"cannot be read as {LAYOUT}"
-REFUSED = {  # a table, and what is said of it, "..." for parts left out
+REFUSED = {  # a table, and the message about it, with "..." for omitted parts
     "names and numbers": (table(labels=("a", "b", "1.5")), "has 'a' among its labels; give only int32 numbers, or"),
     "a name missing": (table(labels=(" ", "a")), "has a row without a label; give"),
     "no label": (table().drop(columns="label"), f"has no column 'label'; give {LAYOUT}"),

@@ -1,4 +1,4 @@
-"""The run folder: where it is, and the result rows that lessons leave in it."""
+"""The run folder: its location, and the result rows that lessons save in it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The house: which module may import which, and what a wheel holds."""
+"""The package's structure: which module may import which, and what a wheel contains."""
 
 import ast
 import os
@@ -20,7 +20,7 @@ MODULES = [path for path in PACKAGE.rglob("*.py") if path.parent.name != ".ipynb
 
 
 def table(docstring: str) -> list[str]:
-    """Read the modules of a table, in their order, from the sentence that names them."""
+    """Read a docstring's modules, in order, from the sentence that lists them."""
     return re.findall(r"`(\w+)`", docstring.split("only from those before it: ")[1].split(".")[0])
 
 
@@ -29,12 +29,12 @@ KNOW_NETWORKS = {"backend", "cnn", "training", "transfer", "experiment"}
 
 
 def name_of(path: Path) -> str:
-    """Return a file's module below `helpers`, such as runner.cli; that of a package is its folder's."""
+    """Return a file's module below `helpers`, such as runner.cli; a package is named after its folder."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__").removesuffix("__init__")
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Yield the modules below `helpers` that a file imports, wherever in it: runner.notebooks, plots.figures, cnn."""
+    """Yield the modules below `helpers` that a file imports anywhere, such as runner.notebooks or cnn."""
     known = {name_of(module) for module in MODULES}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -53,7 +53,7 @@ IMPORTS = {name_of(path): set(imported(path)) - {""} for path in MODULES}
 
 
 def room(module: str) -> str:
-    """Return the entry of a table that a module belongs to: a package's files count as the package."""
+    """Return the table entry for a module; a package's files count as the package."""
     return module.removeprefix("runner.").split(".")[0]
 
 
@@ -108,7 +108,7 @@ def test_a_wheel_holds_every_module_template_and_lesson(wheel):
 
 @pytest.fixture
 def installed(wheel: Path, tmp_path: Path, monkeypatch) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Install the wheel away from the repository; return a function that runs Python there, in an empty folder."""
+    """Install the wheel outside the repository; return a function that runs Python there, in an empty folder."""
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     (tmp_path / "work").mkdir()
     (tmp_path / "home").mkdir()

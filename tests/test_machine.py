@@ -1,4 +1,4 @@
-"""A user's machine: other programs' settings, what it lacks, how full and slow it is; and what users write and keep."""
+"""A user's machine: other programs' settings, missing parts, a full disk, slowness, and users' own input."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def test_a_setting_that_tqdm_cannot_read_is_left_out_and_others_stay(python):
     assert python(code, TQDM_MININTERVAL="0.5", TQDM_ASCII="-#").stdout == "0.5\n"
 
 
-# Notebooks in kernels of their own
+# Notebooks in their own kernels
 
 FACTS = """
 import json, os, time, warnings
@@ -48,7 +48,7 @@ print(json.dumps(facts | json.loads(get_connection_info())))
 
 
 def write_incomplete(path: Path) -> Path:
-    """Write a notebook that lacks all that may be empty, has a byte-order mark, and was executed with a rate before."""
+    """Write a notebook without optional fields, with a byte-order mark, and executed earlier with a rate."""
     cells = [{"cell_type": "code", "source": "seed, rate = 0, 0", "metadata": {"tags": ["parameters"]}}]
     cells += [{"cell_type": "code", "source": "rate = 5", "metadata": {"tags": ["injected-parameters"]}}]
     cells += [{"cell_type": "code", "source": FACTS.splitlines(keepends=True)}]
@@ -69,7 +69,7 @@ def test_an_incomplete_notebook_runs_in_a_clean_kernel_on_a_slow_machine(tmp_pat
         "MPLBACKEND": "nonsense",
     }.items():
         monkeypatch.setenv(name, value)
-    if transport == "tcp":  # where the path is too long for a socket, ports are the second best
+    if transport == "tcp":  # if the path is too long for a socket, ports are the fallback
         long = tmp_path / ("long" * 30)
         long.mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(long))
@@ -120,7 +120,7 @@ def test_results_that_cannot_be_read_fail_their_run_whose_notebook_is_kept(
 
 
 def sweep_of(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Sweep a notebook in a process of its own, as Dask reads its settings only once."""
+    """Sweep a notebook in a separate process, because Dask reads its settings only once."""
     code = "open('results-own.csv', 'w').write(f'test_accuracy\\n{seed}\\n')"
     own = write_notebook(folder / "own.ipynb", "seed: int = 0", code)
     command = ["sweep", own, "--grid", "seed=0", "--workers", "1", "--out", folder / "out"]
@@ -129,7 +129,7 @@ def sweep_of(folder: Path, **environment: str) -> subprocess.CompletedProcess[st
 
 @pytest.mark.sweep
 def test_a_sweep_on_this_machine_ignores_dasks_configuration(tmp_path: Path):
-    settings = {  # each alone is enough to break a sweep
+    settings = {  # each of these alone would break a sweep
         "DISTRIBUTED__WORKER__PRELOAD": "nosuchmodule",
         "DISTRIBUTED__WORKER__LIFETIME__DURATION": "1s",
         "DISTRIBUTED__WORKER__MEMORY__TERMINATE": "0.001",
@@ -164,7 +164,7 @@ def test_workers_that_cannot_be_started_are_one_sentence(tmp_path: Path, monkeyp
     assert not (tmp_path / "out").exists()
 
 
-# What may be missing
+# Missing parts of a machine
 
 
 def test_letters_that_a_terminal_cannot_show_are_written_in_another_way(python):
@@ -192,7 +192,7 @@ def test_a_user_without_a_home_gets_one_for_caches(course, monkeypatch):
     def unknown(number: int) -> None:
         raise KeyError(number)
 
-    monkeypatch.setenv("HOME", "")  # so that it is put back
+    monkeypatch.setenv("HOME", "")  # so that it is restored
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     assert run("--only", "09").exit_code == 2
@@ -231,7 +231,7 @@ def test_a_package_may_be_distributed_under_another_name(monkeypatch):
     assert versions["tensorflow"] == batch._made_with()["versions"]["tensorflow"] == "2.99"
 
 
-# What users write
+# Users' input
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_parameters_may_have_any_annotation_and_text_and_stand_among_ipythons_ow
         "computed": None,
         "few": [0, 1, 2],
     }
-    for value in (0.5, "text"):  # a default that has to be computed says nothing of a type
+    for value in (0.5, "text"):  # a computed default doesn't determine a type
         parameters.check([own], {"computed": value})
 
 
@@ -293,7 +293,7 @@ def test_a_notebook_in_another_language_is_refused(tmp_path: Path):
 
 def test_a_terminal_that_goes_away_stops_a_run_but_not_under_nohup():
     def heard(*_: object) -> None:
-        """Stand for what a program does otherwise, which is to end."""
+        """Stand in for the default action, which ends the program."""
 
     before = signal.getsignal(signal.SIGHUP)
     try:

@@ -1,4 +1,4 @@
-"""Promises of the lessons as documents. That they run and show what they showed is checked by nbval."""
+"""The lessons as documents. Whether they run and reproduce their outputs is checked by nbval."""
 
 import ast
 import base64
@@ -112,13 +112,13 @@ def test_photos_are_on_the_page_and_their_photographers_are_named_below_them():
 
 
 def shown(lesson: int, source: str) -> str:
-    """Return the text that a lesson on MNIST shows below the one cell that has this in its source."""
+    """Return the output of the only cell in a lesson on MNIST whose source contains this text."""
     (cell,) = [cell for cell in code_cells(LESSONS[lesson]) if source in cell.source]
     return "\n".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs)
 
 
 def numbers(text: str, start: str) -> list[float]:
-    """Return the numbers of the first line that begins so."""
+    """Return the numbers in the first line that begins with this text."""
     line = re.search(rf"(?m)^ *{re.escape(start)}(.*)$", text)
     return [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", line[1])]
 
@@ -169,7 +169,7 @@ def test_lesson_05_shows_where_transfer_helps_and_where_it_does_not():
 
 def test_lesson_06_shows_what_the_range_the_depth_and_the_training_of_mobilenet_are_worth():
     def ratio(source: str, line: str) -> list[float]:
-        """Return accuracy in percent, then the ratio of errors, each with the ends of its interval."""
+        """Return the accuracy in percent and the error ratio, each with the ends of its interval."""
         found = re.search(rf"(?m)^.*\b{re.escape(line)} +(.*)$", shown(6, source).replace("%", ""))
         return [float(number) for number in re.findall(r"\d+\.\d+", found[1])]
 

@@ -1,4 +1,4 @@
-"""The pages that compute what they say from stored rows. That they show it is checked by nbval, in docs/."""
+"""The pages that compute their sentences from stored rows. nbval compares their outputs, in docs/."""
 
 import re
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def code_cells(path: Path) -> list[nbformat.NotebookNode]:
 
 
 def text_of(page: str) -> str:
-    """Return what a page shows, as text with single spaces."""
+    """Return a page's outputs as text with single spaces."""
     outputs = [output.get("data", {}) for cell in code_cells(ROOT / "docs" / page) for output in cell.outputs]
     return " ".join(" ".join(data.get("text/markdown") or data.get("text/plain", "") for data in outputs).split())
 
@@ -87,7 +87,7 @@ def ratio(errors: pd.DataFrame, pair: str, budget: str, seeds: Sequence[int] = r
 
 
 README, LESSON_04, LESSON_05 = "README.md", "notebooks/04_freezing.ipynb", "notebooks/05_transfer_comparison.ipynb"
-QUOTED = [  # # is the ratio, % its interval
+QUOTED = [  # "#" stands for the ratio, "%" for its interval
     (README, "frozen / scratch, 10", "make # times the errors of a network from scratch with 10 labels per class (%;"),
     (README, "frozen / scratch, 50", "and # times with 50 (%)"),
     (README, "frozen / scratch, all", "as good (#, from %)"),

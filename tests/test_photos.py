@@ -1,4 +1,4 @@
-"""Photos: what comes with the course, how a seed splits them, and what is refused."""
+"""Photos: the included ones, how a seed splits them, and which ones are refused."""
 
 import csv
 import zipfile

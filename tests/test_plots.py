@@ -1,4 +1,4 @@
-"""Figures: they draw the data, name the original classes, have units, and a sentence says what they show."""
+"""Figures: they draw the data, name the original classes, have units, and have a text alternative."""
 
 import math
 import warnings
@@ -24,7 +24,7 @@ from helpers.transfer import STRATEGIES
 
 
 def rendered(figure: Figure) -> Figure:
-    """Draw a figure once, as a notebook would; nothing must warn."""
+    """Draw a figure once, as a notebook would, without any warnings."""
     with warnings.catch_warnings(action="error"):
         figure.draw_without_rendering()
     return figure
@@ -63,7 +63,7 @@ def task() -> Task:
     )
 
 
-# probabilities for that task's test images; the second, third and last are wrong, the third with the most confidence
+# probabilities for the task's test images; the second, third and last are wrong, the third most confidently
 SCORES = np.array(
     [[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.0, 0.1, 0.9], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.7, 0.0, 0.3]], np.float32
 )
@@ -71,8 +71,8 @@ SCORES = np.array(
 
 @pytest.fixture(scope="module")
 def summary() -> pd.DataFrame:
-    """Make a summary in which, as on MNIST, all strategies come close to each other, in accuracy and seconds."""
-    errors = {  # of 1,000, with 10, 50 and all labels per class
+    """Make a summary in which all strategies have similar accuracy and seconds, as on MNIST."""
+    errors = {  # out of 1,000, with 10, 50 and all labels per class
         "scratch": (123, 38.5, 2.5),
         "random-frozen": (99.9, 42.4, 10.8),
         "frozen": (71.7, 21.5, 2.6),
@@ -96,7 +96,7 @@ def names_a_best(text: str) -> bool:
     return any(word in text.lower() for word in ("best", "most accurate", "highest", "cheapest", "better", "worse"))
 
 
-# What all figures share
+# All figures
 
 
 OKABE_AND_ITO = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
@@ -145,7 +145,7 @@ def test_a_name_is_drawn_as_it_is_with_dollar_signs():
 
 
 def test_letters_that_matplotlibs_font_lacks_are_taken_from_an_installed_font():
-    figure = plots.photos([np.zeros((8, 8, 3), np.uint8)], ["ᶁ cat"])  # of STIX, which comes with Matplotlib
+    figure = plots.photos([np.zeros((8, 8, 3), np.uint8)], ["ᶁ cat"])  # in STIX, which comes with Matplotlib
     with warnings.catch_warnings(action="error"):
         plots.png(figure)
 
@@ -182,14 +182,14 @@ def test_class_counts_are_stacked_bars_of_training_validation_and_test(task: Tas
         "validation": [1, 1, 1],
         "test": [2, 2, 2],
     }
-    assert [bar.get_y() for bar in bars["test"]] == [5, 4, 3]  # on top of the others
+    assert [bar.get_y() for bar in bars["test"]] == [5, 4, 3]  # above the others
     assert tick_labels(axis.xaxis) == ["9", "5", "7"]
     assert (axis.get_title("left"), axis.get_xlabel(), axis.get_ylabel()) == ("target task", "class", "images")
     assert "between 5 and 7 images each" in figure.alternative_text
 
 
 def of_classes(classes: tuple, channels: int = 1) -> Task:
-    """Make a task of these classes, with two images of each in each split."""
+    """Make a task with these classes and two images per class in each split."""
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), 2)
     split = Split(np.zeros((len(labels), 8, 8, channels), np.uint8), labels)
     return Task("target", classes, split, split, split)
@@ -233,7 +233,7 @@ def test_the_confusion_matrix_of_many_classes_is_color_on_a_scale():
 
 @pytest.fixture(scope="module")
 def costs() -> pd.DataFrame:
-    """Return the published network's costs."""
+    """Return the costs of the published network's layers."""
     return cnn.layer_costs(cnn.build_cnn(cnn.Architecture()))
 
 
@@ -250,7 +250,7 @@ def test_the_network_shows_each_layers_share_of_parameters_and_of_multiply_adds(
 
 
 def convolution(filters: int, size: float) -> keras.Model:
-    """Build a network whose first kernels run evenly from minus `size` to `size`."""
+    """Build a network whose first kernels have evenly spaced weights from minus `size` to `size`."""
     model = cnn.build_cnn(cnn.Architecture((8, 8, 1), filters=filters, dense_units=2))
     kernel = np.linspace(-size, size, 9 * filters, dtype=np.float32).reshape(3, 3, 1, filters)
     model.get_layer("conv1").set_weights([kernel, np.zeros(filters)])
@@ -272,7 +272,7 @@ def test_the_network_cut_in_two_shows_what_leaves_each_layer_and_passes_the_cut(
 def test_strategies_are_filled_where_they_come_from_the_source_task_and_hatched_where_they_are_frozen():
     shown = list(STRATEGIES.values())
     (axis,) = rendered(plots.strategies([*STRATEGIES])).axes
-    blocks = axis.patches  # the features and the head of one strategy after the other
+    blocks = axis.patches  # features and head of each strategy in turn
     for strategy, features, head in zip(shown, blocks[::2], blocks[1::2], strict=True):
         color = to_hex(STYLES[strategy.name]["color"])
         filled = [to_hex(block.get_facecolor()) == color for block in (features, head)]
@@ -289,7 +289,7 @@ def test_filters_of_all_networks_and_lessons_have_the_same_shades():
         assert [text.get_text() for text in row[0].texts] == [title]
         kernels = model.get_layer("conv1").get_weights()[0]
         assert len(row) == min(10, kernels.shape[-1])
-        limit = 2 * math.sqrt(6 / (9 * (1 + kernels.shape[-1])))  # from -limit, black, to limit, white
+        limit = 2 * math.sqrt(6 / (9 * (1 + kernels.shape[-1])))  # from black at -limit to white at limit
         for index, axis in enumerate(row):
             (picture,) = images(axis)
             assert np.allclose(picture, np.clip(0.5 + kernels[..., index] / (2 * limit), 0, 1))
@@ -376,7 +376,7 @@ def test_overfitting_draws_each_seed_and_their_mean_on_training_and_on_new_image
 
 def test_mistakes_by_strategy_show_one_labels_errors_the_most_confident_first(task: Task):
     worse = SCORES.copy()
-    worse[0] = [0.1, 0.2, 0.7]  # 9 taken for 7, with more confidence than the other for 5
+    worse[0] = [0.1, 0.2, 0.7]  # 9 mistaken for 7, more confidently than the other for 5
     figure = rendered(plots.mistakes_by_strategy(task, {"frozen": SCORES, "scratch": worse}, of_class=9, shown=3))
     frozen, scratch = np.array(figure.axes).reshape(2, 3)
     assert (texts(frozen[0]), texts(scratch[0])) == (["frozen\n1 wrong"], ["scratch\n2 wrong"])
@@ -389,7 +389,7 @@ def test_mistakes_by_strategy_show_one_labels_errors_the_most_confident_first(ta
 
 
 def test_errors_by_labels_are_drawn_in_each_strategys_style_with_intervals_and_names(summary: pd.DataFrame):
-    figure = rendered(plots.errors_by_labels(summary.iloc[::-1]))  # whatever the order of the rows
+    figure = rendered(plots.errors_by_labels(summary.iloc[::-1]))  # the order of the rows doesn't matter
     (axis,) = figure.axes
     assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
     assert tick_labels(axis.xaxis) == ["10", "50", "all"]
@@ -437,7 +437,7 @@ def test_errors_stand_at_their_share_and_the_cuts_of_a_backbone_are_joined(summa
     assert figure.axes[0].get_xscale() == "log" and figure.get_suptitle() == "Found"
     assert figure.axes[0].lines[-1].get_xdata().tolist() == pytest.approx([7.17, 7.94])
     assert "with 10 labels per class scratch 12 %, block 3 7.2 %, block 6 7.9 %" in figure.alternative_text
-    certain = cuts.assign(accuracy=1.0, accuracy_low=1.0, accuracy_high=1.01)  # no errors have no logarithm
+    certain = cuts.assign(accuracy=1.0, accuracy_low=1.0, accuracy_high=1.01)  # zero errors have no logarithm
     rendered(plots.errors_by_strategy(certain, "Found"))
 
 
@@ -465,7 +465,7 @@ def test_seconds_stand_at_their_medians_without_and_with_pretraining_beside_the_
 
 
 def results(**columns: object) -> pd.DataFrame:
-    """Return result rows as `results.csv` has them: two strategies, two budgets, two seeds."""
+    """Return result rows as in `results.csv`, for two strategies, two budgets, and two seeds."""
     rows = [
         (strategy, budget, seed, str(0.9 + gain + int(seed) / 50))
         for strategy, gain in (("frozen", 0.02), ("scratch", 0.0))
@@ -481,7 +481,7 @@ def test_a_sweep_over_seeds_draws_points_with_their_mean_and_interval_and_no_lin
     assert titles(figure.axes) == ["10 labels per class", "all labels per class"]
     for axis in figure.axes:
         assert tick_labels(axis.xaxis) == ["scratch", "frozen"]
-        heights = [line.get_ydata().tolist() for line in axis.lines]  # points and mean of each
+        heights = [line.get_ydata().tolist() for line in axis.lines]  # points, then mean, of each
         assert heights == [pytest.approx(values) for values in ([90, 92], [91], [92, 94], [93])]
         assert axis.lines[0].get_linestyle() == "None"
         assert len(axis.collections) == 2  # the intervals
@@ -510,7 +510,7 @@ def test_a_sweep_shows_each_label_budget_by_itself_and_joins_numbers_alone():
 
 
 def trees(*grid: tuple[int, int, int]) -> pd.DataFrame:
-    """Return the rows of runs by depth, leaf size and seed; leaves of 5 cost 10 points, a level of depth gains one."""
+    """Return rows by depth, leaf size and seed; leaves of 5 cost 10 points, and each level of depth gains one."""
     rows = [(f"run {run}", *run, 0.8 + run[0] / 100 - (run[1] - 1) / 40) for run in grid]
     return pd.DataFrame(rows, columns=["run", "depth", "min_leaf", "seed", "test_accuracy"]).astype(str)
 

@@ -1,4 +1,4 @@
-"""Promises of the repository itself: what it installs, and that its files agree."""
+"""The repository itself: what it installs, and that its files agree."""
 
 import itertools
 import re

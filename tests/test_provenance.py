@@ -1,4 +1,4 @@
-"""What a result depends on: versions, and the code that computes it; an edit elsewhere discards nothing."""
+"""Provenance: a result depends on versions and on the code that computes it, but not on edits elsewhere."""
 
 import json
 from pathlib import Path

@@ -14,7 +14,7 @@ from helpers.store import write_text
 
 @pytest.fixture
 def folder(tmp_path: Path, offline: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work offline in a folder with a few names taken, and fail at once if a lesson is started."""
+    """Work offline in a folder where some names are taken, and fail at once if a lesson is started."""
     for name in ("home/file", "work/file", "work/file.txt", "work/full/mine"):
         write_text(tmp_path / name, "")
     monkeypatch.setenv("TRANSFER_TUTORIAL_HOME", str(tmp_path / "home"))
@@ -24,13 +24,13 @@ def folder(tmp_path: Path, offline: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def files(folder: Path) -> dict[str, bytes | None]:
-    """Return each path below a folder with its content; of Keras's cache only the files, not its empty folders."""
+    """Return each path below a folder with its content, without the empty folders in Keras's cache."""
     paths = {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
     return {str(path): content for path, content in paths.items() if content is not None or "keras" not in path.parts}
 
 
 def check_refusal(folder: Path, command: str, *says: str) -> None:
-    """Run a command line, on the digits if it names no data; it must refuse with these parts and change nothing."""
+    """Run a command, on the digits by default; expect a refusal with these parts and no changes to files."""
     before, imported = files(folder), "tensorflow" in sys.modules
     data = [] if "dataset" in command or "--resume" in command else ["--dataset", "digits"]
     ended = run(*data, *shlex.split(command))
@@ -81,7 +81,7 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
         ("--only 07 -p my_images full", "my_images: 'full' has no class folders; "),
         ("--only 07 -p labels 1", "labels: 1 is too few; give two or more per class"),
         ("--only 07 -p my_images flowers -p photo_size 300", "photo_size: 300 is not a whole number from 32 to 224"),
-        # values that cannot be read, or would reach the notebook changed
+        # values that cannot be read, or would be altered on the way to the notebook
         ("-p target_classes '[1,'", "target_classes: '[1,' cannot be read as YAML; values look like 3"),
         ("-p seed '!!python/object/apply:os.mkdir [made]'", "seed: '!!python/object/apply:os.mk"),
         ("-p recipe '{1: a}'", "recipe: '{1: a}' is not allowed; use numbers, UTF-8 text"),
@@ -112,7 +112,7 @@ def test_a_folder_without_permission_is_refused(folder: Path, monkeypatch: pytes
     Path("locked").mkdir()
     for locked in (folder / "home", Path("locked")):
         locked.chmod(0o555)
-    if os.geteuid() == 0:  # root may write everywhere
+    if os.geteuid() == 0:  # root can write anywhere
         monkeypatch.setattr(os, "access", lambda path, mode, **_: bool(os.stat(path).st_mode & 0o200))
     says = "cannot be written to; give a writable folder"
     check_refusal(folder, "-p run_dir mine", f"run_dir: 'mine' {says}")

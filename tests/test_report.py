@@ -1,4 +1,4 @@
-"""The pages of a report: what they show, what they escape, and that they load nothing."""
+"""The pages of a report: their contents, their escaping, and that they load nothing."""
 
 import io
 import re
@@ -66,11 +66,11 @@ ROWS = pd.DataFrame(
 )
 
 
-ERRORS = dict(zip(STRATEGIES, (50, 30, 30, 35, 90, 50), strict=True))  # of 1,000
+ERRORS = dict(zip(STRATEGIES, (50, 30, 30, 35, 90, 50), strict=True))  # out of 1,000
 
 
 def compared(strategies=tuple(ERRORS), budgets=("10", "all"), seeds=(0, 1, 2)) -> pd.DataFrame:
-    """Return lesson 05's rows as `results.csv` has them, strategies in any order: the gains scatter by 2 errors."""
+    """Return lesson 05's rows as in `results.csv`, with strategies in any order and gains that scatter by 2 errors."""
     columns = ["task", "classes", "strategy", "labels_per_class", "seed", "test_errors", "pretrain_seconds"]
     rows = [("source", "5 6", "scratch", "all", 0, 50, 0.0)]
     for seed in seeds:
@@ -84,13 +84,13 @@ def compared(strategies=tuple(ERRORS), budgets=("10", "all"), seeds=(0, 1, 2)) -
 
 
 def names_a_best(text: str) -> bool:
-    """Tell whether a text calls something best, apart from the sentence that says when nothing is."""
+    """Tell whether a text calls something best, except in the sentence that says when nothing is."""
     text = text.lower().replace("without an interval, nothing is called better", "")
     return any(word in text for word in ("best", "most accurate", "highest", "better", "times the errors", "hurts"))
 
 
 class Tags(HTMLParser):
-    """All start tags of a page, with their attributes, and its text."""
+    """Collect a page's start tags with their attributes, and its text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -113,11 +113,11 @@ def test_the_table_has_a_mean_per_strategy_and_budget_in_ascending_order():
         ["05", "target 0 1", "scratch", "50.00", "97.00", 2],
         ["05", "target 0 1", "frozen", "75.00", "", 1],
     ]
-    assert report.result_table(compared())["strategy"].tolist() == ["scratch", *ERRORS]  # whatever the rows' order
+    assert report.result_table(compared())["strategy"].tolist() == ["scratch", *ERRORS]  # regardless of the rows' order
 
 
 def pretrained_at(*rates: str) -> pd.DataFrame:
-    """Return rows of lesson 03, whose trainings differ in their learning rate."""
+    """Return rows of lesson 03, with training runs that differ in their learning rate."""
     return pd.DataFrame(
         [("03", "source", "5 6", "scratch", "all", "0", rate, "0.9") for rate in rates], columns=COLUMNS
     )
@@ -165,7 +165,7 @@ def test_the_index_opens_with_the_verdict_then_the_figure_and_the_table_of_the_c
 
 
 def summary_of(errors: dict[int | str, list[int]]) -> pd.DataFrame:
-    """Return a summary of made-up errors of `frozen` by label budget, beside a baseline of 30, 32, 34 of 1,000."""
+    """Return a summary of made-up errors of `frozen` by label budget; `scratch` makes 30, 32, 34 of 1,000."""
     tables = []
     for budget, counts in errors.items():
         tables.append(result_rows("frozen", counts, budget, train_seconds=2.0, pretrain_seconds=3.0))
@@ -240,7 +240,7 @@ def test_lesson_06_alone_has_its_verdict_its_figure_and_the_name_of_the_photos(f
 
 
 def swept(folder: Path, runs: dict[str, dict[str, object]], *parameters: str) -> tuple[Sweep, list[dict[str, object]]]:
-    """Return a sweep of lesson 05 with these runs, all done, and their records."""
+    """Return a sweep of lesson 05 with these runs, all finished, and their records."""
     defaults = {"seeds": [0, 1, 2], "recipe": "fast", "filters": 32}
     lesson = Notebook("05", "05_a", "Compare", folder / "05_a.ipynb")
     done = {"status": "done", "seconds": 1.0, "results": ["some"]}
@@ -334,7 +334,7 @@ def test_a_training_that_a_lesson_takes_from_an_earlier_one_stands_once_in_the_r
 
 
 def trees(folder: Path, results: str) -> Path:
-    """Write the page of a sweep of a custom notebook, whose two runs left these rows; return its path."""
+    """Write the page for a sweep of a custom notebook with these rows from two runs; return its path."""
     runs = {"shallow": {"filters": 1}, "deep": {"filters": 2}}
     planned, records = swept(folder, runs, "filters")
     planned = replace(planned, notebook=Notebook("", "trees", "Trees", folder / "trees.ipynb"))

@@ -23,7 +23,7 @@ LESSONS = sorted(ROOT.glob("notebooks/*.ipynb"))
 COMPUTED = sorted(ROOT.glob("docs/*.ipynb"))  # from stored rows
 WRITTEN = [*GUIDES, *LESSONS, *COMPUTED, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 PAGES = [path.relative_to(ROOT).with_suffix(".html").as_posix() for path in WRITTEN]
-HEAVIEST = 1_500_000  # bytes, with all that a page loads
+HEAVIEST = 1_500_000  # bytes, including everything that a page loads
 
 pytestmark = [
     pytest.mark.site,
@@ -32,9 +32,9 @@ pytestmark = [
 
 
 def build(folder: Path, kept: Path, **environment: str) -> Path:
-    """Build the site into a folder, offline and as nobody's repository unless `environment` names one.
+    """Build the site into a folder, offline, and without a repository unless `environment` names one.
 
-    What Sphinx has read is kept in a second folder, so that another build only has to write.
+    Sphinx keeps its parsed sources in a second folder, so that later builds only have to write.
     """
     environ = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")}
     environ |= {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
@@ -66,7 +66,7 @@ def links(page: Path) -> list[str]:
 
 
 def loaded(page: Path) -> Iterator[str]:
-    """Yield the addresses that a page loads by itself: scripts, styles, pictures."""
+    """Yield the addresses that a page loads automatically: scripts, styles, pictures."""
     for tag, attributes in tags(page):
         if tag in ("script", "img", "source", "iframe") and attributes.get("src"):
             yield attributes["src"]
@@ -77,7 +77,7 @@ def loaded(page: Path) -> Iterator[str]:
 def test_nothing_is_loaded_from_elsewhere_and_every_page_is_light(site):
     for page in ("index.html", "search.html", *PAGES):
         addresses = list(loaded(site / page))
-        assert len(addresses) > 5 or page == "index.html"  # which only leads to the first page
+        assert len(addresses) > 5 or page == "index.html"  # which only redirects to the first page
         assert not [address for address in addresses if urlsplit(address).netloc], page
         files = {(site / page).parent / urlsplit(address).path for address in addresses}
         assert sum(file.stat().st_size for file in files if file.suffix in (".png", ".svg")) < HEAVIEST, page
@@ -104,7 +104,7 @@ def test_links_between_files_lead_to_a_file_and_to_a_heading_as_github_names_it(
         assert target.is_file(), link
         if place:
             written = target.read_text(encoding="utf-8")
-            headings = re.findall(r'(?m)^ *"?#+ (.+?)(?:\\n",)?$', written)  # a notebook has them in quotes
+            headings = re.findall(r'(?m)^ *"?#+ (.+?)(?:\\n",)?$', written)  # in a notebook, they are in quotes
             assert place in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings], link
 
 
@@ -131,16 +131,16 @@ def test_with_an_address_each_lesson_opens_on_binder_and_its_copy_on_colab(site,
         ]
         assert (published / "colab" / f"{lesson}.ipynb").is_file()
     assert not launches(published / "docs" / "index.html")
-    (binder,) = launches(published / "docs" / "results.html")  # Colab would lack the course
+    (binder,) = launches(published / "docs" / "results.html")  # Colab would not have the course
     assert binder == "https://mybinder.org/v2/gh/somebody/course/HEAD?urlpath=lab/tree/docs/results.ipynb"
 
 
-# In a real browser
+# The site in a real browser
 
 
 @pytest.fixture(scope="module")
 def address(site) -> Iterator[str]:
-    """Serve the site on this machine, as the search needs it; return its address."""
+    """Serve the site on this machine, because the search needs a server; return its address."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -166,7 +166,7 @@ IGNORE_COLORS = {"rules": {"color-contrast": {"enabled": False}}}
     ],
 )
 def test_no_page_has_barriers_is_too_wide_or_asks_another_host(scheme, width, rules, browser, address):
-    """Barriers are what axe finds against levels A and AA of WCAG 2.1, on the whole page."""
+    """Barriers are violations of levels A and AA of WCAG 2.1 that axe finds on the whole page."""
     if not IN_CI:
         pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
     from axe_playwright_python.sync_playwright import Axe

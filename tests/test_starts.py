@@ -1,4 +1,4 @@
-"""Starts for your own images: how they are read and split, what each start sees, and how starts are compared."""
+"""Starts for your own images: reading and splitting them, what each start sees, and comparing starts."""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from helpers.transfer import STRATEGIES
 
 
 def draw(folder, **counts):
-    """Make gray images, so many of each class."""
+    """Make gray images, with a given number per class."""
     for shade, (name, count) in enumerate(counts.items()):
         (folder / name).mkdir(parents=True)
         for number in range(count):
@@ -31,7 +31,7 @@ def both(digits):
 
 @pytest.fixture(scope="module")
 def compiled(both, tmp_path_factory):
-    """Return the starts of three digits, and the folder with what they keep."""
+    """Return the starts for three digits, and the folder that they save results in."""
     folder = tmp_path_factory.mktemp("starts")
     return starts.Starts(folder, *both), folder
 

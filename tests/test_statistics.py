@@ -100,13 +100,13 @@ def test_seconds_are_medians_without_and_with_what_is_paid_once():
     ("low", "high", "finding"),
     [
         (0.4, 0.9, "better"),
-        (0.85, 0.95, "better"),  # within the margin, and yet a difference
+        (0.85, 0.95, "better"),  # within the margin, but still a difference
         (1.1, 1.9, "worse"),
         (0.8, 1.25, "as good"),  # the margin itself counts as within
         (0.79, 1.1, "no detectable difference"),
         (0.9, 1.26, "no detectable difference"),
-        (0.5, 1.0, "no detectable difference"),  # an end at 1 detects nothing
-        (0.7, 0.7, "cannot tell"),  # the same with every seed
+        (0.5, 1.0, "no detectable difference"),  # an interval that ends at 1 detects nothing
+        (0.7, 0.7, "cannot tell"),  # the same for every seed
         (math.nan, math.nan, "cannot tell"),  # one seed, or no baseline
     ],
 )
@@ -118,11 +118,11 @@ def test_a_finding_agrees_with_its_p_value():
     row = summarized(rows("scratch", [30, 32, 34]), rows("frozen", [10, 13, 14])).loc[10, "frozen"]
     logs = np.log(np.divide([10.5, 13.5, 14.5], [30.5, 32.5, 34.5]))
     t = logs.mean() / (logs.std(ddof=1) / math.sqrt(3))
-    assert row["p_value"] == pytest.approx(1 + t / math.sqrt(t**2 + 2))  # Student's t for 2 degrees, both sides
+    assert row["p_value"] == pytest.approx(1 + t / math.sqrt(t**2 + 2))  # Student's t, two-sided, 2 degrees of freedom
     assert row["finding"] is Finding.BETTER and row["p_value"] < 0.05
 
 
-# Many comparisons
+# Multiple comparisons
 
 KNOWN = ("scratch", "frozen", "fine-tuned", "random-frozen", "reused-head")  # at all label budgets of the study
 
@@ -133,7 +133,7 @@ def test_holm_multiplies_the_smallest_p_value_by_their_number_the_next_by_one_le
 
 
 def marked(errors: np.ndarray) -> np.ndarray:
-    """Return which comparisons Holm marks: errors `(tables, seeds, baselines, 1 + strategies)` to `(tables, many)`."""
+    """Return which comparisons Holm marks, for errors of shape `(tables, seeds, baselines, 1 + strategies)`."""
     logs = np.log((errors[..., 1:] + 0.5) / (errors[..., :1] + 0.5)).reshape(*errors.shape[:2], -1)
     return np.array([statistics.holm(p_values) < 0.05 for p_values in ttest_1samp(logs, 0, axis=1).pvalue])
 
@@ -141,7 +141,7 @@ def marked(errors: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("usual", [500, 150, 15])
 def test_where_nothing_differs_holm_seldom_marks_anything(usual: int):
     rng = np.random.default_rng(0)
-    luck = rng.normal(0, 0.3, (1000, 10, 8, 1)) + rng.normal(0, 0.15, (1000, 10, 8, 5))  # of a seed, of each strategy
+    luck = rng.normal(0, 0.3, (1000, 10, 8, 1)) + rng.normal(0, 0.15, (1000, 10, 8, 5))  # by seed, and by strategy
     assert marked(rng.binomial(5139, usual / 5139 * np.exp(luck))).any(axis=1).mean() <= 0.07
 
 
@@ -157,7 +157,7 @@ def test_ten_seeds_mark_what_the_study_found_with_50_labels_in_most_tables_like_
     assert found[:, compared.index(("50", "frozen"))].mean() >= 0.8
 
 
-GROUPS = {  # of frozen, with scratch at 30, 32, 34 errors: errors, finding
+GROUPS = {  # errors of frozen, with scratch at 30, 32, 34 errors, and the finding
     "a": ([10, 13, 14], Finding.BETTER),
     "b": ([50, 53, 54], Finding.WORSE),
     "c": ([30, 32, 35], Finding.AS_GOOD),
@@ -181,8 +181,9 @@ def test_the_findings_of_many_groups_are_those_of_their_summaries():
 
 
 def claim(errors: list[int], *strategies: str) -> statistics.Claim:
-    """Check the claim where scratch makes 20 errors of 1,000 and takes 30 s; transfer 3 s, 2 for extraction, 20 for
-    pretraining.
+    """Check the claim when scratch makes 20 errors of 1,000 and takes 30 s.
+
+    Transfer takes 3 s, plus 2 s for extraction and 20 s for pretraining.
     """
     seconds = {"train_seconds": 3.0, "extract_seconds": 2.0, "pretrain_seconds": 20.0}
     scratch = rows("scratch", [20] * len(errors), "all", train_seconds=30.0)
@@ -191,7 +192,7 @@ def claim(errors: list[int], *strategies: str) -> statistics.Claim:
 
 
 def test_the_published_claim_is_checked_for_the_published_variant_and_its_seconds_are_compared_with_those_of_scratch():
-    assert claim([20, 21])[1:] == (30 / 5, 30 / 25)  # on the target task, and in all
+    assert claim([20, 21])[1:] == (30 / 5, 30 / 25)  # on the target task, and in total
     assert claim([20, 21]).checked["strategy"] == "frozen"
     assert claim([20, 21], "frozen", "reused-head").checked["strategy"] == "reused-head"
     assert statistics.published_claim(statistics.summarize(rows("frozen", [1, 2, 3]))) is None
@@ -202,7 +203,7 @@ def test_the_published_claim_is_checked_at_the_largest_budget_in_whatever_order(
     few = pd.concat([rows("scratch", [100, 100], 10), rows("frozen", [200, 201], 10)])
     many = pd.concat([rows("scratch", [20, 20], largest), rows("frozen", [10, 11], largest)])
     for results in (pd.concat([few, many]), pd.concat([many, few])):
-        with np.errstate(invalid="ignore"):  # no seconds in this table
+        with np.errstate(invalid="ignore"):  # this table has no seconds
             checked = statistics.published_claim(statistics.summarize(results))
         assert checked.checked["finding"] is Finding.BETTER and checked.checked["labels_per_class"] == largest
 

@@ -1,4 +1,4 @@
-"""The store: what was made is found only if its provenance is the same, and whole, or not at all."""
+"""The store: an artefact is found only if its provenance matches, and it is found whole or not at all."""
 
 import json
 import warnings
@@ -15,7 +15,7 @@ NAME = "pretrained.bin"
 
 
 def keep(folder: Path, content: bytes = b"weights", origin: dict = ORIGIN, **facts: object) -> Path:
-    """Make something anew, whatever is there."""
+    """Make an artefact anew, even if the store has one."""
 
     def make(path: Path) -> dict:
         path.write_bytes(content)
@@ -29,14 +29,14 @@ def manifest_of(folder: Path) -> Path:
     return manifest
 
 
-# What is found
+# Finding artefacts
 
 
 def test_what_was_saved_is_found_with_its_facts_and_as_nothing_else(run_folder: Path):
     saved = keep(run_folder, b"weights", row={"test_errors": 3})
     assert store.find(run_folder, NAME, ORIGIN) == (saved, {"row": {"test_errors": 3}})
     assert saved.read_bytes() == b"weights"
-    assert sorted(run_folder.iterdir()) == sorted([saved, manifest_of(run_folder)])  # and no temporary one
+    assert sorted(run_folder.iterdir()) == sorted([saved, manifest_of(run_folder)])  # and no temporary file
     assert store.find(run_folder, "features.bin", ORIGIN) is None
 
 
@@ -59,14 +59,14 @@ def test_an_artefact_made_from_something_else_is_not_found(run_folder: Path, cha
         assert store.find(run_folder, NAME, {**ORIGIN, **changed}) is None
 
 
-# What is damaged
+# Damaged artefacts
 
 
 def altered(**changed: object) -> Callable[[Path, Path], object]:
     return lambda _, manifest: manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **changed}))
 
 
-DAMAGE = {  # what is done to an artefact and its manifest
+DAMAGE = {  # ways to damage an artefact and its manifest
     "other content": lambda saved, _: saved.write_bytes(b"Weights"),
     "no file": lambda saved, _: saved.unlink(),
     "an empty manifest": lambda _, manifest: manifest.write_text(""),
@@ -90,7 +90,7 @@ def test_what_is_damaged_is_reported_by_name_not_used_and_can_be_made_again(run_
     assert store.find(run_folder, NAME, ORIGIN)[0].read_bytes() == b"weights"
 
 
-# What is left behind
+# Leftovers
 
 
 def test_nothing_is_left_when_writing_fails_half_way(run_folder: Path):

@@ -55,12 +55,12 @@ RESULTS = "task,strategy,seed,test_accuracy\ntarget,scratch,0,0.5\ntarget,frozen
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write a custom notebook into an empty working directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # workers import the package from here, as from an installation
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # workers import the package from here, as if it were installed
     return write_notebook(tmp_path / "my notebook.ipynb", PARAMETERS, CODE, title="My <i>own</i>")
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["sweep", *map(str, arguments)], catch_exceptions=False)  # bugs fail the test
+    return CliRunner().invoke(main, ["sweep", *map(str, arguments)], catch_exceptions=False)  # so bugs fail the test
 
 
 def plan(notebook: object, *swept: str, **given: object) -> sweep.Sweep:
@@ -68,7 +68,7 @@ def plan(notebook: object, *swept: str, **given: object) -> sweep.Sweep:
 
 
 def pretend_to_run(planned: sweep.Sweep, *names: str, **outcome: object) -> None:
-    """Leave the records of runs in a sweep's folder as if they had finished."""
+    """Write records into a sweep's folder, as if its runs had finished."""
     write_text(planned.out / "sweep.json", json.dumps(planned.record))
     for name in names:
         sweep._write(planned, name, {"notebook": "{}", "results": [RESULTS], "seconds": 1.0, **outcome})
@@ -76,7 +76,7 @@ def pretend_to_run(planned: sweep.Sweep, *names: str, **outcome: object) -> None
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen]]:
-    """Start a sweep as a process of its own, which ends with the test."""
+    """Start a sweep in a separate process, which ends with the test."""
     started = []
 
     def starter(*arguments: object) -> subprocess.Popen:
@@ -93,7 +93,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen]]:
 
 
 def statuses(folder: str | Path) -> dict[str, str]:
-    """Return the status of each run, by the part of its name that says its parameters."""
+    """Return the status of each run, by the part of its name that lists its parameters."""
     records = [json.loads(path.read_text()) for path in sorted(Path(folder, "runs").glob("*.json"))]
     return {record["name"].rpartition("-")[0]: record["status"] for record in records}
 
@@ -104,7 +104,7 @@ def results(folder: str | Path) -> pd.DataFrame:
 
 @contextmanager
 def dask_cluster(folder: Path, workers: int = 1, **environment: str) -> Iterator[tuple[str, list[subprocess.Popen]]]:
-    """Start a scheduler and workers as users do; yield the address and the processes, the scheduler first."""
+    """Start a scheduler and workers as users do; yield the address and the processes, scheduler first."""
     folder.mkdir(exist_ok=True)
     told = folder / "scheduler.json"
     environ = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "3", **environment}
@@ -115,7 +115,7 @@ def dask_cluster(folder: Path, workers: int = 1, **environment: str) -> Iterator
         subprocess.Popen([*dask, "scheduler", *local, "--port", "0", "--scheduler-file", str(told)], **options)
     ]
     try:
-        wait_until(lambda: told.is_file() and told.read_text().endswith("}"), 60)  # Dask does not write it at once
+        wait_until(lambda: told.is_file() and told.read_text().endswith("}"), 60)  # Dask writes the file piecemeal
         address = json.loads(told.read_text())["address"]
         one = ["--nworkers", "1", "--nthreads", "1", "--no-nanny", "--local-directory", str(folder)]
         for _ in range(workers):
@@ -373,7 +373,7 @@ def test_a_folder_with_runs_of_another_notebook_or_on_other_data_is_refused(own,
     planned = plan(own, "seed=0", dataset="images/")
     assert [values["dataset"] for values in planned.runs.values()] == [str(images)], "a folder is read where it is"
     pretend_to_run(planned, *planned.runs)
-    Path("results-own.csv").write_text("total\n0\n")  # of a run by hand
+    Path("results-own.csv").write_text("total\n0\n")  # from a run by hand
     assert "1 runs, 1 of them done" in run(own, *command, "--dry-run").output
     before = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
     other = write_notebook(tmp_path / "other.ipynb", "dataset: str = 'digits'\nseed: int = 0", "1")
@@ -456,7 +456,7 @@ def test_the_parameters_of_a_run_may_be_expressions_and_its_rows_anything(own):
     assert report.write_sweep(planned, records, rows).is_file()
 
 
-# On this machine
+# Local sweeps
 
 
 def test_a_sweep_runs_what_is_missing_and_one_that_fails_is_reported_among_the_others(own):
@@ -517,7 +517,7 @@ def test_runs_share_a_store_and_each_keeps_its_rows_and_extra_files(own):
 def test_ctrl_c_while_workers_start_shows_no_traceback(own, start):
     sweeping = start(own, "--grid", "seed=0,1,2", "-p", "seconds", "1", "--workers", 2, "--out", "out")
     wait_until(lambda: len(psutil.Process(sweeping.pid).children(recursive=True)) >= 2, 60)
-    os.killpg(sweeping.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(sweeping.pid, signal.SIGINT)  # as a terminal would
     _, errors = sweeping.communicate(timeout=60)
     assert sweeping.returncode == 128 + signal.SIGINT
     assert "Interrupted." in errors and "Traceback" not in errors
@@ -582,12 +582,12 @@ def test_a_sweep_that_is_stopped_keeps_what_is_finished_and_leaves_no_process(ow
         if number == signal.SIGKILL:
             sweeping.kill()
         else:
-            os.killpg(sweeping.pid, number)  # as a terminal does
+            os.killpg(sweeping.pid, number)  # as a terminal would
         _, errors = sweeping.communicate(timeout=60)
         psutil.wait_procs(family, timeout=15)
         assert not [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
         assert all(path.read_bytes() == content for path, content in kept.items())
-        done = [path.with_suffix("") for path in Path("out/runs").glob("*.json")]  # others begin again
+        done = [path.with_suffix("") for path in Path("out/runs").glob("*.json")]  # the others start over
         kept = {path: path.read_bytes() for stem in done for path in stem.parent.glob(f"{stem.name}.*")}
     assert sweeping.returncode == 128 + signal.SIGINT
     resume = f"To resume: transfer-tutorial sweep --resume {Path('out').absolute()} --workers 2\n"
@@ -611,7 +611,7 @@ def test_lesson_05_sweeps_over_seeds_on_the_digits(swept_lesson):
     assert "data:image/png" in (swept_lesson / "sweep.html").read_text()
 
 
-# On a cluster
+# Sweeps on a cluster
 
 
 @pytest.mark.sweep

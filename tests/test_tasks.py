@@ -16,13 +16,13 @@ PARTS = ("train", "validation", "test")
 
 
 def numbered(labels: np.ndarray, first: int = 0) -> Split:
-    """Make images of 2x2 pixels that are their own number, four bytes of it, so that each can be recognized."""
+    """Make images of 2x2 pixels, the four bytes of the image's number, so that each can be recognized."""
     numbers = np.arange(first, first + len(labels), dtype="<u4")
     return Split(numbers.view(np.uint8).reshape(-1, 2, 2, 1), np.asarray(labels, np.int32))
 
 
 def numbers(split: Split) -> list[int]:
-    """Read the numbers back."""
+    """Read the images' numbers back."""
     return np.ascontiguousarray(split.images).reshape(len(split), 4).view("<u4")[:, 0].tolist()
 
 
@@ -31,7 +31,7 @@ def original_labels(task: Task, split: Split) -> np.ndarray:
 
 
 def dataset_of(name: str, train: Split, test: Split) -> Dataset:
-    """Make a dataset of splits whose labels are the original ones."""
+    """Make a dataset of splits with the original labels."""
     classes = np.unique(train.labels)
     train, test = (Split(split.images, np.searchsorted(classes, split.labels)) for split in (train, test))
     return Dataset(name, train, test, tuple(classes.tolist()))
@@ -83,7 +83,7 @@ def test_a_tasks_fingerprint_covers_each_of_its_splits(tasks: tuple[Task, Task])
 
 @st.composite
 def a_dataset(draw: st.DrawFn, fewest: int = 1) -> tuple[Dataset, list[int], list[int]]:
-    """Draw a dataset of any labels and class sizes, in any order, with two disjoint sets of two or more labels."""
+    """Draw a dataset with any labels, class sizes, and order, and two disjoint sets of at least two labels."""
     labels = draw(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=4, max_size=9, unique=True))
     cut = draw(st.integers(2, len(labels) - 2))
     end = draw(st.integers(cut + 2, len(labels)))  # labels beyond the end belong to no task
@@ -122,7 +122,7 @@ def test_a_split_is_refused_only_where_a_class_would_be_left_without_an_image(dr
     dataset, *class_sets = drawn
     try:
         tasks = split_tasks(dataset, *class_sets, fraction, seed)
-    except ValueError as error:  # the first task that cannot be split says why
+    except ValueError as error:  # the first task that cannot be split gives the reason
         fewest = [
             min(int((original(dataset, dataset.train) == label).sum()) for label in classes) for classes in class_sets
         ]
@@ -184,7 +184,7 @@ def test_what_is_no_budget_is_refused(tasks: tuple[Task, Task], budget: object):
         subsample(tasks[1].train, budget)
 
 
-# What is refused, in one sentence that names the parameter, the value and what is allowed
+# Refused input, with one sentence that names the parameter, the value, and the allowed values
 
 
 @pytest.mark.parametrize(

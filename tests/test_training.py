@@ -1,4 +1,4 @@
-"""Training: how many updates, at which learning rate, in which order; and that the stream is what `fit` would do."""
+"""Training: the number of updates, the learning rate, and the order of images; results match `fit`."""
 
 import itertools
 import math
@@ -20,19 +20,19 @@ from helpers.training import Recipe, Trainer
 
 @pytest.fixture(scope="module")
 def images(tasks: tuple[Task, Task]) -> Split:
-    """Take 20 images of each class, 100 in all."""
+    """Take 20 images per class, 100 in total."""
     return subsample(tasks[1].train, 20)
 
 
 @pytest.fixture(scope="module")
 def trainer() -> Trainer:
-    """Compile one small network for most tests here: that takes longer than to train it."""
+    """Compile one small network for most tests here, because compiling takes longer than training."""
     return Trainer(cnn.build_cnn(SMALL), ADAM)
 
 
 @pytest.fixture(scope="module")
 def sure_trainer() -> Trainer:
-    """Compile one without dropout."""
+    """Compile a network without dropout."""
     return Trainer(without_dropout(cnn.build_cnn(SMALL)), ADAM)
 
 
@@ -42,16 +42,16 @@ def losses(trainer: Trainer, split: Split, seed: int = 0, **options: object) -> 
     return trainer.train(split, seed, **options).losses
 
 
-# How many updates
+# Number of updates
 
 
 @pytest.mark.parametrize(
     ("images", "batch_size", "epochs", "min_updates", "updates"),
     [
-        (27_536, 128, 5, 300, 1_080),  # MNIST's 0-4 without a tenth: 215.125 batches, so 216 per epoch
+        (27_536, 128, 5, 300, 1_080),  # MNIST's 0-4 minus a tenth: 215.125 batches, so 216 per epoch
         (50, 128, 5, 300, 300),  # 5 epochs of one batch are too few
         (3_840, 128, 10, 300, 300),  # 30 batches per epoch: both rules agree
-        (3_841, 128, 10, 300, 310),  # one image more opens a batch in each epoch
+        (3_841, 128, 10, 300, 310),  # one more image adds a batch to each epoch
     ],
 )
 def test_updates_are_those_of_the_epochs_but_never_too_few(images, batch_size, epochs, min_updates, updates):
@@ -60,7 +60,7 @@ def test_updates_are_those_of_the_epochs_but_never_too_few(images, batch_size, e
     assert replace(recipe, times=1.5).updates(images) == math.ceil(1.5 * updates)
 
 
-# At which learning rate
+# Learning rate
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_cosine_schedule_reaches_the_learning_rate_but_never_zero(updates: int
     assert max(rates) == 0.5 and min(rates) > 0
 
 
-# In which order
+# Order of images
 
 
 @given(st.integers(1, 60), st.integers(1, 80), st.integers(0, 2**32 - 1))
@@ -103,11 +103,11 @@ def test_the_seed_decides_the_order():
     assert orders[0] == orders[2] != orders[1]
 
 
-# What it computes
+# Results of training
 
 
 def test_each_loss_is_the_cross_entropy_of_its_batch(sure_trainer: Trainer, images: Split, monkeypatch):
-    monkeypatch.setattr(sure_trainer, "recipe", replace(ADAM, learning_rate=1e-12))  # the weights stand still
+    monkeypatch.setattr(sure_trainer, "recipe", replace(ADAM, learning_rate=1e-12))  # the weights hardly move
     computed = losses(sure_trainer, images, seed=4)
     probabilities = training.predict(sure_trainer.model, images.images)
     of_each = -np.log(probabilities[np.arange(100), images.labels])
@@ -115,7 +115,7 @@ def test_each_loss_is_the_cross_entropy_of_its_batch(sure_trainer: Trainer, imag
     assert computed == pytest.approx([of_each[next(batches)].mean() for _ in range(20)], abs=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore")  # Keras on its own use of NumPy, and on generators
+@pytest.mark.filterwarnings("ignore")  # from Keras, about its use of NumPy and about generators
 def test_the_stream_gives_the_same_losses_as_fit_fed_the_same_batches(sure_trainer, images: Split, monkeypatch):
     recipe = replace(ADAM, schedule="cosine")
     monkeypatch.setattr(sure_trainer, "recipe", recipe)
@@ -127,7 +127,7 @@ def test_the_stream_gives_the_same_losses_as_fit_fed_the_same_batches(sure_train
     rates = keras.callbacks.LearningRateScheduler(lambda epoch: recipe.rate(epoch, 20))
     log = fitted.fit(batches, steps_per_epoch=1, epochs=20, callbacks=[rates], verbose=0)
     assert streamed == pytest.approx(log.history["loss"], abs=1e-5)
-    assert streamed[0] - streamed[-1] > 0.05  # and something was learnt
+    assert streamed[0] - streamed[-1] > 0.05  # and the network learned something
 
 
 def test_a_small_training_learns_the_digits(trainer: Trainer, tasks: tuple[Task, Task], monkeypatch):
@@ -135,28 +135,28 @@ def test_a_small_training_learns_the_digits(trainer: Trainer, tasks: tuple[Task,
     monkeypatch.setattr(trainer, "recipe", replace(ADAM, learning_rate=1e-2, min_updates=150, schedule="cosine"))
     losses(trainer, target.train)
     accuracy, _ = training.evaluate(trainer.model, target.test)
-    assert accuracy > 0.9  # by chance 0.2
+    assert accuracy > 0.9  # chance level is 0.2
 
 
-# The same again
+# Repeatability
 
 
 def test_the_same_seed_gives_bitwise_identical_losses_in_a_new_trainer_and_in_a_used_one(trainer, images, tasks):
     losses(trainer, tasks[0].train, seed=6)
-    new = Trainer(cnn.build_cnn(SMALL, seed=0), ADAM)  # which leaves the weights as they are
+    new = Trainer(cnn.build_cnn(SMALL, seed=0), ADAM)  # which leaves the weights unchanged
     used = losses(trainer, images, seed=5)
     assert np.array_equal(new.train(images, seed=5).losses, used)
     assert (losses(trainer, images, seed=6) != used).all()
 
 
 def test_the_seed_decides_what_dropout_drops(trainer: Trainer, images: Split):
-    alike = Split(np.repeat(images.images[:1], 32, axis=0), np.repeat(images.labels[:1], 32))  # order plays no part
+    alike = Split(np.repeat(images.images[:1], 32, axis=0), np.repeat(images.labels[:1], 32))  # order is irrelevant
     first, second = losses(trainer, alike, seed=5), losses(trainer, alike, seed=6)
     assert (first != second).all()
     assert np.array_equal(first, losses(trainer, alike, seed=5))
 
 
-# Looks at the validation split
+# Evaluation on validation images
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_the_seed_decides_what_dropout_drops(trainer: Trainer, images: Split):
     [
         (20, [4, 8, 12, 16, 20]),
         (23, [5, 9, 14, 18, 23]),  # multiples of 4.6, rounded
-        (4, [1, 2, 3, 4]),  # fewer updates than looks
+        (4, [1, 2, 3, 4]),  # fewer updates than evaluations
     ],
 )
 def test_the_validation_split_is_looked_at_five_times_at_most(
@@ -217,7 +217,7 @@ def test_a_model_whose_trainable_was_changed_needs_a_new_trainer(trainer: Traine
 def test_accuracy_is_the_share_of_images_whose_most_probable_class_is_the_right_one(tasks: tuple[Task, Task]):
     model, test = cnn.build_cnn(SMALL), tasks[1].test
     kernel, _ = model.get_layer("scores").get_weights()
-    model.get_layer("scores").set_weights([0 * kernel, np.array([0, 0, 5, 0, 0])])  # says 2 whatever it sees
+    model.get_layer("scores").set_weights([0 * kernel, np.array([0, 0, 5, 0, 0])])  # always predicts 2
     accuracy, probabilities = training.evaluate(model, test)
     assert accuracy == np.sum(test.labels == 2) / len(test)
     assert probabilities[:, 2] == pytest.approx(math.exp(5) / (math.exp(5) + 4))

@@ -1,4 +1,4 @@
-"""Transfer: what freezing leaves, what each strategy starts from, and that cached features change nothing."""
+"""Transfer: which weights freezing leaves trainable, where each strategy starts, and exact cached features."""
 
 import math
 import shutil
@@ -18,8 +18,8 @@ from helpers.tasks import Task, subsample
 from helpers.training import Recipe
 from helpers.transfer import STRATEGIES, Networks, Repetition, SourceNetwork
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras on NumPy
-FRESH = 7  # the seed of what a strategy draws; pretraining has seed 0
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # from Keras, about NumPy
+FRESH = 7  # the seed for weights that a strategy draws; pretraining uses seed 0
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def source(tasks: tuple[Task, Task], networks: Networks, source_folder: Path) ->
 
 @pytest.fixture(scope="module")
 def repetition(tasks: tuple[Task, Task], source: SourceNetwork) -> Repetition:
-    """Transfer from there to the digits 0-4, drawing by another seed."""
+    """Transfer from the source network to the digits 0-4, with a different seed."""
     return Repetition(FRESH, tasks[1], source)
 
 
@@ -95,7 +95,7 @@ def test_a_depth_other_than_0_1_or_2_is_refused(frozen_convs: object):
         Networks(SMALL, ADAM, frozen_convs)
 
 
-# What the strategies start from
+# Starting points of the strategies
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_head_first_trains_the_head_as_frozen_does_then_everything_at_a_tenth_of
     assert done.losses[20:] == pytest.approx(by_hand.losses, abs=1e-6)  # the same images in the same order, too
     assert probabilities == pytest.approx(training.predict(network, repetition.target.test.images), abs=1e-5)
     after = weights_of(networks.whole.model)
-    assert not any(after[name] == before[name] for name in before)  # nothing is frozen any more
+    assert not any(after[name] == before[name] for name in before)  # nothing is frozen anymore
 
 
 def test_head_first_is_the_same_whether_the_head_is_at_hand_or_trained_again(
@@ -183,12 +183,12 @@ def test_cached_features_give_the_same_losses_as_the_frozen_network_dropout_incl
 
     cnn.initialize(networks.partly_frozen.model, FRESH)
     assert networks.partly_frozen.train(features, seed=3).losses == pytest.approx(through, abs=1e-5)
-    assert through[0] - through[-1] > 0.05  # and something was learned
+    assert through[0] - through[-1] > 0.05  # and the network learned something
 
 
 def test_features_of_mnist_are_cached_and_larger_ones_are_computed_on_demand():
     extractor = Networks(cnn.Architecture(), ADAM).extractor
-    for images, most in ((27_536, transfer.MOST_CACHED), (5_139, transfer.MOST_CACHED_TEST)):  # of the digits 0 to 4
+    for images, most in ((27_536, transfer.MOST_CACHED), (5_139, transfer.MOST_CACHED_TEST)):  # for digits 0 to 4
         features = transfer.FeaturesOnDemand(extractor, np.zeros((images, 28, 28, 1), np.uint8), "float16")
         assert 0.8 * most < math.prod(features.shape) * 2 < most
     large = Split(np.zeros((33_000, 28, 28, 1), np.uint8), np.zeros(33_000, np.int32))
@@ -281,11 +281,11 @@ def test_pretraining_is_scratch_on_the_source_task_and_moves_every_layer(
     assert source.history["update"].iloc[-1] == row["updates"] == ADAM.updates(len(tasks[0].train))
 
 
-# What is drawn
+# Random draws
 
 
 def test_a_fresh_head_is_not_the_one_that_pretraining_began_with(tasks, images, source: SourceNetwork):
-    # with this learning rate nothing moves, so that after the training a network still is what it started from
+    # with this learning rate nothing moves, so a trained network still has the weights that it started from
     still = Networks(SMALL, Recipe(optimizer="sgd", learning_rate=1e-30, batch_size=32, epochs=1, min_updates=1))
     pretraining, heads = cnn.build_cnn(SMALL, seed=0), {}
     for name, model in (("scratch", still.whole.model), ("frozen", still.partly_frozen.model)):

@@ -1,4 +1,4 @@
-"""Wording: what is said follows from the numbers."""
+"""Wording: sentences follow from the numbers."""
 
 import math
 
@@ -12,7 +12,7 @@ NAN = math.nan
 
 
 def row(ratio: float, low: float, high: float, points: float = 1.0) -> pd.Series:
-    """Return a row of a summary; the interval of the difference reaches from half of it to twice of it."""
+    """Return a row of a summary; the interval of the difference ranges from half to twice the difference."""
     return pd.Series(
         {
             **{"labels_per_class": 10, "strategy": "frozen", "finding": finding(Interval(ratio, low, high))},

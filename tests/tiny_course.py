@@ -1,4 +1,4 @@
-"""Tiny lessons that train nothing, notebooks for other tests, and the command line that runs them."""
+"""Tiny lessons that don't train anything, notebooks for other tests, and the command line to run them."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def write_notebook(path: Path, parameters: str, *code: str, title: str = "Own") 
 
 
 def write_course(folder: Path) -> None:
-    """Write three lessons: 01 prints, 03 and 05 leave weights and results, a trap makes 05 fail or hang."""
+    """Write three lessons: 01 prints, 03 and 05 save weights and results, and a trap makes 05 fail or hang."""
     lessons = {
         "01_data": (DATA, "import sys\nprint(sys.executable, dataset, seed)"),
         "03_pretraining": (DATA + TRAINING, PRETRAINING, SAVE),
@@ -93,7 +93,7 @@ def write_course(folder: Path) -> None:
 def pretend_to_execute(
     lesson: Notebook, output: Path, values: dict, settings: KernelSettings, description: str | None = None
 ) -> None:
-    """Do without a kernel what `notebooks.execute` does for a run: write a notebook, and result rows of lesson 03."""
+    """Stand in for `notebooks.execute` without a kernel: write a notebook, and result rows for lesson 03."""
     try:
         write_text(output, lesson.path.read_text())
         if lesson.number == "03":
@@ -108,18 +108,18 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, ["run", *map(str, arguments)])
 
 
-# Under nohup, as in some CI, child processes ignore SIGHUP, and its effect could not be tested.
+# Under nohup, as in some CI, child processes ignore SIGHUP, so its effect could not be tested.
 LISTEN = "import signal; hasattr(signal, 'SIGHUP') and signal.signal(signal.SIGHUP, signal.SIG_DFL); "
 CHILD = (
     f"{LISTEN}import sys; "
-    "sys.modules['rfc3987_syntax'] = None; "  # of jsonschema's; takes longer to import than the rest
+    "sys.modules['rfc3987_syntax'] = None; "  # needed by jsonschema; takes longer to import than everything else
     "from pathlib import Path; from helpers.runner import cli, notebooks; "
     "notebooks.LESSONS = Path(sys.argv.pop(1)); cli.main()"
 )
 
 
 def start(notebooks: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start the command line in a process of its own, on the lessons of a folder."""
+    """Start the command line in a separate process, on the lessons in a folder."""
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, str(notebooks), "run", *arguments],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
@@ -130,7 +130,7 @@ def start(notebooks: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def transfer_tutorial(folder: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own, from a folder, on the real lessons."""
+    """Run the command line in a separate process, from a folder, on the real lessons."""
     code = "from helpers.runner.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-P", "-c", code, *map(str, arguments)],
@@ -171,7 +171,7 @@ def arrays(
 
 
 def save_npz(path: str | Path, **changes: np.ndarray | None) -> None:
-    """Save a small dataset of ten classes; a change replaces an array, or leaves it out if it is None."""
+    """Save a small dataset of ten classes; changes replace arrays, or leave them out if None."""
     changed = {**arrays(200, classes=tuple(range(10))), **changes}
     np.savez(path, **{name: array for name, array in changed.items() if array is not None})
 

@@ -18,7 +18,7 @@ from helpers.runner.copies import as_json, relinked
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = "blob/gh-pages/colab"
-ADDRESS = re.compile(r"(https|file)://[\w.~/-]+")  # file: for trying the copies on this machine
+ADDRESS = re.compile(r"(https|file)://[\w.~/-]+")  # "file" is for trying the copies locally
 INSTALL = """\
 !pip list --format=freeze > installed.txt
 !pip install --quiet --constraint installed.txt git+{address}"""
@@ -30,7 +30,7 @@ with the packages that Colab lacks, and replaces none of Colab's own packages.""
 def write_copies(folder: Path, address: str) -> None:
     """Write a copy of each lesson into a folder; `address` is the repository's.
 
-    A copy keeps the lesson's outputs. Its links to lessons lead to their copies on Colab, all others to the repository.
+    A copy keeps the lesson's outputs. Links to lessons lead to the copies on Colab, and all others to the repository.
     Raises ValueError for an invalid address.
     """
     address = address.removesuffix("/").removesuffix(".git")

@@ -3,7 +3,7 @@
     python tools/kills.py [--kills 50] [--seed 0] [--jobs 2]
 
 Lessons 01, 03 and 05 run offline with small parameters, on scikit-learn's digits. SIGKILL, SIGTERM and SIGINT take
-turns; each strikes at a random moment between the first trace of the run on disk and its end. After each kill, every
+turns; each is sent at a random moment between the run's first trace on disk and its end. After each kill, every
 notebook must be readable, run.json must say what happened, no process may be left over, and `--resume` must complete
 the run.
 """
@@ -62,7 +62,7 @@ def start_new(folder: Path) -> subprocess.Popen:
 
 
 def results(folder: Path) -> pd.DataFrame:
-    """Return the rows of a run without the seconds, which differ between any two runs."""
+    """Return the rows of a run without columns of seconds, which differ from run to run."""
     rows = pd.read_csv(folder / "results.csv", dtype=str)
     return rows[[column for column in rows if not column.endswith("seconds")]]
 
@@ -113,7 +113,7 @@ def kill(folder: Path, number: int, delay: float, expected: pd.DataFrame) -> dic
 
 
 def main() -> None:
-    """Kill as often as requested; print a line per kill and a table by signal; exit with 1 if anything was lost."""
+    """Kill runs as often as requested, and print each result and a table by signal; exit with 1 if a check failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="number of kills (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="seed for the random moments (default: 0)")

@@ -1,10 +1,10 @@
-"""Renew the exact versions: requirements.lock, with a hash of each file, and the list in environment.yml.
+"""Update the exact versions: requirements.lock, with a hash of each file, and the list in environment.yml.
 
     python tools/lock.py [--upgrade]
 
-Locked versions stay as long as the ranges in pyproject.toml allow them; --upgrade takes the newest ones. The lock
+Locked versions stay as long as the ranges in pyproject.toml allow them; --upgrade switches to the newest ones. The lock
 covers Python 3.11 to 3.13 on every system for which there are packages. environment.yml gets everything needed to run
-and compare the notebooks with the Python version that it names.
+and compare the notebooks, for the Python version that it names.
 """
 
 import argparse
@@ -37,7 +37,7 @@ HEAD = """# Exact versions with hashes, for Python 3.11 to 3.13. `python tools/l
 
 @dataclass(frozen=True)
 class Locked:
-    """A package at one version, the environments that it is for ("" for all), and the packages that need it."""
+    """A package's locked version, the marker of its environments ("" for all), and the packages that need it."""
 
     name: str
     version: str

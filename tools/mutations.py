@@ -2,10 +2,10 @@
 
     python tools/mutations.py [--only NAME] [--jobs 2]
 
-Each fault in `faults.txt` is a slip that would affect users, with the tests that could notice it: a module's tests or,
-if only a lesson can, the comparison with that lesson's reference outputs. The tests run offline, without MNIST, from an
-empty run folder, up to the first failure. First, they all run once without any fault, because a test that fails anyway
-would prove nothing. The exit code is 1 if a fault goes unnoticed.
+Each fault in `faults.txt` is a slip that would affect users, listed with the tests that could notice it: a module's
+tests or, if only a lesson can, the comparison with that lesson's reference outputs. The tests run offline, without
+MNIST, from an empty run folder, up to the first failure. First, they all run once without any fault, because a test
+that fails anyway would prove nothing. The exit code is 1 if a fault goes unnoticed.
 """
 
 import argparse
@@ -29,7 +29,7 @@ LEFT_OUT = shutil.ignore_patterns(".git", "runs", "sweeps", "build", "__pycache_
 class Fault:
     """A replacement in a helper, and tests that could notice it: "tasks" for tests/test_tasks.py, "05" for lesson 05.
 
-    The text to replace is short and occurs once.
+    The text to replace is short and occurs only once in the module.
     """
 
     name: str
@@ -54,14 +54,14 @@ FAULTS = read_faults(Path(__file__).with_name("faults.txt").read_text(encoding="
 
 
 def paths(tests: str) -> list[str]:
-    """Return the files of tests and lessons by their short names, such as "tasks 05"."""
+    """Return the files of tests and lessons, given their short names, such as "tasks 05"."""
     lessons = {path.name[:2]: path for path in (ROOT / "tests" / "reference").glob("*.ipynb")}
     files = [lessons.get(name, ROOT / "tests" / f"test_{name}.py") for name in tests.split()]
     return [str(path.relative_to(ROOT)) for path in files]
 
 
 def first_failure(copy: Path, tests: Sequence[str]) -> str | None:
-    """Run tests in a copy, offline and without MNIST; return the name of the first that fails, or None if all pass."""
+    """Run tests in a copy, offline and without MNIST; return the name of the first one that fails, or None."""
     environment = {**os.environ, "PYTHONPATH": str(copy), "KERAS_HOME": str(copy / "nowhere")}
     environment["TF_NUM_INTRAOP_THREADS"] = "1"
     for data in ("MNIST_NPZ", "TRANSFER_TUTORIAL_DATA"):

@@ -1,14 +1,14 @@
 """Run the lessons and store their outputs: on MNIST in notebooks/, and on a small part of it in tests/reference/.
 
-The result rows on that part are stored, too, except columns of seconds and cores. Then the notebooks in docs/ and
-lesson 07's table of the atlas are recomputed from the stored rows; `--only pages` does only that, and takes seconds.
+The result rows on that part are stored, too, but not their columns of seconds and cores. Then the notebooks in docs/
+and lesson 07's table of the atlas are recomputed from the stored rows; `--only pages` does only this last step.
 
     MNIST_NPZ=.../mnist.npz TRANSFER_TUTORIAL_DATA=... python tools/refresh_outputs.py [--only 03,05] [--anew]
 
 Stored outputs have no timestamps, execution metadata, widgets, absolute paths or log lines, and do not change from run
-to run: a cell that is not compared (tagged nbval-ignore-output) keeps its stored output as long as its source is the
-same as at the last refresh, and so does a cell whose text matches the stored one. `--anew` takes every output from this
-run, which is necessary after a change to a figure.
+to run. If a cell's source has not changed since the last refresh, the cell keeps its stored output if the text is the
+same, or if the cell is not compared (tagged nbval-ignore-output). `--anew` takes every output from this run, which is
+necessary after a change to a figure.
 """
 
 import argparse
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 REFERENCE = ROOT / "tests" / "reference"
 PAGES = ROOT / "docs"
-# Offline and quick.
+# Offline and fast.
 REFERENCE_PARAMETERS = {"dataset": "mnist_5k", "image_size": 14, "filters": 16, "seeds": [0, 1]}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 UNWANTED = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|usr|opt|Users)/|oneDNN|absl::|0x[0-9a-f]{6,}|\bdtype: ")
@@ -60,7 +60,7 @@ def sanitized(cell: NotebookNode, images: bool) -> list[NotebookNode]:
         if "execution_count" in output:
             output.execution_count = None
         outputs.append(output)
-    if found := UNWANTED.search(text_of(outputs)):  # base64 of a picture may match by chance
+    if found := UNWANTED.search(text_of(outputs)):  # text only, because a picture's base64 may match by chance
         raise SystemExit(f"the output of {cell.id} must not be stored: it contains {found.group()!r}")
     return outputs
 
@@ -75,14 +75,14 @@ def text_of(outputs: list[NotebookNode]) -> str:
 
 
 def sources(path: Path) -> set[str]:
-    """Return the sources of a stored notebook's cells, or none if there is no such file."""
+    """Return the sources of a stored notebook's cells, or an empty set if there is no such file."""
     return {cell.source for cell in nbformat.read(path, as_version=4).cells} if path.exists() else set()
 
 
 def refresh(path: Path, stored_at: Path, parameters: dict, images: bool, unchanged: set[str]) -> None:
     """Run a lesson, store its outputs, and print how many cells changed.
 
-    A cell may keep its stored output if its source is among the `unchanged` ones.
+    A cell may keep its stored output if its source is in `unchanged`.
     """
     start = time.perf_counter()
     ran = execute(path, parameters)
@@ -114,7 +114,7 @@ def refresh(path: Path, stored_at: Path, parameters: dict, images: bool, unchang
 
 
 def number_cells(notebook: NotebookNode) -> None:
-    """Count the code cells from 1, as in a run; nbval would treat a cell without a count as never run."""
+    """Number the code cells from 1, as in a run, because nbval treats a cell without a number as never run."""
     code = (cell for cell in notebook.cells if cell.cell_type == "code")
     for count, cell in enumerate(code, start=1):
         cell.execution_count = count
@@ -132,7 +132,7 @@ def store_results(home: Path, number: str, stored_at: Path) -> None:
 
 
 def store_key_figure(page: Path) -> None:
-    """Put a page's key figure next to the lessons, for the README and the first page."""
+    """Save a page's key figure next to the lessons, for the README and the home page."""
     for cell in nbformat.read(page, as_version=4).cells:
         if "key-figure" in cell.metadata.get("tags", []):
             (NOTEBOOKS / "result.png").write_bytes(base64.b64decode(cell.outputs[-1].data["image/png"]))
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--anew", action="store_true", help="take every output from this run")
     parser.add_argument("--reference-only", action="store_true", help="refresh only tests/reference/, without MNIST")
     chosen = parser.parse_args()
-    atlas_table().to_csv(ATLAS, index=False)  # which lesson 07 reads
+    atlas_table().to_csv(ATLAS, index=False)  # for lesson 07
     if chosen.only == "pages":
         refresh_pages()
         return
