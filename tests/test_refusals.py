@@ -48,7 +48,7 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
         # data
         ("--dataset letters", "dataset: 'letters' is not known; allowed: mnist, mnist_5k,"),
         ("--dataset ~nosuchuser/absent.npz", "dataset: there is no file"),
-        ("--dataset file.txt", "dataset: 'file.txt' is not allowed; give the path of an .npz file"),
+        ("--dataset file.txt", "dataset: 'file.txt' has an unsupported format; give the path of an .npz file"),
         ("--dataset mnist", 'dataset: "mnist" is not on this machine and could not be downloaded'),
         # classes and splits
         ("-p source_classes '[4, 5]'", "source_classes and target_classes both contain 4 ([4, 5] and"),
@@ -79,7 +79,7 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
             "my_images: there is no folder or file 'absent'; give flowers, or the path of",
         ),
         ("--only 07 -p my_images full", "my_images: 'full' has no class folders; "),
-        ("--only 07 -p labels 1", "labels: 1 is too few; give two or more per class"),
+        ("--only 07 -p labels 1", "labels: 1 is too few; give at least two per class"),
         ("--only 07 -p my_images flowers -p photo_size 300", "photo_size: 300 is not a whole number from 32 to 224"),
         # values that cannot be read, or would reach the notebook changed
         ("-p target_classes '[1,'", "target_classes: '[1,' cannot be read as YAML; values look like 3"),
