@@ -229,7 +229,7 @@ def test_those_without_points_are_named_with_what_they_handed_in(tmp_path):
         book.execute("CREATE TABLE student (id TEXT)")
         book.executemany("INSERT INTO student VALUES (?)", [("anna",), ("zoe",)])
     said = assignments.not_graded(tmp_path, "02_cnn_build")
-    nothing, lost = "nothing handed in", "not found by nbgrader; move it to"
+    nothing, lost = "nothing handed in", "for nbgrader, move it to"
     assert said == {
         "damaged": "not graded; nbgrader autograde says why",
         "deep": f"handed in 02_cnn_build/{there}, {lost} submitted/deep/{there}",
