@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import keras
     from sklearn.preprocessing import StandardScaler
 
-WIDTHS = {0.25: "2_5", 0.5: "5_0", 0.75: "7_5", 1.0: "1_0"}  # as in the names of the published files
+WIDTHS = {0.25: "2_5", 0.5: "5_0", 0.75: "7_5", 1.0: "1_0"}  # as written in the names of the published files
 PARAMETERS = {0.25: 218_544, 0.5: 829_536, 0.75: 1_832_976, 1.0: 3_228_864}  # without the top, by width
 WEIGHTS = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/"
 PACKAGED = PACKAGE / "data" / "mobilenet_2_5_224_tf_no_top.h5"
@@ -42,7 +42,7 @@ SMALL = 32  # pixels: size of photos for the course's small network
 
 
 def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
-    """Return the path of the file with the weights of MobileNet without its top, or None for `"random"`.
+    """Return the path of the weights file for MobileNet without its top, or None for `"random"`.
 
     `"imagenet"` means the published file for 224 pixels, which works at every size. The file for width 0.25 comes with
     the package; files for other widths come from `$TRANSFER_TUTORIAL_DATA`, or are downloaded into Keras's cache. Any
@@ -100,7 +100,7 @@ def weights_facts(width: float, weights: str) -> dict[str, str | None]:
 def mobilenet(size: int, width: float = 0.25, weights: Path | None = None, seed: int = 0) -> "keras.Model":
     """Build MobileNet without its top, for images `(size, size, 3)` with values from -1 to 1.
 
-    Without a weights file, the weights are random, drawn from `seed`.
+    Without a weights file, the weights are random and depend on `seed`.
     """
     from helpers.backend import keras
 

@@ -238,7 +238,7 @@ def ants_bees() -> Path:
 
 
 def _given(name: str) -> Path:
-    """Return the path of a file or folder in `$TRANSFER_TUTORIAL_DATA`; it may not exist."""
+    """Return the path that a file or folder would have in `$TRANSFER_TUTORIAL_DATA`."""
     return Path(os.path.expanduser(os.environ.get("TRANSFER_TUTORIAL_DATA") or os.devnull), name)
 
 

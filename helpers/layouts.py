@@ -73,7 +73,7 @@ def find_sets(root: Folder) -> tuple[list[Folder], list[str]]:
     trains = sorted((name for name, role in roles.items() if role == "train"), key=len)
     train = next((name for name in trains if name in sets), None)
     if train is None:
-        if trains and (len(roles) == 1 or {"test", "val"} & {*roles.values()}):  # else "train" is a vehicle
+        if trains and (len(roles) == 1 or {"test", "val"} & {*roles.values()}):  # else "train" is a class
             raise Refused(f"has no class folders in {trains[0]}/; {ARRANGE}")
         _check_classes(folder)
         return [folder], notes

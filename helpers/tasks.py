@@ -46,7 +46,7 @@ def split_tasks(
 ) -> tuple[Task, Task]:
     """Split a dataset by class into a source task and a target task; classes are given by number or by name.
 
-    `validation_fraction` of each task's training images is held out, stratified by class and drawn by `seed`. Without
+    `validation_fraction` of each task's training images is held out, stratified by class and drawn with `seed`. Without
     `copy`, the tasks' images are `Picked` from the dataset's. Raises ValueError if the two sets of classes overlap, if
     a set has fewer than two classes or contains an unknown class, or if the fraction leaves a class without a
     validation or a training image, as any fraction does if a class has only one image.

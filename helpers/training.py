@@ -245,7 +245,7 @@ class Trainer:
 def batch_indices(images: int, recipe: Recipe, seed: int) -> Iterator[np.ndarray]:
     """Yield the indices of batches, endlessly, from seeded permutations of all images.
 
-    A batch is never larger than the training set, and always full: images left over from an epoch start the next one.
+    A batch is never larger than the training set, and always full: images left over in an epoch go into the next batch.
     """
     size = min(recipe.batch_size, images)
     rng = np.random.default_rng(seed)

@@ -191,7 +191,7 @@ class SourceNetwork:
 
 @dataclass(frozen=True)
 class Repetition:
-    """Everything that depends on a seed: the target task as split by it, and the network pretrained with it."""
+    """Everything that depends on a seed: its split of the target task, and its pretrained network."""
 
     seed: int
     target: Task
@@ -253,7 +253,7 @@ class Networks:
     def extract(
         self, strategy: Strategy, repetition: Repetition, images: Split, test: Features | None = None
     ) -> tuple[Features, Features]:
-        """Return a strategy's frozen features of these training images and of the task's test images.
+        """Return a strategy's frozen features for these training images and for the task's test images.
 
         `test` contains the features of the test images, if an earlier label budget computed them.
         """

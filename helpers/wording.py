@@ -44,7 +44,7 @@ def verdicts(summary: pd.DataFrame, baseline: str = "scratch") -> pd.DataFrame:
 
 
 def claim(checked: Claim | None) -> dict[str, str | float]:
-    """Put the outcome for the published claim into words, as rows of a table."""
+    """Put the outcome of checking the published claim into words, as rows of a table."""
     if checked is None:
         return {"same accuracy": "cannot tell unless scratch and reused-head (or frozen) are trained"}
     return {
@@ -63,7 +63,7 @@ def rule(chooses: Rule) -> list[str]:
     )
     return [
         f"Start from `{chooses.start}`.",
-        leave if np.isfinite(chooses.margin) else "Keep it: no test is trusted.",
+        leave if np.isfinite(chooses.margin) else "Keep it: no test has proved reliable.",
         f"If your choice is a source task, use `{chooses.few}` with fewer than {chooses.many} labels per class, "
         f"and `{chooses.then}` otherwise.",
     ]

@@ -25,7 +25,7 @@ def standard_error(answer: Callable[[float, int], float]) -> str | None:
         math.sqrt(variance) / images: "the number of images belongs under the square root, too",
         math.sqrt(share / images): "that has p where p (1 - p) belongs",
         1.96 * math.sqrt(variance / images): "that is half the width of a 95 % interval, 1.96 standard errors",
-        100 * math.sqrt(variance / images): "that is in percentage points; give a share, as the test does",
+        100 * math.sqrt(variance / images): "that is in percentage points; give a share instead",
         math.sqrt(variance / (images - 1)): "that divides by n - 1, which is for a variance estimated from a sample",
     }
     if mistake := meaning(value, mistakes):

@@ -75,7 +75,7 @@ def _empty() -> None: ...
 
 
 def count(answer: float, right: int, mistakes: Mapping[int, str]) -> str | None:
-    """Say what is wrong with a whole number; `mistakes` maps wrong numbers to what they mean."""
+    """Say what is wrong with a whole number; `mistakes` maps wrong numbers to explanations."""
     if wrong := not_whole(answer):
         return wrong
     answer = int(answer)
@@ -97,5 +97,5 @@ def close(one: float, other: float) -> bool:
 
 
 def meaning(number: float, mistakes: Mapping[float, str]) -> str | None:
-    """Return what `mistakes` says about a number, apart from rounding, or None if it says nothing."""
+    """Return the explanation for a number, which may be rounded, or None if `mistakes` contains none."""
     return next((said for mistake, said in mistakes.items() if close(number, mistake)), None)

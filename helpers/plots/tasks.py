@@ -27,7 +27,7 @@ from helpers.plots.figures import (
 )
 from helpers.tasks import Task
 
-MOST_ROWS = 12  # of classes in a figure of images
+MOST_ROWS = 12  # one per class, in a figure of images
 MOST_REPLIES = 5  # per exercise
 
 

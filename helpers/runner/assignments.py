@@ -1,4 +1,4 @@
-"""Turn lessons into nbgrader assignments, and count the checks' replies to submitted answers, both without nbgrader.
+"""Turn lessons into nbgrader assignments, and count the checks' replies to submitted answers; neither needs nbgrader.
 
 A checked exercise is one cell in a lesson and two in an assignment: one for the learner, and a locked one with only the
 check, which nbgrader restores before grading.
@@ -108,7 +108,7 @@ def misconceptions(course: Path, lesson: str) -> "pd.DataFrame":
 
 
 def not_graded(course: Path, lesson: str) -> dict[str, str]:
-    """Return the reason for each learner without a graded notebook of a lesson; nbgrader exports 0 points for them.
+    """Return, by learner, why a lesson has no graded notebook; nbgrader exports 0 points in these cases.
 
     A learner is anyone listed in the gradebook or with a folder in `submitted/`.
     """

@@ -86,7 +86,7 @@ def _check_workers(client: "Client") -> None:
 
     for worker, version in client.run(installed, on_error="return").items():
         if version != VERSION:
-            has = f"version {version}" if isinstance(version, str) else "no usable version"
+            has = f"version {version}" if isinstance(version, str) else "an unknown version"
             raise ValueError(
                 f"--scheduler: its worker {worker} has {has} of this package instead of {VERSION}; "
                 "install the same version on all machines"

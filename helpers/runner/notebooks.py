@@ -118,7 +118,7 @@ def code(path: Path) -> str:
 
 
 def named_files(notebook: Path) -> Iterator[tuple[str, Path]]:
-    """Yield names and paths of files below a notebook's folder that strings in its code name, except its results."""
+    """Yield names and paths of files below a notebook's folder that its code names in strings, except its results."""
     names = set()
     for cell in code_cells(notebook):
         constants = (node.value for node in ast.walk(_parsed(cell)) if isinstance(node, ast.Constant))

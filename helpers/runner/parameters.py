@@ -254,7 +254,7 @@ def _check_values(
     load_photos: Callable[[str, int], Dataset],
     load_images: Callable[[str, int], Dataset],
 ) -> dict[str, Dataset]:
-    """Raise any error now that the lessons' own function calls would raise later."""
+    """Raise any error that the lessons' own function calls would raise, but before they run."""
     if "run_dir" in given:
         folders.run_folder(given["run_dir"])
     _make(training.Recipe, given)

@@ -83,7 +83,7 @@ def plan(
 
 
 def resume(folder: Path) -> Sweep:
-    """Return the sweep in a folder, and change to its original working directory, for any relative paths."""
+    """Return the sweep in a folder, and change to its original working directory, so that relative paths work."""
     folder = folder.absolute()
     before = _read_record("--resume", folder)
     try:
