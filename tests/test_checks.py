@@ -349,10 +349,8 @@ WRONG = {  # answers, by what is said of them
         "the sign is flipped": lambda accuracies, chosen: 100 * (accuracies[chosen] - max(accuracies.values())),
         "that is a share; regret": lambda accuracies, chosen: max(accuracies.values()) - accuracies[chosen],
         "a share, and its sign": lambda accuracies, chosen: accuracies[chosen] - max(accuracies.values()),
-        "to one of the others": lambda accuracies, chosen: 100 * (accuracies["scratch"] - accuracies[chosen]),
-        "to the mean of all": lambda accuracies, chosen: (
-            100 * (np.mean(list(accuracies.values())) - accuracies[chosen])
-        ),
+        "to a different start": lambda accuracies, chosen: 100 * (accuracies["scratch"] - accuracies[chosen]),
+        "to the mean, not": lambda accuracies, chosen: 100 * (np.mean(list(accuracies.values())) - accuracies[chosen]),
         "a plain difference": lambda accuracies, chosen: 100 * (1 - accuracies[chosen] / max(accuracies.values())),
         "has a regret of 0, not -3": lambda accuracies, chosen: (
             100 * (max(share for name, share in accuracies.items() if name != chosen) - accuracies[chosen])

@@ -222,7 +222,7 @@ def test_a_dry_run_prints_the_table_and_leaves_nothing(own):
         ("OWN --grid seed=1 --store s --scheduler tcp://127.0.0.1:1", "--store: applies only to this machine"),
         ("OWN --grid seed=1 --store text.txt", "text.txt' is a file; give a writable folder"),
         ("OWN --grid seed=1 --scheduler tcp://127.0.0.1:1", "--scheduler: 'tcp://127.0.0.1:1' cannot be reached"),
-        ("OWN --grid seed=1 --scheduler tls://127.0.0.1:1", "tls:// needs certificates in Dask's configuration"),
+        ("OWN --grid seed=1 --scheduler tls://127.0.0.1:1", "tls:// also needs certificates in Dask's configuration"),
         ("OWN --grid seed=1 --out other", "has no sweep to resume; choose a different folder"),
         ("OWN --grid seed=1 --out text.txt/below", "--out: 'text.txt/below' is inside 'text.txt', which is a file"),
         ("09 --grid seed=0", "or the number alone, such as 05, or the path of a notebook, which ends in .ipynb"),

@@ -64,11 +64,11 @@ def word(answer: str, low: float, high: float) -> str | None:
 
     right, given = finding(Interval(math.sqrt(low * high), low, high)), answer.strip().lower()
     says_more = "1 is not in the interval, so you can say more"
-    beyond = "the interval extends beyond the margin, so it does not show equality"
+    beyond = "the interval reaches beyond the margin, so it does not show equality"
     reasons = {
         "as good": says_more if right in ("better", "worse") else beyond,
-        "better": "the interval extends to 1 or above, so it may be no better",
-        "worse": "the interval extends to 1 or below, so it may be no worse",
+        "better": "the interval reaches 1 or above, so it may be no better",
+        "worse": "the interval reaches 1 or below, so it may be no worse",
         "no detectable difference": "all of the interval lies within the margin" if right == "as good" else says_more,
     }
     if given not in reasons:
