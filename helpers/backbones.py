@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import keras
     from sklearn.preprocessing import StandardScaler
 
-WIDTHS = {0.25: "2_5", 0.5: "5_0", 0.75: "7_5", 1.0: "1_0"}  # as in the names of the published files
+WIDTHS = {0.25: "2_5", 0.5: "5_0", 0.75: "7_5", 1.0: "1_0"}  # as written in the names of the published files
 PARAMETERS = {0.25: 218_544, 0.5: 829_536, 0.75: 1_832_976, 1.0: 3_228_864}  # without the top, by width
 WEIGHTS = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/"
 PACKAGED = PACKAGE / "data" / "mobilenet_2_5_224_tf_no_top.h5"
@@ -42,12 +42,12 @@ SMALL = 32  # pixels: size of photos for the course's small network
 
 
 def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
-    """Return the path of MobileNet's weights without its top, or None for `"random"`.
+    """Return the path of the weights file for MobileNet without its top, or None for `"random"`.
 
     `"imagenet"` means the published file for 224 pixels, which works at every size. The file for width 0.25 comes with
     the package; files for other widths come from `$TRANSFER_TUTORIAL_DATA`, or are downloaded into Keras's cache. Any
-    other value is the path of a weights file, from which only numbers are read. Raises ValueError for an unknown width
-    or a damaged file, and DownloadError if the published file cannot be downloaded.
+    other value is the path of a weights file; only its arrays are read, never any code. Raises ValueError for an
+    unknown width or a damaged file, and DownloadError if the published file cannot be downloaded.
     """
     if isinstance(width, bool) or width not in WIDTHS:
         raise ValueError(f"backbone_width: {width!r} has no published weights; allowed: {listed(WIDTHS)}")
@@ -78,14 +78,14 @@ def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
 
 
 def _numbers(path: Path) -> tuple[int, bool]:
-    """Count the numbers in an HDF5 file's arrays, and tell whether the file is readable and all of them are finite."""
+    """Count the numbers in an HDF5 file's arrays, and tell whether the file is readable and all numbers are finite."""
     import h5py
 
     found = list[np.ndarray]()
     try:
         with h5py.File(path) as file:
             file.visititems(lambda _, item: found.append(np.ravel(item)) if isinstance(item, h5py.Dataset) else None)
-        known = path.suffix in (".h5", ".hdf5")  # which tells Keras how to read it
+        known = path.suffix in (".h5", ".hdf5")  # Keras chooses its reader by the suffix
         return sum(map(len, found)), known and all(np.isfinite(numbers).all() for numbers in found)
     except Exception:  # h5py and NumPy raise a dozen kinds of errors for damaged files
         return 0, False
@@ -100,7 +100,7 @@ def weights_facts(width: float, weights: str) -> dict[str, str | None]:
 def mobilenet(size: int, width: float = 0.25, weights: Path | None = None, seed: int = 0) -> "keras.Model":
     """Build MobileNet without its top, for images `(size, size, 3)` with values from -1 to 1.
 
-    Without a weights file, the weights are drawn at random by `seed`.
+    Without a weights file, the weights are random and depend on `seed`.
     """
     from helpers.backend import keras
 
@@ -139,10 +139,10 @@ def extractor(
 
 
 class Head:
-    """The course's head on a backbone's features, compiled once and trained from fresh weights any number of times.
+    """The course's head on a backbone's features, compiled once, then trained from fresh weights any number of times.
 
     Each feature is first standardized over the training images, because an untrained backbone's features are around
-    1e-16, too small for a head to learn from. `scaler` is the one from the latest training run.
+    1e-16, too small for a head to learn from. `scaler` is the one fitted in the latest training run.
     """
 
     def __init__(self, feature_shape: tuple[int, int, int], architecture: cnn.Architecture, recipe: Recipe) -> None:
@@ -155,7 +155,7 @@ class Head:
     def train(self, train: Split, test: Split, seed: int) -> tuple[Training, np.ndarray]:
         """Train on labeled features; return the training record and the probabilities for the test features.
 
-        All random draws follow from `target_seed(seed)`, as they do for the course's other networks.
+        All random draws come from `target_seed(seed)`, as they do for the course's other networks.
         """
         from sklearn.preprocessing import StandardScaler
 

@@ -1,10 +1,10 @@
 """Keras on TensorFlow, with Keras's default settings and without TensorFlow's startup messages.
 
-`from helpers.backend import keras` gives the same Keras regardless of a user's keras.json and KERAS_ variables.
+`from helpers.backend import keras` gives Keras the same settings whatever a user's keras.json and KERAS_ variables say.
 
-While it is being imported, TensorFlow writes to file descriptor 2 regardless of its log level, and a notebook would
-show that as the cell's output. The log level silences only later messages. To see them all, set TF_CPP_MIN_LOG_LEVEL to
-0, 1 or 2.
+During its import, TensorFlow writes to file descriptor 2 regardless of its log level, and a notebook would show these
+messages as the cell's output. The log level silences only later messages. To see all of them, set TF_CPP_MIN_LOG_LEVEL
+to 0, 1 or 2.
 """
 
 import contextlib
@@ -43,17 +43,17 @@ keras.config.set_dtype_policy("float32")
 keras.config.set_image_data_format("channels_last")
 keras.config.set_epsilon(1e-7)
 if not wants_messages:
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # or several networks count as "excessive retracing"
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it would report several networks as "excessive retracing"
 
 
 def one_thread() -> None:
-    """Limit TensorFlow to one thread from now on, unless it has already computed something."""
+    """Limit TensorFlow to one thread from now on; this has no effect if it has already computed something."""
     with contextlib.suppress(RuntimeError):
         tensorflow.config.threading.set_intra_op_parallelism_threads(1)
 
 
 def threads() -> int:
-    """Return TensorFlow's number of threads: the one set here, else its environment variable, else one per core."""
+    """Return TensorFlow's number of threads: as set here, or by its environment variable, or else one per core."""
     set_here = tensorflow.config.threading.get_intra_op_parallelism_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return set_here or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or cores

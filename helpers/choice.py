@@ -20,9 +20,9 @@ TASK, START = ["target", "labels_per_class", "seed"], ["source", "strategy"]  # 
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule that chooses a start: the usual start, and the `margin` in standard errors by which another one must beat
-    it in the `logistic` test. A chosen source task's features are used as in `few`, or as in `then` from `many` labels
-    per class on.
+    """A rule that chooses a start: the usual start, and the `margin` in standard errors by which a different start must
+    beat it in the `logistic` test. If a source task is chosen, its features are used with the strategy `few`, or with
+    the strategy `then` if there are at least `many` labels per class.
     """
 
     start: str
@@ -32,7 +32,7 @@ class Rule:
     many: int = 50
 
     def choose(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Return the chosen source and strategy for each task, from result rows with cheap tests; errors are ignored.
+        """Return the chosen source and strategy for each task, given result rows with cheap tests; errors are ignored.
 
         The tests of a source task's features are in its `frozen` row.
         """
@@ -52,7 +52,7 @@ RULE = Rule("mobilenet 6", 3.0, "head-first", "fine-tuned")
 def make_rule(rows: pd.DataFrame) -> Rule:
     """Find the rule with the least regret on these rows: its start, then how to use source tasks, then its margin.
 
-    Of the margins with equally little regret, the smallest: the rule listens to the tests as far as the rows allow.
+    Among margins with the same regret, the smallest wins, so that the rule trusts the tests as far as the rows allow.
     """
     accuracy, transferred = 1 - rows["errors"] / rows["images"], rows["source"].notna()
     enough = rows["labels_per_class"].map(budget_size) >= Rule.many
@@ -66,7 +66,7 @@ def make_rule(rows: pd.DataFrame) -> Rule:
 
 
 def regret(rows: pd.DataFrame, chosen: pd.DataFrame) -> pd.Series:
-    """Return, by task, how many points of test accuracy the chosen rows fall short of the best in hindsight."""
+    """Return, by task, the points of test accuracy that the chosen rows lose to the best ones in hindsight."""
     accuracy = 100 * (1 - rows["errors"] / rows["images"])
     best = accuracy.groupby([rows[name] for name in TASK]).max()
     reached = rows.assign(accuracy=accuracy).merge(chosen[TASK + START], on=TASK + START).set_index(TASK)["accuracy"]
@@ -82,7 +82,7 @@ def few_for_tests(split: Split, labels_per_class: int | str, seed: int = 0) -> S
 def cheap_tests(features: Split, seed: int = 0) -> dict[str, float]:
     """Score labeled features `(n, ...)` in several tests: the higher the score, the better the features seem.
 
-    `logistic` is the accuracy of a logistic regression, cross-validated in folds that the seed draws, `neighbor` the
+    `logistic` is the cross-validated accuracy of a logistic regression, with folds drawn from the seed, `neighbor` the
     accuracy of the nearest neighbor, and `logme` the log evidence of a linear regression. `<test>_seconds` is the time
     that a test takes on one core, and `tested` the number of images.
     """
@@ -101,7 +101,7 @@ def cheap_tests(features: Split, seed: int = 0) -> dict[str, float]:
 def cross_validate(coordinates: np.ndarray, labels: np.ndarray, seed: int = 0) -> float:
     """Return the accuracy of a logistic regression on held-out images, in at most five folds.
 
-    Raises ValueError if a class has a single image.
+    Raises ValueError if a class has only one image.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -109,7 +109,7 @@ def cross_validate(coordinates: np.ndarray, labels: np.ndarray, seed: int = 0) -
     smallest = int(np.bincount(labels).min())
     if smallest < 2:
         raise ValueError(
-            "labels: one class has only one image; give at least two of each, one to learn from and one to check on"
+            "labels: one class has only one image; give at least two per class, one to learn from and one to test on"
         )
     folds = StratifiedKFold(min(5, smallest), shuffle=True, random_state=seed)
     return float((cross_val_predict(LogisticRegression(max_iter=1000), coordinates, labels, cv=folds) == labels).mean())
@@ -131,7 +131,7 @@ def logme(coordinates: np.ndarray, labels: np.ndarray) -> float:
     """
     from sklearn.linear_model import BayesianRidge
 
-    no_prior = {"alpha_1": 0.0, "alpha_2": 0.0, "lambda_1": 0.0, "lambda_2": 0.0}  # on the two precisions
+    no_prior = {"alpha_1": 0.0, "alpha_2": 0.0, "lambda_1": 0.0, "lambda_2": 0.0}  # for the two precisions
     model = BayesianRidge(tol=1e-5, fit_intercept=False, compute_score=True, **no_prior)
     evidences = [model.fit(coordinates, labels == label).scores_[-1] for label in np.unique(labels)]
     return float(np.mean(evidences)) / len(labels)
@@ -143,5 +143,5 @@ def _coordinates(features: Split) -> np.ndarray:
     flat -= flat.mean(axis=0)
     left, singular, _ = np.linalg.svd(flat, full_matrices=False)
     coordinates: np.ndarray = left * singular
-    coordinates *= np.sqrt(100 * len(flat) / max((singular**2).sum(), 1e-12))  # as large as MNIST's pixels / 255
+    coordinates *= np.sqrt(100 * len(flat) / max((singular**2).sum(), 1e-12))  # the scale of MNIST's pixels / 255
     return coordinates

@@ -21,8 +21,8 @@ LAST_FEATURE_LAYER = "pool"
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network's sizes, by default the published ones. `image_shape` is `(height, width, channels)`; kernels and pools
-    are square.
+    """The sizes of a network; the defaults are the published ones. `image_shape` is `(height, width, channels)`;
+    kernels and pools are square.
     """
 
     image_shape: tuple[int, ...] = (28, 28, 1)
@@ -73,7 +73,7 @@ def head_layers(architecture: Architecture) -> list["keras.Layer"]:
 
 
 def build_cnn(architecture: Architecture, seed: int = 0) -> "keras.Sequential":
-    """Build the whole network, from uint8 images to probabilities, with initial weights drawn by `seed`."""
+    """Build the whole network, from uint8 images to probabilities, with initial weights drawn from `seed`."""
     from helpers.backend import keras
 
     image = keras.Input(architecture.image_shape, dtype="uint8")
@@ -104,7 +104,7 @@ def initialize(model: "keras.Model", seed: int) -> None:
         for role in ("kernel", "bias"):
             variable = getattr(layer, role, None)
             if variable is not None:
-                own = role if hasattr(layer, f"{role}_initializer") else "depthwise"  # its name in depthwise layers
+                own = role if hasattr(layer, f"{role}_initializer") else "depthwise"  # as depthwise layers say
                 initializer = getattr(layer, f"{own}_initializer")
                 config = initializer.get_config()
                 if "seed" in config:

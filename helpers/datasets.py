@@ -45,7 +45,7 @@ class DownloadError(RuntimeError):
         self.parameter = parameter
 
     def _render_traceback_(self) -> list[str]:
-        """Let IPython show a single line, because the code above is not at fault."""
+        """Make IPython show one line instead of a traceback, because the code in the cell is not at fault."""
         return [f"DownloadError: {self}"]
 
 
@@ -117,7 +117,7 @@ def _mnist() -> Dataset:
     differing = [name for name, published in MNIST_SHA256.items() if _idx_sha256(arrays[name]) != published]
     if differing:
         raise ValueError(
-            f"{parameter}: {path.name!r} is not MNIST: {listed(differing)} differ(s) from the published database; "
+            f"{parameter}: {path.name!r} is not MNIST: {listed(differing)} do not match the published database; "
             "give the mnist.npz that Keras provides, or pass the file's path as dataset"
         )
     return dataset
@@ -203,14 +203,14 @@ def fetch(subfolder: str, file: str, url: str, parameter: str, what: str, instea
 
 
 def _fetch_dataset(dataset: str, file: str) -> Path:
-    """Fetch a file of one of Keras's datasets."""
+    """Fetch one file of a dataset that Keras provides."""
     own = "MNIST_NPZ to your copy of it" if dataset == "mnist" else "TRANSFER_TUTORIAL_DATA to a folder with its files"
     instead = f'set {own}, or pass dataset="mnist_5k", which needs no download'
     return fetch("datasets", file, KERAS_DATASETS + Path(file).name, "dataset", f'"{dataset}"', instead)
 
 
 def ants_bees() -> Path:
-    """Return the folder with the photos of ants and bees, in `$TRANSFER_TUTORIAL_DATA` or unpacked into Keras's cache.
+    """Return the folder of ant and bee photos: from `$TRANSFER_TUTORIAL_DATA`, or unpacked into Keras's cache.
 
     The photos themselves are checked, not the archive, because different archives may contain the same photos.
     """
@@ -238,7 +238,7 @@ def ants_bees() -> Path:
 
 
 def _given(name: str) -> Path:
-    """Return the path of a file or folder in `$TRANSFER_TUTORIAL_DATA`; it need not exist."""
+    """Return the path that a file or folder would have in `$TRANSFER_TUTORIAL_DATA`."""
     return Path(os.path.expanduser(os.environ.get("TRANSFER_TUTORIAL_DATA") or os.devnull), name)
 
 

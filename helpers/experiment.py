@@ -1,7 +1,7 @@
 """The experiment: pretraining, then every strategy at every label budget with every seed, one row per training run.
 
 With the same label budget and seed, all strategies get the same images in the same order. They share one recipe, so
-they make the same number of updates with the same batch size; only `head-first` makes half again as many updates. Each
+they make the same number of updates with the same batch size; only `head-first` makes 50 % more updates. Each
 seed redraws everything: the validation split, pretraining, initial weights, the images for a budget, the order of the
 batches, and dropout.
 """
@@ -61,7 +61,7 @@ class Plan:
             values = getattr(self, name)
             check_list(name, values, "at least one entry")
             if len({str(value) for value in values}) < len(values):
-                raise ValueError(f"{name}: {list(values)} contains an entry twice; give each one only once")
+                raise ValueError(f"{name}: {list(values)} contains an entry twice; give each entry once")
         tasks = {}
         for seed in self.seeds:
             check_seed("seeds", seed)
@@ -76,7 +76,7 @@ class Plan:
         return tasks
 
     def tasks(self, dataset: Dataset, seed: int) -> tuple[Task, Task]:
-        """Return the source and target tasks as split by this seed, without copying the images."""
+        """Return the source and target tasks as this seed splits them, without copying the images."""
         classes = self.source_classes, self.target_classes
         return split_tasks(dataset, *classes, self.validation_fraction, seed, copy=False)
 
@@ -180,7 +180,7 @@ def _keep_source(
     trained: Callable[[], tuple[list[np.ndarray], Facts]],
     watch: bool = False,
 ) -> SourceNetwork:
-    """Return the pretrained network in the run folder; if there is none, save the `trained` one there first."""
+    """Return the pretrained network from the run folder; if it is not there yet, save the `trained` one first."""
 
     def make(path: Path) -> Facts:
         weights, facts = trained()
@@ -293,10 +293,10 @@ class _Runs:
         return job
 
     def train(self, strategies: list[Strategy], budgets: Sequence[int | str], repetition: Repetition) -> None:
-        """Train strategies that share a start: first those on cached features, because only one set of features fits
-        into memory; then the others, as cores become free.
+        """Train strategies that share a start: first the ones on cached features, because only one set of features
+        fits into memory; then the others, as cores become free.
         """
-        test = None  # features of the test images, which all budgets share
+        test = None  # the test images' features, which all budgets share
         for budget in reversed(budgets):  # the longest first, so that all cores finish at about the same time
             missing = [one for one in strategies if not self._take(one, budget, repetition)]
             test = self._train(missing, budget, repetition, test)
@@ -329,7 +329,7 @@ class _Runs:
         cached: tuple[Features, Features] | None = None,
         head: TrainedHead | None = None,
     ) -> Job:
-        """Return the job of one training run; it also returns the trained head if `head-first` can continue from it."""
+        """Return the job of one training run; its result is the trained head if `head-first` can continue from it."""
         task, seed = repetition.target, repetition.seed
 
         def work(networks: Networks) -> tuple[Training, np.ndarray, TrainedHead | None]:

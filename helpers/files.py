@@ -26,7 +26,7 @@ from helpers.layouts import ARRANGE, FORMATS, Refused
 from helpers.messages import listed
 
 ALLOWED = "the path of an .npz file, a .csv file or a folder of images"
-SIZES = (8, 64)  # smallest and largest image for the network and its memory budget
+SIZES = (8, 64)  # in pixels, limited by the network and by its memory budget
 FOLDER_SIZE = 32  # photos are too large for a small network
 MOST_PIXELS = 50_000_000  # a larger image may not fit into memory
 PngImagePlugin.MAX_TEXT_CHUNK = MOST_PIXELS  # bytes of text or a color profile; Pillow's limit of 1 MB is too low
@@ -46,8 +46,8 @@ SHAPES = f"images (n, height, width), or with 1 or 3 channels last, {SIZES[0]} t
 def read(path: Path, image_size: int = 0, parameter: str = "dataset", sizes: tuple[int, int] = SIZES) -> Dataset:
     """Read a folder of images, an .npz file or a .csv file; if that fails, raise ValueError with a one-sentence reason.
 
-    All images are cropped to their central square and resized to `image_size` pixels, 8 to 64 unless `sizes` allows
-    others. With 0, they keep their size, except that a folder's images are resized to 32.
+    All images are cropped to their central square and resized to `image_size` pixels, 8 to 64 unless `sizes` sets
+    different limits. With 0, they keep their size, except that a folder's images are resized to 32.
     """
     check_size(image_size, "image_size" if sizes == SIZES else "photo_size", sizes)
     path = Path(path)
@@ -60,7 +60,7 @@ def read(path: Path, image_size: int = 0, parameter: str = "dataset", sizes: tup
         elif not os.path.isfile(path):
             raise ValueError(f"{parameter}: there is no file {given!r}; give {ALLOWED}")
         elif reader is None:
-            raise Refused(f"is not allowed; give {ALLOWED}")
+            raise Refused(f"has an unsupported format; give {ALLOWED}")
         else:
             dataset = reader(path, image_size)
     except Refused as refused:
@@ -76,7 +76,7 @@ def read(path: Path, image_size: int = 0, parameter: str = "dataset", sizes: tup
 
 
 def folder_sha256(root: Path) -> str:
-    """Return the SHA-256 of all files in a folder and of their names, except hidden ones."""
+    """Return the SHA-256 of the names and contents of all files in a folder, except hidden ones."""
     digest = hashlib.sha256()
     for name, file in sorted((file.relative_to(root).as_posix(), file) for file in layouts.scan(root).all_files):
         with open(file, "rb") as stream:
@@ -85,7 +85,7 @@ def folder_sha256(root: Path) -> str:
 
 
 def check_size(size: int, parameter: str = "image_size", sizes: tuple[int, int] = SIZES) -> None:
-    """Raise ValueError unless the network accepts this size, or it is an `image_size` of 0."""
+    """Raise ValueError unless the network accepts this size; an `image_size` of 0 is allowed, too."""
     unchanged = parameter == "image_size" and size == 0
     if type(size) is not int or not (unchanged or sizes[0] <= size <= sizes[1]):
         allowed = "neither 0 nor" if parameter == "image_size" else "not"
@@ -95,7 +95,7 @@ def check_size(size: int, parameter: str = "image_size", sizes: tuple[int, int] 
 def check_enough(read: Dataset, parameter: str, what: str = "images") -> None:
     """Raise ValueError unless there are at least two classes, each with two training images and a test image."""
     if len(read.classes) < 2:
-        raise ValueError(f"{parameter}: {read.name} has only the class {listed(read.classes)}; give at least two")
+        raise ValueError(f"{parameter}: {read.name} has only the class {listed(read.classes)}; give two or more")
     for split, kind, needed in ((read.train, "training", 2), (read.test, "test", 1)):
         counts = np.bincount(split.labels, minlength=len(read.classes))
         if short := [label for label, count in zip(read.classes, counts, strict=True) if count < needed]:
@@ -121,12 +121,12 @@ def hold_out_a_fifth(labels: np.ndarray, digests: Sequence[bytes] | None = None)
         members = sorted(np.flatnonzero(labels == label).tolist(), key=digests.__getitem__)
         in_test[members[: max(1, round(len(members) / 5))] if len(members) > 1 else []] = True
     if not in_test.any():
-        raise Refused("has only one image of each class; give two or more, for training and for testing")
+        raise Refused("has only one image of each class; give at least two, one to train on and one to test on")
     return np.flatnonzero(~in_test), np.flatnonzero(in_test)
 
 
 def _read_folder(root: Path, size: int) -> Dataset:
-    """Read a training set and a test set, or class folders, of which a fifth is held out."""
+    """Read a training set and a test set, or class folders from which a fifth of the images is held out."""
     tree = layouts.scan(root)
     sets, notes = layouts.find_sets(tree)
     class_folders = [folder for one in sets for folder in one.folders.values()]
@@ -139,7 +139,7 @@ def _read_folder(root: Path, size: int) -> Dataset:
 
     kept = np.flatnonzero([not fault for fault in faults])
     if not len(kept) and HEIC in faults:
-        raise Refused("has only HEIC photos, and HEIC is not supported; export them as JPEG")
+        raise Refused("has only HEIC photos, which are not supported; export them as JPEG")
     if not len(kept):
         raise Refused(f"has no readable images; {ARRANGE}; supported formats: {listed(FORMATS)}")
     names = {class_name(folder.path.name) for folder in class_folders}
@@ -179,7 +179,7 @@ def _some(names: list[str]) -> str:
 
 
 def _read_images(paths: list[Path], pixels: np.ndarray) -> tuple[list[str], list[bytes]]:
-    """Read images into an array; return, for each, the reason to skip it, or "", and the SHA-256 of its file.
+    """Read images into an array; return, for each image, the reason to skip it (or "") and the SHA-256 of its file.
 
     Two threads read photos 1.5 times as fast as one.
     """
@@ -190,10 +190,10 @@ def _read_images(paths: list[Path], pixels: np.ndarray) -> tuple[list[str], list
 
 
 def _read_image(path: Path, pixels: np.ndarray) -> tuple[str, bytes]:
-    """Read an image into its place in an array; return the reason to skip it, or "", and the SHA-256 of its file."""
+    """Read an image into its place in an array; return the reason to skip it (or "") and the SHA-256 of its file."""
     if STANDS_IN.search(path.stem) or not os.path.isfile(path):  # a dangling link, or a pipe, which would block
         return "unusable as an image", b""
-    with open(path, "rb") as stream:  # not in `try`, because an unreadable file is an error, not skipped
+    with open(path, "rb") as stream:  # not in `try`, because an unreadable file must raise an error
         try:
             with Image.open(stream, formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
@@ -219,12 +219,12 @@ def _prepared(image: Image.Image, size: int) -> Image.Image:
         ImageOps.exif_transpose(image, in_place=True)
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    mode = "I;16" if (image.format, image.mode) == ("PPM", "I") else image.mode  # which Pillow scales to 16 bits
+    mode = "I;16" if (image.format, image.mode) == ("PPM", "I") else image.mode  # Pillow scales these to 16 bits
     image = _in_8_bits(image.crop((left, top, left + side, top + side)), mode)
     if image.has_transparency_data:
         image = image.convert("RGBA")
     elif image.mode not in ("L", "RGB"):
-        image = image.convert("RGB")  # colors can be averaged, palette numbers cannot
+        image = image.convert("RGB")  # colors can be averaged, palette indices cannot
     image = image.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -232,17 +232,17 @@ def _prepared(image: Image.Image, size: int) -> Image.Image:
 
 
 def _in_8_bits(image: Image.Image, mode: str) -> Image.Image:
-    """Scale 16-bit gray values to 8 bits, and 32-bit values from the smallest scale that fits all of them."""
+    """Scale gray values of 16 or 32 bits to 8 bits; for 32 bits, the smallest scale that fits all values is assumed."""
     scales = {"F": (1, 255, 65535), "I": (255, 65535)}.get(mode, (65535,) if mode[0] == "I" else ())
     if not scales:
-        return image  # Pillow would clip the others at 255; values beyond all scales count as broken
-    values = np.asarray(image)
-    scale = next(scale for scale in scales if values.min() >= 0 and values.max() <= scale)
+        return image  # has 8 bits already
+    values = np.asarray(image)  # not left to Pillow, which would clip them at 255
+    scale = next(scale for scale in scales if values.min() >= 0 and values.max() <= scale)  # none: broken
     return Image.fromarray(np.rint(values * np.float32(255 / scale)).astype(np.uint8))
 
 
 def _read_npz(path: Path, size: int) -> Dataset:
-    """Read four arrays, named as in Keras or MedMNIST; booleans become black and white. Never unpickles."""
+    """Read four arrays, named as in Keras or MedMNIST; booleans become black and white. Pickled objects are refused."""
     layout = f"an .npz file with the arrays {listed(KERAS_ARRAYS)}, or {listed(MEDMNIST_ARRAYS)}"
     try:
         with np.load(path, allow_pickle=False) as archive:  # fails for a single array, which np.load accepts
@@ -260,7 +260,7 @@ def _read_npz(path: Path, size: int) -> Dataset:
     train, test = as_uint8(train, x, size, factor), as_uint8(test, x_test, size, factor)
     if train.shape[1:] != test.shape[1:]:
         sizes = ["x".join(map(str, images.shape[1:])).removesuffix("x1") for images in (train, test)]
-        problem = f"the images in {x} are {sizes[0]}, those in {x_test} {sizes[1]}"
+        problem = f"the images are {sizes[0]} in {x}, but {sizes[1]} in {x_test}"
         raise Refused(f"cannot be used: {problem}; give all images the same size")
     classes = np.union1d(labels, test_labels)
     labels, test_labels = (np.searchsorted(classes, both).astype(np.int32) for both in (labels, test_labels))
@@ -274,9 +274,9 @@ def _checked(images: np.ndarray, labels: np.ndarray, x: str, y: str, size: int) 
     side, (low, high) = min(shaped.shape[1:3], default=0), (1, math.inf) if size else SIZES
     usable = shaped.ndim == 4 and shaped.shape[3] in (1, 3) and images.dtype.kind in "buif"
     if not usable or not low <= side <= high:
-        problem = f"{x} is {images.dtype} {images.shape}"
+        problem = f"{x} has type {images.dtype} and shape {images.shape}"
     elif flat.ndim != 1 or flat.dtype.kind not in "iu":
-        problem = f"{y} is {labels.dtype} {labels.shape}"
+        problem = f"{y} has type {labels.dtype} and shape {labels.shape}"
     elif len(images) != len(flat) or not len(flat):
         problem = f"{x} contains {len(images)} images and {y} {len(flat)} labels"
     elif not np.array_equal(flat, flat.astype(np.int32)):
@@ -324,7 +324,7 @@ def _read_csv(path: Path, size: int) -> Dataset:
                 raise Refused(f"has no column 'label'; give {layout}")
             side = math.isqrt(len(pixels))
             if side * side != len(pixels) or not side or not (size or SIZES[0] <= side <= SIZES[1]):
-                raise Refused(f"has {len(pixels)} columns of pixels; give n*n, with n from {SIZES[0]} to {SIZES[1]}")
+                raise Refused(f"has {len(pixels)} pixel columns; give n*n, with n from {SIZES[0]} to {SIZES[1]}")
             types = {**dict.fromkeys(columns, str), **dict.fromkeys(pixels, np.float32)}
             table = pd.read_csv(path, sep=delimiter, dtype=types, index_col=False, na_filter=False)
     except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
@@ -335,7 +335,7 @@ def _read_csv(path: Path, size: int) -> Dataset:
     numbers = pd.to_numeric(names, errors="coerce")
     if numbers.notna().any():
         if not (fits := (numbers % 1 == 0) & numbers.between(-(2**31), 2**31 - 1)).all():
-            raise Refused(f"has {names[~fits].iloc[0]!r} among its labels; give only int32 numbers, or only names")
+            raise Refused(f"has {names[~fits].iloc[0]!r} among its labels; use only int32 numbers, or only names")
         names = numbers.astype(np.int64)
     classes, labels = np.unique(names.to_numpy(), return_inverse=True)
     layouts.check_distinct(map(str, classes), "labels")

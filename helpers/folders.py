@@ -17,8 +17,8 @@ INSTALLED = (PACKAGE / "notebooks").is_dir()  # from a wheel, where the lessons 
 
 
 def run_folder(run_dir: str = "runs/lessons") -> Path:
-    """Return the run folder: `run_dir` below `$TRANSFER_TUTORIAL_HOME`, or else below the repository, regardless of the
-    working directory; if the course was installed from a wheel, below the working directory.
+    """Return the run folder: `run_dir` in `$TRANSFER_TUTORIAL_HOME` if it is set, or else in the repository, wherever
+    Python was started; if the course was installed from a wheel, in the working directory.
 
     Raises ValueError if the folder is not writable, so that a lesson fails before its first training run.
     """
@@ -31,7 +31,7 @@ def run_folder(run_dir: str = "runs/lessons") -> Path:
 
 
 def check_folder(parameter: str, given: str, folder: Path) -> None:
-    """Raise ValueError unless a folder is writable, or would be once created; this function creates nothing."""
+    """Raise ValueError unless a folder is writable, or would be if it were created; this function creates nothing."""
     try:
         str(folder).encode()
         there = next(path for path in (folder, *folder.parents) if path.exists())
@@ -59,7 +59,7 @@ def save_results(folder: Path, lesson: str, rows: "pd.DataFrame") -> Path:
 
 
 def read_results(tables: Iterable[Path | TextIO]) -> "pd.DataFrame":
-    """Read tables of result rows into one, as text so that no digit is lost. Empty or damaged tables are skipped."""
+    """Read tables of result rows into one, as text, so that no digit is lost; skip empty and damaged tables."""
     import pandas as pd
 
     found = []

@@ -51,8 +51,8 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test images; label `i` of either means `classes[i]`. `notes` are sentences to show to the user. If
-    each image was a file, `files` lists the files of the training images, then of the test images.
+    """Training and test images; in both, label `i` means `classes[i]`. `notes` are sentences to show to the user. If
+    the images came from separate files, `files` lists the training files, then the test files.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Recognize the layout of a folder of images: which folders are classes, and which are the training and test sets.
 
-Contents decide: class folders contain images, and sets contain class folders with the same names. A set's own name
+The contents decide: class folders contain images, and sets contain class folders with the same names. A set's own name
 decides only whether it is for training or for testing.
 """
 
@@ -73,7 +73,7 @@ def find_sets(root: Folder) -> tuple[list[Folder], list[str]]:
     trains = sorted((name for name, role in roles.items() if role == "train"), key=len)
     train = next((name for name in trains if name in sets), None)
     if train is None:
-        if trains and (len(roles) == 1 or {"test", "val"} & {*roles.values()}):  # otherwise "train" is a vehicle
+        if trains and (len(roles) == 1 or {"test", "val"} & {*roles.values()}):  # else "train" is a class
             raise Refused(f"has no class folders in {trains[0]}/; {ARRANGE}")
         _check_classes(folder)
         return [folder], notes
@@ -106,7 +106,7 @@ def check_distinct(names: Iterable[str], kind: str) -> None:
 
 
 def _unwrapped(folder: Folder) -> tuple[Folder, list[str]]:
-    """Skip outer folders, such as those of an archive; return the first that matters, with notes on the rest."""
+    """Skip outer folders, such as an archive's; return the first folder that matters, with notes on unused ones."""
     inner = [*folder.with_images.values()]
     if len(inner) != 1 or inner[0].has_images:
         return folder, []
@@ -116,7 +116,7 @@ def _unwrapped(folder: Folder) -> tuple[Folder, list[str]]:
 
 
 def _is_image(path: Path) -> bool:
-    """Tell by its first bytes whether a file is an image; dangling links and pipes, which would block, are not."""
+    """Tell by its first bytes whether a file is an image; dangling links, and pipes, which would block, are not."""
     if os.path.isfile(path):
         with open(path, "rb") as stream, warnings.catch_warnings(action="ignore"), suppress(Exception):
             Image.open(stream, formats=FORMATS)

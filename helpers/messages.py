@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 
 def listed(values: Iterable[object]) -> str:
-    """Join values with commas, to list classes or allowed names in messages and figures; no value breaks the line."""
+    """Join values with commas, to list classes or allowed names in messages and figures; escape any line breaks."""
     texts = map(str, values)
     return ", ".join(text if text.isprintable() else repr(text) for text in texts)
 

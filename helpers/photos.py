@@ -1,6 +1,6 @@
 """Photos for a pretrained network: the course's flowers, ants and bees, or the user's own folder.
 
-If the photographers are known, none of them has photos both in the test set and outside it.
+If the photographers are known, no photographer has photos both in the test set and outside it.
 """
 
 import csv
@@ -16,7 +16,7 @@ from helpers.images import Dataset, Split
 from helpers.messages import listed
 from helpers.tasks import Task
 
-SIZES = (32, 224)  # MobileNet halves 32 pixels five times, and was trained at 224
+SIZES = (32, 224)  # MobileNet halves an image five times, and was trained at 224 pixels
 FLOWERS = PACKAGE / "data" / "flowers"
 TEST_FOLDS, VALIDATION_FOLDS = 3, 5  # a third of the photos for testing, a fifth of the rest for validation
 
@@ -60,8 +60,8 @@ class Photos(Dataset):
 
 
 def load_photos(photos: str = "flowers", photo_size: int = 160) -> Photos:
-    """Load photos by name or from a folder. `"flowers"` comes with the package; `"ants_bees"` stands for the 397 photos
-    of PyTorch's transfer learning tutorial.
+    """Load photos by name or from a folder. `"flowers"` comes with the package; `"ants_bees"` means the 397 photos from
+    PyTorch's transfer learning tutorial.
 
     All are cropped and resized to squares of `photo_size` pixels, 32 to 224. Raises ValueError for input that
     `files.read` refuses and for classes with too few photos, and DownloadError if the photos cannot be downloaded.

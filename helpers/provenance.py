@@ -1,5 +1,4 @@
-"""Everything that a result depends on besides data, parameters and seed: package versions and the code that computes
-it.
+"""Provenance: the package versions and the code that a result depends on, besides data, parameters and seed.
 
 Comments, docstrings and uninvolved modules are ignored, so editing them does not invalidate saved results.
 """
@@ -36,7 +35,7 @@ def _trained_with() -> dict[str, Any]:
 
 
 def code_of(modules: Iterable[str]) -> str:
-    """Return the SHA-256 of some modules of `helpers` and of all their imports, except those that affect no result."""
+    """Return the SHA-256 of some modules of `helpers` and all their imports, except modules that affect no result."""
     taking_part, waiting = set[str](), list(modules)
     while waiting:
         module = waiting.pop()

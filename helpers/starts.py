@@ -1,6 +1,6 @@
 """Starts: everything that a classifier of your own images can start from without a download, trained and compared.
 
-They are the same as in the atlas: a network from scratch, the pixels, a source task's features, and MobileNet's
+The atlas has the same starts: a network from scratch, the pixels, a source task's features, and MobileNet's
 features after its sixth or its last block.
 """
 
@@ -63,9 +63,9 @@ def tasks_by_seed(
     seeds: Sequence[int],
     images: Dataset | None = None,
 ) -> tuple[dict[int, Task], dict[int, Task]]:
-    """Return the source and the target task of each seed: two sets of a dataset's classes, or all classes of `images`.
+    """Return the source and target tasks by seed. If there are `images`, all their classes form the target task.
 
-    No validation images are held out of `images`, because cross-validation needs none. Raises ValueError for any plan
+    No validation images are held out from `images`, because cross-validation needs none. Raises ValueError for any plan
     that `Plan.check` refuses.
     """
     both = Plan(source_classes, target_classes, ["scratch"], ["all"], seeds).check(dataset)
@@ -86,10 +86,10 @@ def _whole_task(images: Dataset, seed: int) -> Task:
 
 
 def label_budget(labels: int, targets: Mapping[int, Task]) -> int | str:
-    """Return the label budget, or "all" if it is larger than a class; raise ValueError if it is below two."""
+    """Return the label budget, or "all" if it exceeds the smallest class; raise ValueError if it is below two."""
     if type(labels) is not int or labels < 2:
         raise ValueError(
-            f"labels: {labels!r} is too few; give two or more per class, one to learn from and one to test the features"
+            f"labels: {labels!r} is too few; give at least two per class, one to learn from and one to test on"
         )
     budgets = {str(budgets_for(target.train, [labels])[0]) for target in targets.values()}
     return "all" if "all" in budgets else labels
@@ -113,7 +113,7 @@ class Starts:
         self.cuts = {name: extractor(backbone, task.image_shape, block) for name, block in CUTS.items()}
         architecture = Architecture(self.small, len(task.classes))
         self.heads = {name: Head(cut.output_shape[1:], architecture, RECIPE) for name, cut in self.cuts.items()}
-        self.tested: dict[tuple[str, str], Features] = {}  # MobileNet's features of the test images, which seeds share
+        self.tested: dict[tuple[str, str], Features] = {}  # MobileNet's features of the test images, for all seeds
 
     def features(self, start: str, labels: int | str, seed: int) -> Split:
         """Return features `(n, ...)` of the labeled images, at most 100 per class; test images are never used."""
@@ -171,7 +171,7 @@ class Starts:
 
 
 def fitted(split: Split, shape: tuple[int, ...]) -> Split:
-    """Convert images to another shape: resize them, and convert them to gray or to three equal channels."""
+    """Convert images to a different shape: resize them, and convert them to gray or to three equal channels."""
     if split.images.shape[1:] == shape:
         return split
     images = files.as_uint8(split.images[:], "an image", shape[0])

@@ -2,7 +2,7 @@
 
 An effect is the ratio of two strategies' errors, seed by seed. The mean and interval of its logarithm are transformed
 back into a geometric mean and its interval (J. Bland and D. Altman, "The use of transformation when comparing two
-means", BMJ 312, 1996). An interval covers other seeds on the same dataset and test images, but not other data.
+means", BMJ 312, 1996). An interval accounts for other seeds on the same data and test images, but not for other data.
 """
 
 import math
@@ -18,7 +18,7 @@ from helpers.tasks import Task, budget_size
 from helpers.transfer import STRATEGIES
 
 CONFIDENCE = 0.95
-MARGIN = (0.8, 1.25)  # two strategies are equally good if the whole interval of their error ratio is inside
+MARGIN = (0.8, 1.25)  # two strategies are equally good if the interval of their error ratio lies within it
 SMALL = 0.2  # percentage points of accuracy: smaller differences do not matter in practice
 
 
@@ -61,9 +61,9 @@ def log_ratios(errors: pd.Series, baseline: pd.Series) -> pd.Series:
 def finding(ratio: Interval) -> Finding:
     """Return the first finding that applies to the interval of an error ratio.
 
-    `BETTER` and `WORSE` if it excludes 1, `AS_GOOD` if all of it lies within the margin. Failing to detect a difference
-    does not show equality. Without an interval, or with the same ratio for every seed, nothing can be concluded: an
-    interval of zero width says nothing about the next seed.
+    The finding is `BETTER` or `WORSE` if the interval excludes 1, `AS_GOOD` if it lies within the margin. Failing to
+    detect a difference does not show equality. Without an interval, or with the same ratio for every seed, nothing can
+    be concluded: an interval of zero width says nothing about the next seed.
     """
     if np.isnan(ratio.low) or math.isclose(ratio.low, ratio.high):
         return Finding.CANNOT_TELL
@@ -76,8 +76,8 @@ def finding(ratio: Interval) -> Finding:
 
 
 def holm(p_values: Sequence[float] | pd.Series) -> np.ndarray:
-    """Return the p-values of several comparisons, adjusted by S. Holm's "A simple sequentially rejective multiple test
-    procedure", Scandinavian Journal of Statistics 6, 1979.
+    """Return the p-values of several comparisons, adjusted by Holm's method (S. Holm, "A simple sequentially rejective
+    multiple test procedure", Scandinavian Journal of Statistics 6, 1979).
 
     If nothing differs, at most 5 % of such tables contain an adjusted value below 0.05. NaNs stay NaN.
     """
@@ -99,9 +99,9 @@ def in_order(strategies: Iterable[str]) -> list[str]:
 
 
 def accuracy_by_class(task: Task, probabilities: Sequence[np.ndarray], split: str = "test") -> pd.Series:
-    """Return the share of each class's images that are classified correctly in a split, by class.
+    """Return, by class, the share of a split's images that are classified correctly.
 
-    It is the mean over several networks, each with probabilities `(n, classes)`.
+    The share is the mean over several networks, each with probabilities `(n, classes)`.
     """
     labels = getattr(task, split).labels
     right = np.mean([scores.argmax(axis=1) == labels for scores in probabilities], axis=0)
@@ -152,7 +152,7 @@ def _columns(name: str, values: Interval) -> dict[str, float]:
 
 
 def findings(results: pd.DataFrame, by: Sequence[str]) -> pd.Series:
-    """Return the finding on `frozen` against `scratch` in each group of rows, by its values in the columns `by`.
+    """Compare `frozen` with `scratch` in each group of rows with equal values in the columns `by`; return the findings.
 
     The findings agree with those of `summarize`, which takes too long for thousands of groups.
     """

@@ -27,8 +27,8 @@ def load_or_make(
     """Return the file saved under a name with this `provenance`, and the facts about it; make it first if necessary.
 
     `name` ends in the content's suffix, as in "pretrained.weights.h5". `make(path)` writes the content and returns its
-    facts. A saved file is made again if it is damaged, or if its facts do not suffice. A reader sees all of it or
-    nothing, even if two processes make the same file.
+    facts. A saved file is made again if it is damaged, or if its facts do not suffice. A reader sees the whole
+    file or none, even if two processes make the same file.
     """
     kept = find(folder, name, origin)
     if kept and suffices(kept[1]):
@@ -44,7 +44,7 @@ def load_or_make(
     finally:
         written.unlink(missing_ok=True)
     manifest = {"file": content.name, "sha256": digest, "provenance": origin, "facts": facts}
-    manifest = json.loads(json.dumps(manifest))  # as JSON restores it, for the checksum
+    manifest = json.loads(json.dumps(manifest))  # as it will be read back, for the checksum
     manifest["checksum"] = checksum(manifest)
     write_text(_manifest_path(folder, kind, origin), json.dumps(manifest, indent=1))
     return content, manifest["facts"]
@@ -88,7 +88,7 @@ def sha256(path: Path) -> str:
 
 
 def checksum(values: Any) -> str:
-    """Return the SHA-256 of values as JSON; values that JSON lacks become text."""
+    """Return the SHA-256 of values written as JSON; any type that JSON lacks becomes text."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -32,7 +32,7 @@ class Task:
 
     @property
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the task's images and labels, on which networks trained and tested on it depend."""
+        """Return the SHA-256 of the task's images and labels."""
         return fingerprint(self.train, self.validation, self.test)
 
 
@@ -46,10 +46,10 @@ def split_tasks(
 ) -> tuple[Task, Task]:
     """Split a dataset by class into a source task and a target task; classes are given by number or by name.
 
-    `validation_fraction` of each task's training images is held out, stratified by class and drawn by `seed`. Without
+    `validation_fraction` of each task's training images is held out, stratified by class and drawn with `seed`. Without
     `copy`, the tasks' images are `Picked` from the dataset's. Raises ValueError if the two sets of classes overlap, if
-    one has fewer than two classes or names one that is not in the data, or if the fraction leaves a class without a
-    validation or a training image, as any fraction does if a class has a single image.
+    a set has fewer than two classes or contains an unknown class, or if the fraction leaves a class without a
+    validation or a training image, as any fraction does if a class has only one image.
     """
     if len(dataset.classes) < 4:
         raise ValueError(
@@ -158,8 +158,8 @@ def _task(name: str, dataset: Dataset, classes: Classes, validation_fraction: fl
             )
     if single := [classes[label] for label, images in enumerate(np.bincount(labels)) if images == 1]:
         raise ValueError(
-            f"dataset: {dataset.name} has only one training image of class {listed(single)}; give each class two "
-            "or more, for training and for validation"
+            f"dataset: {dataset.name} has only one training image of class {listed(single)}; give each class at "
+            "least two, one for training and one for validation"
         )
     train = validation = np.empty(0, int)  # remains empty if scikit-learn cannot put each class into both
     with suppress(ValueError):
@@ -168,8 +168,8 @@ def _task(name: str, dataset: Dataset, classes: Classes, validation_fraction: fl
     if any(len(np.unique(labels[part])) < len(classes) for part in (train, validation)):
         raise ValueError(
             f"validation_fraction: {validation_fraction} of {len(known)} images in {len(classes)} classes leaves a "
-            f"class of {dataset.name} without a training or a validation image; give a fraction that leaves each "
-            "class both"
+            f"class of {dataset.name} without a training or a validation image; give a fraction that leaves "
+            "every class with both"
         )
 
     def split(images: Images, chosen: np.ndarray, labels: np.ndarray) -> Split:

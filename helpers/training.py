@@ -1,7 +1,7 @@
 """Training, counted in optimizer updates: a recipe says how, a `Trainer` does it, and `evaluate` measures the result.
 
 A training run is one seeded stream of shuffled indices, cut into batches of one size. `fit` would do the same, but with
-an overhead of about 25 ms per epoch, which would dominate if an epoch is a single step.
+an overhead of about 25 ms per epoch, which would dominate when an epoch is a single step.
 """
 
 import math
@@ -27,14 +27,14 @@ OPTIMIZERS = {"adadelta": "Adadelta", "adam": "Adam", "rmsprop": "RMSprop", "sgd
 SCHEDULES = ("constant", "cosine")
 VALIDATION_POINTS = 5
 IMAGES_PER_CALL, BYTES_PER_CALL = 512, 10**7  # per call of the compiled graph: calls cost 2 ms, images cost memory
-WARM_UP = 0.1  # share of the updates in which a cosine schedule rises from zero
+WARM_UP = 0.1  # share of the updates during which a cosine schedule rises from zero
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained: optimizer, learning rate and its schedule, batch size, and number of updates.
 
-    `times` stretches the training run: 0.5 makes half as many updates as the epochs ask for.
+    `times` scales the length of the training run: 0.5 makes half as many updates as the epochs ask for.
     """
 
     optimizer: str = "adadelta"
@@ -94,9 +94,9 @@ class Training:
     """The record of a training run, apart from the trained weights.
 
     `history` has one row per evaluation on the validation split: update, epoch, loss and accuracy on the batches since
-    the previous one, validation_loss, validation_accuracy. `losses` has each batch's loss. `seconds` covers the updates
-    alone; pretraining and feature extraction are timed separately. `threads` is the number of TensorFlow's threads,
-    `at_once` the number of networks trained in parallel.
+    the previous evaluation, validation_loss, validation_accuracy. `losses` has each batch's loss. `seconds` covers the
+    updates alone; pretraining and feature extraction are timed separately. `threads` is the number of TensorFlow's
+    threads, `at_once` the number of networks trained in parallel.
     """
 
     recipe: Recipe
@@ -112,14 +112,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Bench:
-    """The number of threads that train `at_once`, and the event that stops them all."""
+    """The number of networks that train `at_once`, each in its own thread, and the event that stops them all."""
 
     at_once: int = 1
     stop: Event = field(default_factory=Event)
 
     def check(self) -> None:
-        """Raise InterruptedError once the event is set; called between compiled functions, because there is no other
-        way to stop a thread.
+        """Raise InterruptedError once the event is set; call this between compiled functions, because there is no
+        other way to stop a thread.
         """
         if self.stop.is_set():
             raise InterruptedError("another training run failed, or the user interrupted it")
@@ -129,11 +129,11 @@ BENCH = ContextVar("bench", default=Bench())  # noqa: B039, each thread has its 
 
 
 class Trainer:
-    """A model compiled once for a recipe, and trained from a clean optimizer any number of times.
+    """A model compiled once for a recipe, then trained with a fresh optimizer any number of times.
 
-    Building and tracing take longer than a small training run, so they happen once, here. After a change of
-    `trainable`, the model needs a new Trainer, just as it would need `compile`, which fixes the trainable weights;
-    otherwise `train` raises an error.
+    Building and tracing take longer than a small training run, so they happen once, here. After changing `trainable`,
+    make a new Trainer, just as you would compile again, because compiling fixes the trainable weights; otherwise
+    `train` raises an error.
     """
 
     def __init__(self, model: "keras.Model", recipe: Recipe) -> None:
@@ -192,7 +192,7 @@ class Trainer:
         description: str | None = None,
         recipe: Recipe | None = None,
     ) -> Training:
-        """Train the model from its present weights; the seed fixes the order of the images and the dropout.
+        """Train the model from its current weights; the seed fixes the order of the images and the dropout.
 
         A different `recipe` may change the learning rate and the length, but not the compiled optimizer.
 
@@ -234,7 +234,7 @@ class Trainer:
         return Training(recipe, history, logs[:, 0], updates, seconds, **parallel)
 
     def _reset(self, seed: int) -> None:
-        """Forget earlier training runs: every available optimizer starts from zeros, and dropout from its seed."""
+        """Forget earlier training runs: all the optimizer's variables start from zero, and dropout from its seed."""
         for variable in self.optimizer.variables:
             variable.assign(np.zeros(variable.shape))
         for position, layer in enumerate(self.model.layers):
@@ -245,7 +245,7 @@ class Trainer:
 def batch_indices(images: int, recipe: Recipe, seed: int) -> Iterator[np.ndarray]:
     """Yield the indices of batches, endlessly, from seeded permutations of all images.
 
-    A batch is never larger than the training set, and always full: the rest of an epoch starts the next batch.
+    A batch is never larger than the training set, and always full: images left over in an epoch go into the next batch.
     """
     size = min(recipe.batch_size, images)
     rng = np.random.default_rng(seed)
@@ -264,8 +264,8 @@ def evaluate(model: "keras.Model", split: Split) -> tuple[float, np.ndarray]:
 
 
 def predict(model: "keras.Model", images: Images, dtype: str = "float32") -> np.ndarray:
-    """Run a model over images or features batch by batch, `(n, height, width, channels)` to `(n, *output_shape)`,
-    without copying either.
+    """Run a model over images or features `(n, height, width, channels)` batch by batch, without copying them all;
+    return `(n, *output_shape)`.
 
     A batch has at most as many pixels as 256 images of MNIST, because its feature maps take memory. `dtype` is the type
     of the results; float16 halves the memory of feature maps.
@@ -283,7 +283,7 @@ def predict(model: "keras.Model", images: Images, dtype: str = "float32") -> np.
 
 
 def _batch(model: "keras.Model", images: Images, chosen: np.ndarray | slice) -> "tf.Tensor":
-    """Select images or features, in the type that the model was traced for; NumPy is slow at half precision."""
+    """Select images or features and cast them to the model's input type; NumPy is slow at half precision."""
     from helpers.backend import keras
 
     return keras.ops.cast(images[chosen], model.inputs[0].dtype)

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 CACHED_TYPE = "float16"  # of features; the head computes in single precision anyway
 Row = dict[str, Any]  # a result row: settings and results of one training run, by column
-# Bytes of cached features: a Binder machine has 2 GB in all. Test features are kept for all label budgets.
+# Limits on cached features, in bytes: a Binder machine has only 2 GB. Test features are kept for all label budgets.
 MOST_CACHED, MOST_CACHED_TEST = 300 * 10**6, 50 * 10**6
-# Shares of the recipe's learning rate and updates for training everything in `head-first`, after the head.
+# How much of the recipe's learning rate and updates `head-first` uses to train everything, after the head.
 GENTLE_RATE, GENTLE_UPDATES = 0.1, 0.5
 
 
@@ -84,7 +84,7 @@ def named_strategies(names: Sequence[str]) -> list[Strategy]:
 def strategies_for(
     names: Sequence[str], source_classes: int, target_classes: int
 ) -> tuple[list[Strategy], dict[str, str]]:
-    """Return the strategies with these names, and the reason for each one that cannot apply to these tasks.
+    """Return the named strategies that fit these tasks, and the reason for omitting each of the others.
 
     Raises ValueError for anything that `named_strategies` refuses.
     """
@@ -134,14 +134,14 @@ class Features(Split):
     seconds: float
 
     def check(self, split: Split, extractor: "keras.Model") -> None:
-        """Raise ValueError unless this extractor, or this network's, computed these features from these images."""
+        """Raise ValueError unless these features were computed from these images with this model's convolutions."""
         if self.of_images != fingerprint(split):
             raise ValueError(
-                f"features: these {len(self)} do not belong to the {len(split)} images given; extract them again"
+                f"features: these {len(self)} were not computed from the {len(split)} images given; extract them again"
             )
         if self.by_extractor != _extractor_fingerprint(extractor):
             raise ValueError(
-                "features: these come from a different network, or from different weights; extract them again"
+                "features: these were computed by a different network, or with different weights; extract them again"
             )
 
 
@@ -191,7 +191,7 @@ class SourceNetwork:
 
 @dataclass(frozen=True)
 class Repetition:
-    """Everything that depends on a seed: the target task as split by it, and the network pretrained with it."""
+    """Everything that depends on a seed: its split of the target task, and its pretrained network."""
 
     seed: int
     target: Task
@@ -208,7 +208,7 @@ class TrainedHead(NamedTuple):
 class Networks:
     """The compiled networks of one comparison, each built when first needed, then reset for every training run.
 
-    `whole` trains all layers, `partly_frozen` only unfrozen ones: with both convolutions frozen, the head.
+    `whole` trains all layers, `partly_frozen` only the unfrozen ones: just the head if both convolutions are frozen.
     """
 
     def __init__(self, architecture: Architecture, recipe: Recipe, frozen_convs: int = 2) -> None:
@@ -217,7 +217,7 @@ class Networks:
         self.others: dict[int, Networks] = {}
 
     def sized(self, classes: int) -> "Networks":
-        """Return these networks, or similar ones for a different number of classes, made once."""
+        """Return networks for this number of classes: these, or similar ones that are created only once."""
         if classes == self.architecture.classes:
             return self
         architecture = replace(self.architecture, classes=classes)
@@ -240,7 +240,7 @@ class Networks:
 
     @cached_property
     def partly_frozen(self) -> Trainer:
-        """The trainable rest after freezing: the head alone if both convolutions are frozen, otherwise the network."""
+        """The part to train after freezing: the head if both convolutions are frozen, otherwise the whole network."""
         model = cnn.build_cnn(self.architecture)
         freeze(model, self.frozen_convs)
         return Trainer(cnn.cut(model)[1] if self.caches_features else model, self.recipe)
@@ -253,7 +253,7 @@ class Networks:
     def extract(
         self, strategy: Strategy, repetition: Repetition, images: Split, test: Features | None = None
     ) -> tuple[Features, Features]:
-        """Return the features that a strategy freezes, of these training images and of the task's test images.
+        """Return a strategy's frozen features for these training images and for the task's test images.
 
         `test` contains the features of the test images, if an earlier label budget computed them.
         """
@@ -273,7 +273,7 @@ class Networks:
         probabilities.
 
         `cached` is the result of `extract` for these images, `head` the result of `trained_head` after training
-        `frozen` on them. If either is needed but missing, it is made.
+        `frozen` on them. Anything needed but missing is computed.
         """
         if strategy.head == "trained":
             return self._train_head_first(repetition, images, cached, head)
@@ -284,7 +284,7 @@ class Networks:
                 start_weights(self.extractor, strategy, repetition)
                 cached[0].check(images, self.extractor)
                 cached[1].check(test, self.extractor)
-            train, test = cached or self.extract(strategy, repetition, images)  # their features
+            train, test = cached or self.extract(strategy, repetition, images)  # features, from here on
             extraction = train.seconds
         start_weights(trainer.model, strategy, repetition)
         training = trainer.train(train, target_seed(repetition.seed))
@@ -294,7 +294,7 @@ class Networks:
         return training, predict(trainer.model, test.images)
 
     def trained_head(self, training: Training) -> TrainedHead:
-        """Return the head after this training run, which must be the latest one of a strategy that freezes."""
+        """Return the head from this training run, which must be the latest one of a strategy that freezes features."""
         layers = self.partly_frozen.model.layers
         return TrainedHead(training, {layer.name: layer.get_weights() for layer in layers if layer.weights})
 
@@ -331,8 +331,8 @@ class Networks:
 def target_seed(seed: int) -> int:
     """Return the seed for everything that strategies draw on the target task: weights, order of batches, dropout.
 
-    Pretraining draws by `seed` itself. With the same draws, a "fresh" head would be the very head that the pretrained
-    features were learned with.
+    Pretraining uses `seed` itself. If this seed were the same, a "fresh" head would start from the same weights as the
+    head with which the pretrained features were learned.
     """
     return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
 
@@ -342,7 +342,7 @@ def start_weights(model: "keras.Model", strategy: Strategy, repetition: Repetiti
     cnn.initialize(model, target_seed(repetition.seed))
     if strategy.start == "pretrained":
         if repetition.source is None:
-            raise ValueError(f"strategy {strategy.name!r} needs pretrained features; give the repetition its source")
+            raise ValueError(f"strategy {strategy.name!r} needs pretrained features; pass a repetition with a source")
         copy_weights(repetition.source.model, model, head=strategy.head == "reused")
 
 

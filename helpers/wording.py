@@ -20,7 +20,7 @@ def verdict(row: pd.Series, baseline: str = "scratch") -> tuple[str, str]:
     times = f"{row['error_ratio']:.2f} times the errors ({row['error_ratio_low']:.2f} to {row['error_ratio_high']:.2f})"
     points = f"{row['difference']:+.2f} points ({row['difference_low']:+.2f} to {row['difference_high']:+.2f})"
     small = max(abs(row["difference_low"]), abs(row["difference_high"])) <= SMALL
-    numbers = f"{times}, {points}{', too small to matter in use' * bool(small)}"
+    numbers = f"{times}, {points}{', too small to matter in practice' * bool(small)}"
     match row["finding"]:
         case Finding.BETTER:
             return "at least halves the errors" if row["error_ratio_high"] <= 0.5 else "helps", numbers
@@ -44,9 +44,9 @@ def verdicts(summary: pd.DataFrame, baseline: str = "scratch") -> pd.DataFrame:
 
 
 def claim(checked: Claim | None) -> dict[str, str | float]:
-    """Put the outcome for the published claim into words, as rows of a table."""
+    """Put the outcome of checking the published claim into words, as rows of a table."""
     if checked is None:
-        return {"same accuracy": "cannot tell: this takes the strategies scratch, and reused-head or frozen"}
+        return {"same accuracy": "cannot tell unless scratch and reused-head (or frozen) are trained"}
     return {
         "checked for": f"{checked.checked['strategy']} with {checked.checked['labels_per_class']} labels per class",
         "same accuracy": ": ".join(verdict(checked.checked)),
@@ -58,12 +58,12 @@ def claim(checked: Claim | None) -> dict[str, str | float]:
 def rule(chooses: Rule) -> list[str]:
     """Put a rule that chooses a start into words, in three lines."""
     leave = (
-        "Cross-validate a logistic regression on the features of every start that you have. Leave the usual one for "
-        f"the best, if that is right more often by {chooses.margin:g} standard errors of the usual one."
+        "Cross-validate a logistic regression on the features of every start that you have. Switch to the best "
+        f"one if its accuracy exceeds the usual start's by more than {chooses.margin:g} standard errors of the latter."
     )
     return [
         f"Start from `{chooses.start}`.",
-        leave if np.isfinite(chooses.margin) else "Keep it: no test is trusted.",
-        f"If that is a source task: `{chooses.few}` with fewer than {chooses.many} labels per class, `{chooses.then}` "
-        "from there on.",
+        leave if np.isfinite(chooses.margin) else "Keep it: no test has proved reliable.",
+        f"If your choice is a source task, use `{chooses.few}` with fewer than {chooses.many} labels per class, "
+        f"and `{chooses.then}` otherwise.",
     ]

@@ -177,13 +177,13 @@ WRONG = {  # wrong answers, by the reply to them
         "not a percentage": (0, 30),
         "its share of the training images": (0, 0.4),
         "most frequent label, which is a different one": (0, 0.35),
-        "guessing reaches with 3 classes": (0, 1 / 3),
+        "guessing is right with 3 classes": (0, 1 / 3),
         "its share of the test images is not 0.103": (0, 0.103),
         "no training image has the label 7": (7, 0.3),
         "1 is most frequent among the test images": (1, 0.35),
         "does not work as an answer": (0, "a third"),
     },
-    "baseline of similar shares": {"rounded too much": (0, 0.33)},
+    "baseline of similar shares": {"rounded too far": (0, 0.33)},
     "baseline of the same images": {"30 training images have the label 2": (2, 0.3)},
     "three_parts": {
         "100 of 1000 images are in both the training part and the test part": dealt(slice(0, 800), slice(800, 900)),
@@ -195,24 +195,24 @@ WRONG = {  # wrong answers, by the reply to them
         "returns 2 parts": lambda number, seed: dealt()(number, seed)[:2],
     },
     "parameters": {
-        "the biases are left out": 64 * 75,
+        "add the biases": 64 * 75,
         "that is for one filter": 76,
         "for 3 x 3 kernels": 64 * 28,
         "32 filters of 3 x 3 on 32 channels": 9248,
         "for 64 input channels, as in a second": 64 * (25 * 64 + 1),
         "all channels": 64 * 26,
         "a kernel is a square": 64 * 16,
-        "it is not 12": 12,
+        "the number is not 12": 12,
         "not a whole number": 4864.5,
-        "as 2 numbers; write one, without a comma": (4, 864),
+        "as 2 numbers; write one number, without a comma": (4, 864),
         "without quotes": "4864",
     },
     "multiply_adds": {
         "so the output is smaller than the image": 28 * 28 * 64 * 25,
         "the number of weights": 64 * 25,
         "not a multiplication": 24 * 24 * 64 * 26,
-        "fits 24 times along 28.": 23 * 23 * 64 * 25,
-        "as often down the image": 24 * 64 * 25,
+        "fits in 24 positions along 28 pixels.": 23 * 23 * 64 * 25,
+        "in as many down the image": 24 * 64 * 25,
         "count as one": 2 * 24 * 24 * 64 * 25,
     },
     "multiply_adds in color": {"looks at all channels": 28**2 * 64 * 25},
@@ -220,7 +220,7 @@ WRONG = {  # wrong answers, by the reply to them
         "rotated by 180": convolved(turned=True),
         "its numbers are not": convolved(factor=2),
         "your map is 1 x 3, not 3 x 5": convolved(smaller=2),
-        "at the edge, the window is smaller": convolved(smaller=-2),
+        "beyond the edge, where the window is smaller": convolved(smaller=-2),
         "your map is one number": lambda image, kernel: np.sum(image[:3, :3] * kernel),
     },
     "updates": {
@@ -233,7 +233,7 @@ WRONG = {  # wrong answers, by the reply to them
     "cross_entropy": {
         "the sign is wrong": lambda probabilities, label: math.log(probabilities[label]),
         "to base 10": lambda probabilities, label: -math.log10(probabilities[label]),
-        "found most likely": lambda probabilities, label: -math.log(max(probabilities)),
+        "of the most likely class": lambda probabilities, label: -math.log(max(probabilities)),
         "labels count from 0": lambda probabilities, label: -math.log(probabilities[label - 1]),
         "adds up all classes": lambda probabilities, label: -sum(map(math.log, probabilities)),
         "the probability itself": lambda probabilities, label: probabilities[label],
@@ -250,25 +250,25 @@ WRONG = {  # wrong answers, by the reply to them
         "after 2 updates at the rate 0.25, your weight is 0.64": lambda rate, updates: 0.8**updates,
     },
     "trainable": {
-        "that is how many are frozen": 9_248,
+        "the number of frozen parameters": 9_248,
         "without conv1 and conv2": 590_597,
         "without conv1.": 599_845,
         "the biases are left out": 600_165 - 9_248 - 32 - 128 - 5,
         "of all layers, without their biases": 600_165 - 2 * 32 - 128 - 5,
         "of a frozen layer are frozen too": 600_165 - 9_248 + 32,
         "the number of layers": 3,
-        "it is not 590,918": 590_918,
+        "the number is not 590,918": 590_918,
     },
     "trainable, with a network below": {
-        "the network below, which": 600_165,
-        "counts the network below too": 600_165 + 590_597,
+        "the size of the network below, which": 600_165,
+        "also counts the network below": 600_165 + 590_597,
         "of all layers, without their biases": 590_597 - 133,
     },
     "freeze_convolutions": {
         "conv2 is still trainable": freezing("conv1", **COMPILED),
         "dense1 belongs to the head": freeze_all,
         "nothing moves, not even the head": freezing(*cnn.CONVOLUTIONS, **STANDING_STILL),
-        "a loss that does not fit labels": freezing(*cnn.CONVOLUTIONS, optimizer="sgd", loss="mse"),
+        "a loss that does not fit integer labels": freezing(*cnn.CONVOLUTIONS, optimizer="sgd", loss="mse"),
     },
     "freeze_head": {
         "freezes conv1; it should be trained": freeze_all,
@@ -278,9 +278,9 @@ WRONG = {  # wrong answers, by the reply to them
         "nothing moves, not even the convolutions": freezing(
             "dense1", "scores", **COMPILED | {"optimizer": keras.optimizers.SGD(0.0)}
         ),
-        "a loss that does not fit labels": freezing("dense1", "scores", optimizer="sgd", loss="mse"),
+        "a loss that does not fit integer labels": freezing("dense1", "scores", optimizer="sgd", loss="mse"),
         "conv1 was frozen, and your function leaves it that way": freeze_head_alone,
-        "dense1 was frozen, and your function thaws it": toggle_head,
+        "dense1 was frozen, and your function unfreezes it": toggle_head,
     },
     "paired": {
         "the sign is flipped": interval(np.subtract(OTHER, ONE)),
@@ -294,9 +294,9 @@ WRONG = {  # wrong answers, by the reply to them
         "the standard error": around(SPREAD / math.sqrt(3)),
         "1.96 is for many seeds": around(1.96 * SPREAD / math.sqrt(3)),
         "should have three numbers": MEAN,
-        "needs n - 1": around((HIGH - MEAN) * math.sqrt(2 / 3)),
+        "divide by n - 1": around((HIGH - MEAN) * math.sqrt(2 / 3)),
         "from 1 to 3.5 is not": (MEAN, 1, 3.5),
-        "rounded too much": (MEAN, round(LOW, 1), round(HIGH, 1)),
+        "rounded too far": (MEAN, round(LOW, 1), round(HIGH, 1)),
     },
     "by_seed": {
         "the sign is flipped": lambda one, other: [other[seed] - one[seed] for seed in one],
@@ -319,18 +319,18 @@ WRONG = {  # wrong answers, by the reply to them
     "freeze_normalization": {
         "freezes a dense layer": freeze_all,
         "the layers around it are left out": lambda model: freeze_normalization(model, outside=False),
-        "only without nested networks": lambda model: model.get_layer("upper"),
+        "not work with nested networks": lambda model: model.get_layer("upper"),
         "leaves every normalization layer trainable": lambda model: freeze_normalization(model, False, False),
     },
     "standard_error": {
         "take its square root": lambda share, images: share * (1 - share) / images,
-        "that is the spread of single answers": lambda share, images: math.sqrt(share * (1 - share)),
+        "the standard deviation of a single answer": lambda share, images: math.sqrt(share * (1 - share)),
         "belongs under the square root, too": lambda share, images: math.sqrt(share * (1 - share)) / images,
         "p where p (1 - p) belongs": lambda share, images: math.sqrt(share / images),
         "1.96 standard errors": lambda share, images: 1.96 * math.sqrt(share * (1 - share) / images),
         "in percentage points": lambda share, images: 100 * math.sqrt(share * (1 - share) / images),
         "divides by n - 1": lambda share, images: math.sqrt(share * (1 - share) / (images - 1)),
-        "for a share of 0.5 and 400 images, it is 0.025, not 0.02": lambda share, images: 0.4 / math.sqrt(images),
+        "0.5 and 400 images, the standard error is 0.025, not 0.02": lambda share, images: 0.4 / math.sqrt(images),
     },
     "leaks": {
         "changes with the labels of the test images": cheap_test(over_test=True),
@@ -351,10 +351,8 @@ WRONG = {  # wrong answers, by the reply to them
         "the sign is flipped": lambda accuracies, chosen: 100 * (accuracies[chosen] - max(accuracies.values())),
         "that is a share; regret": lambda accuracies, chosen: max(accuracies.values()) - accuracies[chosen],
         "a share, and its sign": lambda accuracies, chosen: accuracies[chosen] - max(accuracies.values()),
-        "to one of the others": lambda accuracies, chosen: 100 * (accuracies["scratch"] - accuracies[chosen]),
-        "to the mean of all": lambda accuracies, chosen: (
-            100 * (np.mean(list(accuracies.values())) - accuracies[chosen])
-        ),
+        "to a different start": lambda accuracies, chosen: 100 * (accuracies["scratch"] - accuracies[chosen]),
+        "to the mean, not": lambda accuracies, chosen: 100 * (np.mean(list(accuracies.values())) - accuracies[chosen]),
         "a plain difference": lambda accuracies, chosen: 100 * (1 - accuracies[chosen] / max(accuracies.values())),
         "has a regret of 0, not -3": lambda accuracies, chosen: (
             100 * (max(share for name, share in accuracies.items() if name != chosen) - accuracies[chosen])
@@ -542,7 +540,7 @@ def test_a_transfer_in_any_style_is_right(facts, style):
             "moved while the network was trained: conv1 is train",
         ),
         (shared, "conv1 is a layer of the pretrained network itself"),
-        (with_old_head, "resemble those of the old head"),
+        (with_old_head, "resemble the old head"),
         (without_weights, "do not have the pretrained weights"),
     ],
 )
@@ -612,4 +610,4 @@ def test_an_exercise_in_each_lesson_has_a_planted_bug_that_is_no_answer_yet(less
     assert [exercise.id[:2] for exercise in planted] == ["01", "02", "03", "04", "05", "06", "07"]
     for exercise in planted:
         reply = reply_to(exercise.values[0], lesson_names)
-        assert reply.right is None and "the bug that was planted is still there" in reply.text
+        assert reply.right is None and "the planted bug is still there" in reply.text

@@ -94,11 +94,11 @@ for answer in (1664, 1600, ...):
 
 def test_a_check_raises_its_own_words_where_nbgrader_runs_it_and_nowhere_else(python, monkeypatch):
     soft = python(ASKED).stdout
-    assert soft.startswith("Right.\nNot yet: those are the weights;") and "raised" not in soft
+    assert soft.startswith("Right.\nNot yet: those are only the weights;") and "raised" not in soft
     monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
     right, wrong, missing = python(ASKED).stdout.splitlines()
     assert right == "Right."
-    assert wrong.startswith("raised: Not yet: those are the weights; the biases are left out, one per filter. Hint: ")
+    assert wrong.startswith("raised: Not yet: those are only the weights; add the biases, one per filter. Hint: ")
     assert missing.startswith("raised: Not answered yet: ")
 
 
@@ -195,7 +195,7 @@ def printed(text: str) -> list:
 
 
 def test_misconceptions_are_counted_by_exercise_and_those_that_differ_in_numbers_are_one(tmp_path):
-    biases = "Not yet: those are the weights; the biases are left out. Hint: each filter has a bias."
+    biases = "Not yet: those are only the weights; add the biases. Hint: each filter has a bias."
     for learner, second in enumerate([raised(biases), raised(biases), printed("Right.\n"), []]):
         first = raised(f"Not yet: it is not {learner},234. Hint: count.") if learner < 3 else raised("x", "NameError")
         answer = {"answer": raised("x", "IndentationError")} if learner == 3 else {}
@@ -204,7 +204,7 @@ def test_misconceptions_are_counted_by_exercise_and_those_that_differ_in_numbers
     assert counted.values.tolist() == [
         ["exercise-1", "it is not …", 3],
         ["exercise-1", "a syntax error", 1],
-        ["exercise-2", "those are the weights; the biases are left out", 2],
+        ["exercise-2", "those are only the weights; add the biases", 2],
         ["exercise-2", "points without a reply from the check", 1],
         ["exercise-2", "right", 1],
     ]
@@ -229,7 +229,7 @@ def test_those_without_points_are_named_with_what_they_handed_in(tmp_path):
         book.execute("CREATE TABLE student (id TEXT)")
         book.executemany("INSERT INTO student VALUES (?)", [("anna",), ("zoe",)])
     said = assignments.not_graded(tmp_path, "02_cnn_build")
-    nothing, lost = "nothing handed in", "not found by nbgrader; move it to"
+    nothing, lost = "nothing handed in", "for nbgrader, move it to"
     assert said == {
         "damaged": "not graded; nbgrader autograde says why",
         "deep": f"handed in 02_cnn_build/{there}, {lost} submitted/deep/{there}",

@@ -133,7 +133,7 @@ def test_a_lesson_that_fails_ends_the_run_with_the_cell_and_resume_continues_the
     rows = "import os\nPath(os.environ['TRANSFER_TUTORIAL_RESULTS'], 'results-05.csv').write_text('lesson\\n05\\n')"
     for fault, says, limit in (
         (f"{rows}\nraise KeyError('<b>')", "KeyError: '<b>'", []),
-        ("import os\nos._exit(1)", "usually memory ran out, so shut down other kernels before you resume", []),
+        ("import os\nos._exit(1)", "probably ran out of memory, so shut down other kernels before you resume", []),
         ("import time\ntime.sleep(60)", "timed out", ["--timeout", "3"]),
     ):
         trap.write_text(fault)
@@ -165,7 +165,7 @@ def test_a_lesson_whose_files_were_damaged_runs_again_and_that_is_said(course, n
     assert run("--only", "03", "--out", "run").exit_code == 0
     Path("run", damaged).write_bytes(Path("run", damaged).read_bytes()[:-20])
     planned = run("--resume", "run", "--dry-run")
-    note = "Note: the notebook or results of lesson 03_pretraining are damaged; the lesson runs again"
+    note = "Note: the notebook or results of lesson 03_pretraining are damaged; the lesson will run again"
     assert planned.output.splitlines()[0] == note
     assert planned.output.splitlines()[-1].split() == ["03_pretraining", "not", "run"]
 

@@ -86,7 +86,7 @@ def test_nothing_is_overwritten_and_what_differs_is_named(folder):
     ("taken", "target", "says"),
     [
         ("file", "file/below", "DIR: 'file/below' is inside 'file', which is a file; give a writable folder"),
-        ("my course/helpers.py", "my course", "contains helpers.py, which the lessons would import; give a new folder"),
+        ("my course/helpers.py", "my course", "contains helpers.py, which the lessons would import; use a new folder"),
     ],
 )
 def test_a_folder_that_cannot_take_the_lessons_is_refused(folder, taken: str, target: str, says: str):

@@ -110,7 +110,7 @@ def test_mnist_is_recognized_by_its_content_not_by_its_file(mnist: Dataset, tmp_
     assert datasets.load_dataset("mnist").fingerprint == mnist.fingerprint
     content["x_test"][0, 0, 0] ^= 1
     np.savez(tmp_path / "mine.npz", **content)
-    with refused("MNIST_NPZ: 'mine.npz' is not MNIST: x_test differ"):
+    with refused("MNIST_NPZ: 'mine.npz' is not MNIST: x_test do not match"):
         datasets.load_dataset("mnist")
 
 

@@ -344,7 +344,7 @@ def test_each_reason_has_one_note_with_at_most_three_names(tmp_path: Path):
         ("1.png", f"has no class folders; ... {ARRANGE}"),
         ("train/1.png test/1.png", f"has no class folders in train/; ... {ARRANGE}"),
         ("a/1.jpg b/", f"has no readable images; ... {ARRANGE}"),
-        ("a/1 b/1", "has only one image of each class; give two or more"),
+        ("a/1 b/1", "has only one image of each class; give at least two"),
         ("train2017/2 val2017/2 labels/1.txt", f"has no class folders in train2017/; ... {ARRANGE}"),
         ("rgb/a/1 rgb/b/1 gray/a/1 gray/b/1", "has folders with the same names, such as a, b, in gray/, rgb/; give"),
         ("a/1 b/1 copy/a/1 copy/b/1", "has folders with the same names, such as a, b, in ./, copy/; give one of these"),
@@ -446,10 +446,10 @@ def test_arrays_are_resized_to_image_size(npz, size: int, channels: int):
 
 def test_training_and_test_images_of_different_sizes_need_an_image_size(npz):
     path = npz(x_test=arrays(size=28)["x_test"])
-    with refused("dataset: 'mine.npz' cannot be used: the images in x_train are 8x8, those in x_test 28x28; give all"):
+    with refused("dataset: 'mine.npz' cannot be used: the images are 8x8 in x_train, but 28x28 in x_test; give all"):
         read(path)
     assert read(path, 20).test.images.shape == (8, 20, 20, 1)
-    with refused("the images in x_train are 8x8x3, those in x_test 8x8; give all images the same size"):
+    with refused("the images are 8x8x3 in x_train, but 8x8 in x_test; give all images the same size"):
         read(npz(x_train=arrays(channels=3)["x_train"]))
 
 
@@ -490,13 +490,13 @@ def test_values_that_are_no_brightness_are_refused(npz, kind: str, value: float)
 @pytest.mark.parametrize(
     ("says", "changed"),
     [
-        ("x_train is uint8 (8, 7, 7)", {"x_train": np.zeros((8, 7, 7), np.uint8)}),
-        ("x_test is uint8 (8, 3, 32, 32)", {"x_test": np.zeros((8, 3, 32, 32), np.uint8)}),
-        ("x_train is <U1 (8, 8, 8)", {"x_train": np.full((8, 8, 8), "a")}),
+        ("x_train has type uint8 and shape (8, 7, 7)", {"x_train": np.zeros((8, 7, 7), np.uint8)}),
+        ("x_test has type uint8 and shape (8, 3, 32, 32)", {"x_test": np.zeros((8, 3, 32, 32), np.uint8)}),
+        ("x_train has type <U1 and shape (8, 8, 8)", {"x_train": np.full((8, 8, 8), "a")}),
         ("x_train contains 7 images and y_train 8 labels", {"x_train": arrays(7)["x_train"]}),
         ("x_test contains 0 images and y_test 0 labels", {"x_test": arrays(0)["x_test"], "y_test": np.zeros(0, int)}),
-        ("y_train is float64 (8,)", {"y_train": arrays()["y_train"] / 1}),
-        ("y_train is int64 (8, 10)", {"y_train": np.eye(10, dtype=int)[arrays()["y_train"]]}),
+        ("y_train has type float64 and shape (8,)", {"y_train": arrays()["y_train"] / 1}),
+        ("y_train has type int64 and shape (8, 10)", {"y_train": np.eye(10, dtype=int)[arrays()["y_train"]]}),
         ("y_test contains labels outside the range of int32", {"y_test": np.arange(8, dtype=np.uint64) + 2**63}),
     ],
 )
@@ -619,13 +619,18 @@ def test_a_table_may_be_written_in_many_ways(csv, text: str):
 HEADER, *ROWS = table().to_csv(index=False).splitlines()
 LAYOUT = "a UTF-8 .csv file with a header, a column 'label'"
 NO_TABLE = f"cannot be read as {LAYOUT}"
+<<<<<<< HEAD
 REFUSED = {  # a table, and the message about it, with "..." for omitted parts
     "names and numbers": (table(labels=("a", "b", "1.5")), "has 'a' among its labels; give only int32 numbers, or"),
+=======
+REFUSED = {  # a table, and what is said of it, "..." for parts left out
+    "names and numbers": (table(labels=("a", "b", "1.5")), "has 'a' among its labels; use only int32 numbers, or"),
+>>>>>>> edit-code
     "a name missing": (table(labels=(" ", "a")), "has a row without a label; give"),
     "no label": (table().drop(columns="label"), f"has no column 'label'; give {LAYOUT}"),
     "no rows": (table(0), f"has no rows; give {LAYOUT}"),
-    "no second image": (table(4), "has only one image of each class; give two or more"),
-    "oblong": (table().drop(columns="pixel9"), "has 63 columns of pixels; give n*n, with n from 8 to 64"),
+    "no second image": (table(4), "has only one image of each class; give at least two"),
+    "oblong": (table().drop(columns="pixel9"), "has 63 pixel columns; give n*n, with n from 8 to 64"),
     "letter case": (table(labels=("Cat", "cat")), "has the labels Cat, cat, which differ only in letter case or in"),
     "an empty pixel": (with_pixel(""), NO_TABLE),
     "a negative pixel": (with_pixel(-1), "a column of pixels contains -1.0; give whole numbers"),

@@ -266,7 +266,7 @@ def test_the_network_cut_in_two_shows_what_leaves_each_layer_and_passes_the_cut(
     places = {text.get_text(): text.get_position()[0] for text in axis.texts}
     (cut,) = {x for line in axis.lines if line.get_linestyle() == "--" for x in line.get_xdata()}
     assert places["pool"] < cut < places["dense1"]
-    assert "= 4,608 numbers of each image pass the cut" in figure.alternative_text
+    assert "For each image, 12 × 12 × 32 = 4,608 numbers pass the cut" in figure.alternative_text
 
 
 def test_strategies_are_filled_where_they_come_from_the_source_task_and_hatched_where_they_are_frozen():
@@ -354,7 +354,7 @@ def test_neighbors_of_another_class_have_a_frame(task: Task):
         assert [int(image[0, 0, 0]) for axis in panel.axes for image in images(axis)] == (10 + indices.ravel()).tolist()
     framed = [[axis.axison for axis in panel.axes] for panel in panels]
     assert framed == [[False, True, False, True], [False, False, False, False]]
-    assert figure.alternative_text.endswith("Of another class: pixels: 2 of 4; features: 0 of 4.")
+    assert figure.alternative_text.endswith("Neighbors in other classes: pixels: 2 of 4; features: 0 of 4.")
 
 
 # Lesson 05
@@ -385,7 +385,7 @@ def test_mistakes_by_strategy_show_one_labels_errors_the_most_confident_first(ta
     assert [int(image[0, 0, 0]) for axis in frozen for image in images(axis)] == [201]
     assert [int(image[0, 0, 0]) for axis in scratch for image in images(axis)] == [200, 201]
     assert figure.get_suptitle() == "Test images of 9, taken for something else"
-    assert figure.alternative_text == "Wrong test images of 9, of 2, by strategy: frozen: 1; scratch: 2."
+    assert figure.alternative_text == "Misclassified images of 9, out of 2, by strategy: frozen: 1; scratch: 2."
 
 
 def test_errors_by_labels_are_drawn_in_each_strategys_style_with_intervals_and_names(summary: pd.DataFrame):

@@ -48,7 +48,7 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
         # data
         ("--dataset letters", "dataset: 'letters' is not known; allowed: mnist, mnist_5k,"),
         ("--dataset ~nosuchuser/absent.npz", "dataset: there is no file"),
-        ("--dataset file.txt", "dataset: 'file.txt' is not allowed; give the path of an .npz file"),
+        ("--dataset file.txt", "dataset: 'file.txt' has an unsupported format; give the path of an .npz file"),
         ("--dataset mnist", 'dataset: "mnist" is not on this machine and could not be downloaded'),
         # classes and splits
         ("-p source_classes '[4, 5]'", "source_classes and target_classes both contain 4 ([4, 5] and"),
@@ -79,7 +79,7 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
             "my_images: there is no folder or file 'absent'; give flowers, or the path of",
         ),
         ("--only 07 -p my_images full", "my_images: 'full' has no class folders; "),
-        ("--only 07 -p labels 1", "labels: 1 is too few; give two or more per class"),
+        ("--only 07 -p labels 1", "labels: 1 is too few; give at least two per class"),
         ("--only 07 -p my_images flowers -p photo_size 300", "photo_size: 300 is not a whole number from 32 to 224"),
         # values that cannot be read, or would be altered on the way to the notebook
         ("-p target_classes '[1,'", "target_classes: '[1,' cannot be read as YAML; values look like 3"),
@@ -91,10 +91,10 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
         # folders
         ("-p run_dir file/below", "run_dir: 'file/below' is inside 'file', which is a file; give a writable folder"),
         ("--out file", "--out: 'file' is a file; give a writable folder"),
-        ("--out full", "--out: 'full' exists and is not an empty folder; give a new one"),
+        ("--out full", "--out: 'full' exists and is not an empty folder; choose a new folder"),
         (f"--out {'a' * 300}", "cannot be used (File name too long)"),
         ("--out \udcff", "--out: '\\udcff' is not valid UTF-8; give a writable folder"),
-        ("--resume absent", "absent' has no run.json of a run to resume"),
+        ("--resume absent", "absent' has no usable run.json; give the folder"),
         ("--resume . --only 01", "--resume: the parameters come from the run to resume; omit options"),
     ],
 )
@@ -105,7 +105,7 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(folder: Path, command: s
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"lessons": [{"name": "9"}]}'])
 def test_a_damaged_record_of_a_run_is_refused(folder: Path, content: bytes):
     Path("run.json").write_bytes(content)
-    check_refusal(folder, "--resume .", "--resume: ", "has no run.json of a run to resume")
+    check_refusal(folder, "--resume .", "--resume: ", "has no usable run.json")
 
 
 def test_a_folder_without_permission_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch):

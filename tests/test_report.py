@@ -222,7 +222,7 @@ def test_without_the_comparison_a_page_says_what_was_run_and_nothing_else(folder
             assert word not in text
     without = {**RUN["lessons"][0], "number": "05", "status": "failed", "cell": 3, "error": "broken"}
     failed = report.write_run(folder, {**RUN, "status": "failed", "lessons": [without]}, ROWS[:0]).read_text()
-    assert failed.index("broken") < failed.index("left no results, so there is no verdict") < failed.index("<h2>")
+    assert failed.index("broken") < failed.index("saved no results, so there is no verdict") < failed.index("<h2>")
 
 
 def test_lesson_06_alone_has_its_verdict_its_figure_and_the_name_of_the_photos(folder):

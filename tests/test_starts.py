@@ -53,7 +53,7 @@ def test_a_folder_gives_each_seed_all_its_training_images_and_photos_without_tes
 @pytest.mark.parametrize(
     ("counts", "says"),
     [
-        ({"dark": 10}, "mine has only the class dark; give at least two"),
+        ({"dark": 10}, "mine has only the class dark; give two or more"),
         ({"dark": 10, "light": 2}, "mine has fewer than 2 training images of class light; add some"),
         ({"dark": 10, "light": 1}, "mine has fewer than 2 training images of class light; add some"),
     ],
@@ -69,7 +69,7 @@ def test_a_budget_larger_than_a_class_takes_all_and_one_label_is_refused(both):
     assert starts.label_budget(int(smallest), targets) == smallest
     assert starts.label_budget(int(smallest) + 1, targets) == "all"
     for labels in (1, 0, 2.5, True):
-        with refused(f"labels: {labels!r} is too few", "two or more per class"):
+        with refused(f"labels: {labels!r} is too few", "at least two per class"):
             starts.label_budget(labels, targets)
 
 

@@ -222,8 +222,8 @@ def test_a_dry_run_prints_the_table_and_leaves_nothing(own):
         ("OWN --grid seed=1 --store s --scheduler tcp://127.0.0.1:1", "--store: applies only to this machine"),
         ("OWN --grid seed=1 --store text.txt", "text.txt' is a file; give a writable folder"),
         ("OWN --grid seed=1 --scheduler tcp://127.0.0.1:1", "--scheduler: 'tcp://127.0.0.1:1' cannot be reached"),
-        ("OWN --grid seed=1 --scheduler tls://127.0.0.1:1", "tls:// needs certificates in Dask's configuration"),
-        ("OWN --grid seed=1 --out other", "has no sweep to resume; give a different folder"),
+        ("OWN --grid seed=1 --scheduler tls://127.0.0.1:1", "tls:// also needs certificates in Dask's configuration"),
+        ("OWN --grid seed=1 --out other", "has no sweep to resume; choose a different folder"),
         ("OWN --grid seed=1 --out text.txt/below", "--out: 'text.txt/below' is inside 'text.txt', which is a file"),
         ("09 --grid seed=0", "or the number alone, such as 05, or the path of a notebook, which ends in .ipynb"),
         ("text.ipynb --grid seed=0", "notebook: 'text.ipynb' is not a notebook"),
@@ -315,7 +315,8 @@ def test_grids_that_were_added_are_one_sweep_for_its_page_its_figure_and_resume(
     resumed = sweep.resume(tmp_path / "out")
     known = sweep.records(resumed)
     assert resumed.runs == second.runs and sweep.missing(resumed, known) == [failing, to_go]
-    assert sweep.failure(resumed) == "1 of 5 runs failed, learning_rate=7.0, optimizer=adam: ValueError: diverged"
+    first = "the first error (learning_rate=7.0, optimizer=adam): ValueError: diverged"
+    assert sweep.failure(resumed) == f"1 of 5 runs failed; {first}"
     page = report.write_sweep(resumed, known, sweep.write_results(resumed, known)).read_text()
     assert (
         'A sweep over learning_rate, optimizer: 3 runs finished,\n<span class="failed">1 failed</span>, 1 to go' in page
@@ -474,7 +475,7 @@ def test_a_sweep_runs_what_is_missing_and_one_that_fails_is_reported_among_the_o
     assert "2 to run, 2 in parallel; Dask's dashboard: http://127.0.0.1:" in done.output
     assert "2 of 2 " in done.output and "%|" not in done.output, "a log file gets lines, and no bar"
     (message,) = [line for line in done.output.splitlines() if line.startswith("Error")]
-    assert message == "Error: 1 of 3 runs failed, learning_rate=7.0: ValueError: <b>7.0</b> diverged"
+    assert message == "Error: 1 of 3 runs failed; the first error (learning_rate=7.0): ValueError: <b>7.0</b> diverged"
     resume = f"To resume: transfer-tutorial sweep --resume {Path('out').absolute()} --workers 2"
     assert done.output.splitlines()[-1] == resume
     assert all(path.read_bytes() == content for path, content in finished.items())
@@ -640,7 +641,7 @@ def test_workers_without_this_version_are_refused(own, tmp_path):
         source.write("EDITED = True\n")
     (tmp_path / "nothing" / "helpers").mkdir(parents=True)
     (tmp_path / "nothing" / "helpers" / "__init__.py").write_text("")
-    for folder, message in ((other, "has version 1.0.0+"), (tmp_path / "nothing", "has no version with sweeps")):
+    for folder, message in ((other, "has version 1.0.0+"), (tmp_path / "nothing", "has an unknown version")):
         with dask_cluster(tmp_path / "elsewhere", PYTHONPATH=str(folder)) as (address, _):
             refused = run(own, "--grid", "seed=0,1", "--scheduler", address, "--out", "out")
         (tmp_path / "elsewhere" / "scheduler.json").unlink()
@@ -659,7 +660,7 @@ def test_a_scheduler_that_vanishes_is_one_clear_error_and_finished_runs_stay(own
         scheduler.kill()
         _, errors = sweeping.communicate(timeout=60)
     assert sweeping.returncode == 1
-    assert "Error: --scheduler: the scheduler is gone" in errors
+    assert "Error: --scheduler: the scheduler stopped or dropped this sweep" in errors
     assert "Traceback" not in errors
     assert list(statuses("out").values()) == ["done"]
     assert len(results("out")) == 2

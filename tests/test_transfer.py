@@ -122,7 +122,7 @@ def test_each_strategy_starts_from_the_weights_that_its_name_says(
 
 
 def test_a_strategy_that_needs_pretrained_features_is_refused_without_them(networks, tasks, images):
-    with refused("strategy 'fine-tuned' ", "give the repetition its source"):
+    with refused("strategy 'fine-tuned' ", "pass a repetition with a source"):
         networks.train(STRATEGIES["fine-tuned"], Repetition(FRESH, tasks[1]), images)
 
 
@@ -212,9 +212,9 @@ def test_a_strategy_refuses_features_of_other_images_or_weights(repetition: Repe
     features = networks.extract(STRATEGIES["frozen"], repetition, images)
     random = networks.extract(STRATEGIES["random-frozen"], Repetition(FRESH, tasks[1]), images)
     for given, message in (
-        (features[::-1], "do not belong to the 100 images given"),
-        ((features[0], features[0]), f"do not belong to the {len(tasks[1].test)} images given"),
-        (random, "these come from a different network, or from different weights"),
+        (features[::-1], "were not computed from the 100 images given"),
+        ((features[0], features[0]), f"were not computed from the {len(tasks[1].test)} images given"),
+        (random, "these were computed by a different network, or with different weights"),
     ):
         with refused("features: ", message):
             networks.train(STRATEGIES["frozen"], repetition, images, given)

@@ -7,7 +7,7 @@ import numpy as np
 from helpers.checks.replies import STILL_THERE, count, exercise, not_whole
 
 
-@exercise("each filter has one weight per pixel of its kernel and input channel, and one bias")
+@exercise("each filter has one weight for every pixel of its kernel in every input channel, plus one bias")
 def parameters(answer: int, filters: int, kernel_size: int, channels: int) -> str | None:
     """Check the number of parameters of a convolution with square kernels."""
     if wrong := not_whole(answer):
@@ -15,10 +15,10 @@ def parameters(answer: int, filters: int, kernel_size: int, channels: int) -> st
     square = kernel_size**2
     weights = filters * square * channels
     mistakes = {
-        weights: "those are the weights; the biases are left out, one per filter",
+        weights: "those are only the weights; add the biases, one per filter",
         weights + 1: "every filter has its own bias",
         square * channels + 1: f"that is for one filter; there are {filters}",
-        filters * (kernel_size * channels + 1): "a kernel is a square",
+        filters * (kernel_size * channels + 1): "that counts one row of each kernel; a kernel is a square",
         filters * (9 * channels + 1): f"that is for 3 x 3 kernels; these are {kernel_size} x {kernel_size}",
         32 * (square * channels + 1): f"that is for 32 filters; there are {filters}",
         32 * (9 * channels + 1): "that is for 32 filters of 3 x 3; "
@@ -39,18 +39,18 @@ def parameters(answer: int, filters: int, kernel_size: int, channels: int) -> st
 def multiply_adds(answer: int, image_size: int, filters: int, kernel_size: int, channels: int) -> str | None:
     """Check the number of multiply-adds of a convolution without padding on a square image."""
     side, weights = max(0, image_size - kernel_size + 1), filters * kernel_size**2 * channels
-    fits = f"a kernel of {kernel_size} pixels fits {side} times along {image_size}"
+    fits = f"a kernel of {kernel_size} pixels fits in {side} positions along {image_size} pixels"
     return count(
         answer,
         side**2 * weights,
         {
             (side - 1) ** 2 * weights: fits,
-            image_size**2 * weights: f"{fits}; at the edge it does not, so the output is smaller than the image",
-            side * weights: f"{fits}, and just as often down the image",
+            image_size**2 * weights: f"{fits}; it must not hang over the edge, so the output is smaller than the image",
+            side * weights: f"{fits}, and in as many down the image",
             side**2 * filters * kernel_size**2: "every filter looks at all channels of its input",
             side**2 * kernel_size**2 * channels: f"that is for one filter; there are {filters}",
             side**2 * (weights + filters): "adding a bias is not a multiplication",
-            (image_size - 2) ** 2 * weights: f"{fits}; your number is for a kernel of 3",
+            (image_size - 2) ** 2 * weights: f"{fits}; your number is for a kernel of 3 pixels",
             2 * side**2 * weights: "a multiplication and the addition that follows it count as one",
             weights: "that is the number of weights; each is used at many positions",
             weights + filters: "that is the number of parameters; each weight is used at many positions",
@@ -69,7 +69,7 @@ def convolved(answer: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> str | N
         value = answer(image, kernel)
     except ValueError as error:
         if "broadcast" in str(error):
-            return "at the edge, the window is smaller than the kernel: the function goes where the kernel does not fit"
+            return "your function visits positions beyond the edge, where the window is smaller than the kernel"
         raise
     if value is None:
         return "your function returns nothing"

@@ -10,7 +10,7 @@ from helpers.checks.replies import NOTHING, STILL_THERE, close, exercise
 
 @exercise("each list contains classes of the dataset, and no class may be in both")
 def tasks(answer: Any, classes: Sequence[int | str]) -> str | None:
-    """Check two lists that divide up all classes: the source task's, then the target task's, with three classes."""
+    """Check two lists that divide up all classes: the source task's, then the target task's three classes."""
     try:
         source, target = (list(dict.fromkeys(given)) for given in answer)
         given = [*answer[0], *answer[1]]
@@ -36,7 +36,7 @@ def tasks(answer: Any, classes: Sequence[int | str]) -> str | None:
 def baseline(answer: Any, training_labels: np.ndarray, test_labels: np.ndarray) -> str | None:
     """Check a pair: the most frequent training label, and the share of test images that have it, between 0 and 1.
 
-    The label is asked for as well, because if all classes are equally frequent, a guess would give the right share.
+    The answer includes the label, because if all classes are equally frequent, a guess would give the right share.
     """
     try:
         label, share = answer
@@ -52,7 +52,7 @@ def baseline(answer: Any, training_labels: np.ndarray, test_labels: np.ndarray) 
     most_tested = test_counts.max() / len(test_labels)
     if counts[known == label][0] < counts.max():
         if np.any(tested[test_counts == test_counts.max()] == label):
-            return f"{_named(label)} is most frequent among the test images, but the training images decide"
+            return f"{_named(label)} is most frequent among the test images; use the training images instead"
         return f"{counts[known == label][0]:,} training images have the label {_named(label)}; another label has more"
     if close(share, right):
         return None
@@ -63,9 +63,9 @@ def baseline(answer: Any, training_labels: np.ndarray, test_labels: np.ndarray) 
     if close(share, most_tested):
         return "that is the share of the test images' most frequent label, which is a different one"
     if close(share, 1 / len(tested)):
-        return f"that is what guessing reaches with {len(tested)} classes; this label has a different share"
+        return f"that is how often guessing is right with {len(tested)} classes; this label has a different share"
     if round(float(right), 2) == share:
-        return "that is rounded too much; give three digits"
+        return "that is rounded too far; give three digits"
     return f"the label is right, but its share of the test images is not {share:.4g}"
 
 

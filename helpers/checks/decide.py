@@ -8,10 +8,10 @@ import numpy as np
 
 from helpers.checks.replies import STILL_THERE, close, exercise, meaning
 
-GIANT, TINY, RIGHT = 1e6, 1e-4, 0.9  # factors for made-up features; accuracy that counts as right
+GIANT, TINY, RIGHT = 1e6, 1e-4, 0.9  # factors for made-up features; lowest accuracy that counts as right
 
 
-@exercise("a single answer, right or wrong, has the variance p (1 - p); the mean of n answers has 1 / n of that")
+@exercise("one answer, right or wrong, has the variance p (1 - p); the mean of n answers has 1 / n of that variance")
 def standard_error(answer: Callable[[float, int], float]) -> str | None:
     """Check a function of (share right, number of images) that returns the standard error of the share."""
     share, images = 0.8, 50
@@ -21,18 +21,18 @@ def standard_error(answer: Callable[[float, int], float]) -> str | None:
     variance = share * (1 - share)
     mistakes = {
         variance / images: "that is the variance of the share; take its square root",
-        math.sqrt(variance): "that is the spread of single answers; a share of many images is more certain",
+        math.sqrt(variance): "that is the standard deviation of a single answer; the mean of many varies less",
         math.sqrt(variance) / images: "the number of images belongs under the square root, too",
         math.sqrt(share / images): "that has p where p (1 - p) belongs",
         1.96 * math.sqrt(variance / images): "that is half the width of a 95 % interval, 1.96 standard errors",
-        100 * math.sqrt(variance / images): "that is in percentage points; give a share, as the test does",
-        math.sqrt(variance / (images - 1)): "that divides by n - 1, which is for a spread estimated from a sample",
+        100 * math.sqrt(variance / images): "that is in percentage points; give a share instead",
+        math.sqrt(variance / (images - 1)): "that divides by n - 1, which is for a variance estimated from a sample",
     }
     if mistake := meaning(value, mistakes):
         return mistake
     for share, images in ((0.8, 50), (0.5, 400)):
         if not close(given := answer(share, images), right := math.sqrt(share * (1 - share) / images)):
-            return f"for a share of {share} and {images} images, it is {right:.3f}, not {given:.4g}"
+            return f"for a share of {share} and {images} images, the standard error is {right:.3f}, not {given:.4g}"
     return None
 
 
@@ -41,8 +41,8 @@ def leaks(answer: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], flo
     """Check a function of (features, labels, test_features, test_labels) that cross-validates a classifier.
 
     Made-up features tell the leaks apart: a test without leaks gets all images right, however its folds are drawn. In
-    some, the labels of the test images are swapped; in others, each image has one feature so large that scaling with it
-    hides what the feature says about the other images.
+    some trials, the labels of the test images are swapped; in others, each image has one feature so large that scaling
+    with it hides what this feature says about the other images.
     """
 
     def share(features: np.ndarray, labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
@@ -76,7 +76,7 @@ def leaks(answer: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], flo
     if not right((features * giants[:number])[:, :number], labels, test[:, :number], test_labels):
         return (
             "the scaling is fitted before the folds are made, so it has seen the images that a fold holds out; or you "
-            "scale each image by its own length, where the exercise scales each feature"
+            "scale each image by its own length, but the exercise scales each feature"
         )
     noise, few = draws.normal(size=(both, 300)), np.arange(number) % 2
     if right(noise[:number], few, noise[number:], test_labels):
@@ -95,9 +95,9 @@ def regret(answer: Callable[[Mapping[str, float], str], float]) -> str | None:
         -7: "the sign is flipped: regret is never negative",
         0.07: "that is a share; regret is counted in percentage points",
         -0.07: "that is a share, and its sign is flipped: regret is counted in percentage points and never negative",
-        4: "that is the distance to one of the others, not to the best",
-        100 * (np.mean(list(accuracies.values())) - 0.84): "that is the distance to the mean of all, not to the best",
-        100 * (0.91 - 0.84) / 0.91: "that is relative to the best; regret is a plain difference",
+        4: "that is the distance to a different start, not to the best",
+        100 * (np.mean(list(accuracies.values())) - 0.84): "that is the distance to the mean, not to the best",
+        100 * (0.91 - 0.84) / 0.91: "that is relative to the best accuracy; regret is a plain difference",
     }
     if mistake := meaning(value, mistakes):
         return mistake

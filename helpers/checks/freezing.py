@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     import keras
 
 BATCH = np.arange(256, dtype="uint8").reshape(4, 8, 8, 1), np.arange(4)  # images and labels
-WRONG_LOSS = "you compile again, but with a loss that does not fit labels; use sparse_categorical_crossentropy"
+WRONG_LOSS = "you compile again, but with a loss that does not fit integer labels; use sparse_categorical_crossentropy"
 
 
 @exercise("frozen layers are not trained; all others are")
 def trainable(
     answer: int, model: "keras.Model", frozen: Sequence[str], below: "keras.Model | None" = None
 ) -> str | None:
-    """Check the number of parameters that stay trainable when the layers named are frozen.
+    """Check the number of parameters that stay trainable when the named layers are frozen.
 
-    `below` is the network whose features the model takes, if there is one; it is frozen as a whole.
+    `below` is the network whose features are the model's input, if there is one; all of it is frozen.
     """
     layers = {layer.name: layer for layer in model.layers if layer.get_weights()}
     counts = {name: layer.count_params() for name, layer in layers.items()}
@@ -44,19 +44,19 @@ def trainable(
             f"that is what remains without {' and '.join(names)}"
         )
     if frozen:
-        mistakes[frozen_count] = "that is how many are frozen"
-        mistakes[everything] = "that is all of them; subtract the frozen ones"
+        mistakes[frozen_count] = "that is the number of frozen parameters"
+        mistakes[everything] = "that is the number of all parameters; subtract the frozen ones"
     if below is not None:
         frozen_below = below.count_params()
-        mistakes[frozen_below] = "that is the network below, which is frozen"
-        mistakes[right + frozen_below] = "that counts the network below too, which is frozen"
+        mistakes[frozen_below] = "that is the size of the network below, which is frozen"
+        mistakes[right + frozen_below] = "that also counts the network below, which is frozen"
     return count(answer, right, mistakes)
 
 
 @exercise("set trainable to False for the dense layers and to True for the others; then compile, as in exercise 1")
 def freeze_head(answer: Callable[["keras.Model"], None]) -> str | None:
     """Check a function that freezes the head of a trained network, so that updates move only the convolutions."""
-    for before in (True, False):  # even frozen convolutions must end up trainable
+    for before in (True, False):  # convolutions must end up trainable, even if they were frozen
         model = _trained()
         for layer in model.layers:
             layer.trainable = before
@@ -68,16 +68,16 @@ def freeze_head(answer: Callable[["keras.Model"], None]) -> str | None:
             leaves = "your function freezes {}" if before else "{} was frozen, and your function leaves it that way"
             return leaves.format(frozen[0]) + "; it should be trained"
         if heads := [name for name, on in switches.items() if on and name not in cnn.CONVOLUTIONS]:
-            return f"{heads[0]} {'is still trainable' if before else 'was frozen, and your function thaws it'}"
+            return f"{heads[0]} {'is still trainable' if before else 'was frozen, and your function unfreezes it'}"
     moved = _moved(model)
     if moved is None:
         return WRONG_LOSS
     if moved["dense1"]:
-        return "the switches are right, but the next update still moves dense1: they take effect once you compile again"
+        return "the switches are right, but the next update still moves dense1: they take effect when you compile again"
     return None if moved["conv1"] else "after your function runs, nothing moves, not even the convolutions"
 
 
-@exercise("in one row of the first table above, the layer is switched off, and it moves anyway")
+@exercise("in one row of the first table above, the layer is switched off but moves anyway")
 def freeze_convolutions(answer: Callable[["keras.Model"], None]) -> str | None:
     """Check a function that freezes the convolutions of a trained network, so that updates move only the head."""
     model = _trained()
@@ -104,7 +104,7 @@ def _trained() -> "keras.Model":
 
 
 def _moved(model: "keras.Model") -> dict[str, bool] | None:
-    """Return which layers one more update moves; None if the model was compiled with a loss that does not fit."""
+    """Return which layers one more update moves; return None if the model was compiled with an unsuitable loss."""
     layers = [layer for layer in model.layers if layer.get_weights()]
     before = [[weights.copy() for weights in layer.get_weights()] for layer in layers]
     try:

@@ -41,7 +41,7 @@ def rescaled(answer: Callable[[np.ndarray], np.ndarray]) -> str | None:
 
 @exercise("model.layers lists a nested network as a single layer, which has layers of its own")
 def freeze_normalization(answer: Callable[["keras.Model"], None]) -> str | None:
-    """Check a function that freezes all batch normalization in a network, including that of a nested network."""
+    """Check a function that freezes all batch normalization in a network, including nested networks."""
     from helpers.backend import keras
 
     def normalization(name: str) -> "keras.Layer":
@@ -53,7 +53,7 @@ def freeze_normalization(answer: Callable[["keras.Model"], None]) -> str | None:
         answer(model)
     except ValueError as error:
         if "No such layer" in str(error):
-            return "that works only without nested networks; go through all layers and look for networks among them"
+            return "that does not work with nested networks; go through all layers, and look for networks among them"
         raise
     switches = {layer.name: layer.trainable for layer in (*inner.layers, *model.layers) if layer is not inner}
     if not (switches["dense"] and switches["last"] and inner.trainable):

@@ -8,7 +8,7 @@ import numpy as np
 from helpers.checks.replies import STILL_THERE, close, count, exercise, meaning
 
 
-@exercise("an epoch takes as many batches as it needs to show every image, and the last one counts like the others")
+@exercise("an epoch needs enough batches to show every image once; the last batch counts even if it is not full")
 def updates(answer: int, images: int, batch_size: int, epochs: int) -> str | None:
     """Check the number of updates of a training run."""
     batches = math.ceil(images / batch_size)
@@ -43,8 +43,8 @@ def cross_entropy(answer: Callable[[Sequence[float], int], float]) -> str | None
         math.log(0.2): "the sign is wrong: a loss must fall when the network gets better",
         -math.log10(0.2): "that is the logarithm to base 10; take the natural one",
         -math.log2(0.2): "that is the logarithm to base 2; take the natural one",
-        -math.log(0.4): "that is the probability of the class that it found most likely, not of the right class",
-        -math.log(0.1): "that is the class before the right one; labels count from 0",
+        -math.log(0.4): "that uses the probability of the most likely class, not of the right one",
+        -math.log(0.1): "that uses the class before the right one; labels count from 0",
         -sum(map(math.log, probabilities)): "that adds up all classes; only the right one counts",
         0.2: "that is the probability itself; take its logarithm",
         0.8: "one minus the probability falls too, but the cross-entropy is a logarithm",

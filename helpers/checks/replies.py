@@ -1,4 +1,4 @@
-"""Replies to answers, and the decorator that turns a function that says what is wrong with an answer into a check."""
+"""Replies to answers, and a decorator that makes a check out of a function that finds the mistake in an answer."""
 
 import functools
 import math
@@ -10,7 +10,7 @@ from typing import Any
 
 LINE = 88  # characters
 NOTHING = "replace the three dots with your answer"
-STILL_THERE = "the bug that was planted is still there"
+STILL_THERE = "the planted bug is still there"
 GRADED = "NBGRADER_EXECUTION" in os.environ  # read now, before a learner's answer can change it
 
 
@@ -22,7 +22,7 @@ class Reply:
     text: str
 
     def __repr__(self) -> str:
-        """Return only the text, wrapped, because a notebook would break longer lines inside a word."""
+        """Return only the text, wrapped, because a notebook would break longer lines in the middle of a word."""
         return textwrap.fill(self.text, LINE)
 
 
@@ -66,7 +66,7 @@ def exercise(hint: str) -> Callable[[Callable[..., str | None]], Callable[..., R
 
 
 def unwritten(answer: Any) -> bool:
-    """Tell whether this is a function without code: one with the instructions of an empty function, returning None."""
+    """Tell whether this function is still empty: it has an empty function's instructions and returns None."""
     code = getattr(answer, "__code__", None)
     return code is not None and code.co_code[::2] == _empty.__code__.co_code[::2] and code.co_consts[-1] is None
 
@@ -75,17 +75,17 @@ def _empty() -> None: ...
 
 
 def count(answer: float, right: int, mistakes: Mapping[int, str]) -> str | None:
-    """Say what is wrong with a whole number; `mistakes` maps wrong numbers to what they mean."""
+    """Say what is wrong with a whole number; `mistakes` maps wrong numbers to explanations."""
     if wrong := not_whole(answer):
         return wrong
     answer = int(answer)
-    return None if answer == right else mistakes.get(answer, f"it is not {answer:,}")
+    return None if answer == right else mistakes.get(answer, f"the number is not {answer:,}")
 
 
 def not_whole(answer: Any) -> str | None:
     """Say why an answer is not a whole number; return None if it is one."""
     if isinstance(answer, tuple):
-        return f"Python reads {', '.join(map(str, answer))} as {len(answer)} numbers; write one, without a comma"
+        return f"Python reads {', '.join(map(str, answer))} as {len(answer)} numbers; write one number, without a comma"
     if isinstance(answer, str):
         return f"{answer!r} is text; write the number without quotes"
     return f"{answer!r} is not a whole number" if isinstance(answer, bool) or answer != int(answer) else None
@@ -97,5 +97,5 @@ def close(one: float, other: float) -> bool:
 
 
 def meaning(number: float, mistakes: Mapping[float, str]) -> str | None:
-    """Return what `mistakes` says about a number, up to rounding; None if the number is not in it."""
+    """Return the explanation for a number, which may be rounded, or None if `mistakes` contains none."""
     return next((said for mistake, said in mistakes.items() if close(number, mistake)), None)

@@ -26,7 +26,7 @@ def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequ
     if close(low, right[0]) and close(mean, right[1]):
         return "the mean comes first, then the ends of the interval"
     if close(mean, -right[0]) and not close(mean, 0):
-        return "the sign is flipped: it is the first minus the second"
+        return "the sign is flipped: subtract the second from the first"
     if close(100 * mean, right[0]):
         return "that is a share; the accuracies are in percent, so the difference is in percentage points"
     if not close(mean, right[0]):
@@ -45,7 +45,7 @@ def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequ
     mistakes = {
         math.hypot(*halves): "that combines two separate intervals; if you pair first, the luck of a seed, which both "
         "share, cancels out",
-        half * math.sqrt((seeds - 1) / seeds): "that divides by n, but the spread of a sample needs n - 1",
+        half * math.sqrt((seeds - 1) / seeds): "that divides by n; for the spread of a sample, divide by n - 1",
         spread: "that is the standard deviation of the differences, not the interval of their mean",
         spread / math.sqrt(seeds): "that is the standard error; an interval is several times as wide",
         1.96 * spread / math.sqrt(seeds): f"1.96 is for many seeds; for {seeds}, use the t-distribution",
@@ -53,7 +53,7 @@ def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequ
     if mistake := meaning(width, mistakes):
         return mistake
     if max(abs(low - right[1]), abs(high - right[2])) < 0.06:
-        return "the ends of the interval are rounded too much; give two decimals"
+        return "the ends of the interval are rounded too far; give two decimals"
     return f"the mean is right, but the interval from {low:.4g} to {high:.4g} is not"
 
 
@@ -64,7 +64,7 @@ def word(answer: str, low: float, high: float) -> str | None:
 
     right, given = finding(Interval(math.sqrt(low * high), low, high)), answer.strip().lower()
     says_more = "1 is not in the interval, so you can say more"
-    beyond = "the interval reaches beyond the margin, so equality is not shown"
+    beyond = "the interval reaches beyond the margin, so it does not show equality"
     reasons = {
         "as good": says_more if right in ("better", "worse") else beyond,
         "better": "the interval reaches 1 or above, so it may be no better",
@@ -95,7 +95,7 @@ def by_seed(answer: Callable[[Mapping[int, float], Mapping[int, float]], Sequenc
     if np.allclose(sorted(given), sorted(right.values())):
         return None
     if np.allclose(sorted(-given), sorted(right.values())):
-        return "the sign is flipped: it is the first minus the second"
+        return "the sign is flipped: subtract the second from the first"
     if np.allclose(sorted(given), sorted(np.subtract(sorted(one.values()), sorted(other.values())))):
         return "that pairs the worst with the worst; pair results with the same seed"
     return f"the differences are {sorted(right.values())} in some order; yours are {np.round(given, 2).tolist()}"
@@ -158,7 +158,7 @@ def _wrong_head(network: "keras.Model", original: "keras.Model", few: Split) -> 
                 alike = np.corrcoef(np.ravel(layer.kernel), np.ravel(old.kernel))[0, 1]
                 if alike > max(0.2, 6 / math.sqrt(math.prod(layer.kernel.shape))):  # new weights hardly ever are
                     return (
-                        f"the weights of {layer.name} resemble those of the old head (correlation {alike:.2f}): it was "
+                        f"the weights of {layer.name} resemble the old head's (correlation {alike:.2f}): it was "
                         "kept, or drawn with the seed of pretraining; a new task needs new weights"
                     )
     return None
@@ -197,7 +197,7 @@ def _wrong_accuracies(
         if not abs(said - on_test) < 0.003:
             if abs(said - on_few) < 0.003:
                 return f"{said:.1%} is the accuracy of {name} on the images it was trained on; only new images count"
-            return f"on the test images, fed as they are, {name} gets {on_test:.1%} right, not {said:.1%}"
+            return f"on the test images as they are, {name} gets {on_test:.1%} right, not {said:.1%}"
     return None
 
 

@@ -24,10 +24,10 @@ FOUND = (Finding.BETTER, Finding.WORSE)
 
 @as_designed
 def cheap_and_true(scores: pd.DataFrame, title: str) -> Figure:
-    """Show how often each start is right in its cheap test and on test images, best first, with a tick mark per seed.
+    """Show each start's accuracy in its cheap test and on test images, best start first, with a tick mark per seed.
 
-    `scores` has a row per start and seed: strategy, logistic (NaN if there is nothing to test), test_accuracy, and
-    whether it was chosen.
+    `scores` has a row per start and seed, with the columns strategy, logistic (NaN if there is nothing to test),
+    test_accuracy and chosen.
     """
     means = scores.groupby("strategy")[["logistic", "test_accuracy"]].mean()
     names = means.sort_values("test_accuracy", ascending=False, kind="stable").index
@@ -55,12 +55,12 @@ def cheap_and_true(scores: pd.DataFrame, title: str) -> Figure:
     headline(figure, title)
     said = [f"{name} {100 * means.loc[name, 'test_accuracy']:.1f} %" for name in names]
     taken = [f"{name} by {count} of {seeds} seeds" for name, count in times.items() if count]
-    return with_alt_text(figure, f"Right on test images: {', '.join(said)}. Chosen: {', '.join(taken)}.")
+    return with_alt_text(figure, f"Accuracy on test images: {', '.join(said)}. Chosen: {', '.join(taken)}.")
 
 
 @as_designed
 def map_of_pairs(pairs: pd.DataFrame, title: str) -> Figure:
-    """Show error ratios as colored cells, starts as rows and target tasks as columns, a panel per label budget.
+    """Show error ratios as colored cells, with starts as rows, target tasks as columns, and a panel per label budget.
 
     `pairs` has the columns labels_per_class, start, target, error_ratio and finding. Cells are pale where the finding
     is neither better nor worse.

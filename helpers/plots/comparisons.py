@@ -28,7 +28,7 @@ from helpers.tasks import budget_size
 from helpers.wording import percent
 
 SEEDS = ("seed", "seeds")  # parameters whose values are draws, not settings
-MOST_NAMES = 12  # of lines in a legend
+MOST_NAMES = 12  # in a legend
 
 
 @as_designed
@@ -37,8 +37,8 @@ def errors_by_labels(summary: pd.DataFrame, task: str = "target task", about: st
     comes from `statistics.summarize`.
 
     Equal ratios of errors appear as equal distances. "all" is set apart, because its number of labels differs between
-    classes. The title states the finding for the strategy `about` or, if it is missing, for the first one compared with
-    `scratch`.
+    classes. The title states the finding for the strategy `about` or, if it is missing, for the first strategy compared
+    with `scratch`.
     """
     budgets = sorted(set(summary["labels_per_class"]), key=budget_size)
     summary = summary.sort_values("labels_per_class", key=lambda at: at.map(budgets.index), kind="stable")
@@ -92,7 +92,7 @@ def _name_lines(axis: Axes, ends: pd.DataFrame) -> None:
 
 
 def _finding_in_words(summary: pd.DataFrame, budgets: Sequence[int | str], about: str) -> str:
-    """Say where one strategy is better than `scratch`, as good or worse, with neighboring label budgets grouped."""
+    """Say at which label budgets a strategy is better than `scratch`, as good or worse, grouping adjacent budgets."""
     compared = in_order(summary["strategy"][summary["finding"] != Finding.BASELINE])
     if not compared:
         return "Errors by labels per class"
@@ -235,7 +235,7 @@ def accuracy_by_parameter(results: pd.DataFrame, swept: Mapping[str, str]) -> Fi
 
 def _equal_settings(rows: pd.DataFrame, column: str, others: Mapping[str, str]) -> pd.DataFrame:
     """Give each setting of the other parameters its own line if a parameter's values were not all tried with the same
-    settings and seeds, because means over the settings would then compare the settings, too.
+    settings and seeds, because means over the settings would then compare settings as well.
     """
     texts = [f"{name}=" + rows[its] for name, its in others.items()]
     setting = texts[0].str.cat(texts[1:], sep=", ") if texts else pd.Series("", rows.index)
@@ -286,7 +286,7 @@ def _over_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def _offsets(strategies: Sequence[str]) -> dict[str, float]:
-    """Return how far to move each strategy sideways, so that no interval hides another."""
+    """Return how far to move each strategy sideways, so that no interval hides a different strategy's."""
     return {strategy: 0.05 * (place - (len(strategies) - 1) / 2) for place, strategy in enumerate(strategies)}
 
 
@@ -323,6 +323,6 @@ def _by_budget(summary: pd.DataFrame, budgets: Sequence[int | str]) -> str:
         told += [f"as good as scratch: {shown[Finding.AS_GOOD]}"] if Finding.AS_GOOD in shown else []
         fewest, most = 1 - at["accuracy"].max(), 1 - at["accuracy"].min()
         if not told and Finding.BASELINE in shown and len(at) > 1:
-            told = ["no difference from scratch is shown"]
+            told = ["no detectable difference from scratch"]
         sentences.append(", ".join([f"with {budget} labels per class {fewest:.1%} to {most:.1%}", *told]))
     return "; ".join(sentences)

@@ -34,7 +34,7 @@ STYLES: dict[str, dict[str, Any]] = {  # how Matplotlib draws a line and its poi
 }
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
 WIDTH = 8.0  # inches
-MOST_CLASSES = 15  # for large type, numbers in a matrix, and panels side by side
+MOST_CLASSES = 15  # the most for large type, numbers in a matrix, and panels side by side
 
 
 class Figure(matplotlib.figure.Figure):  # a notebook without pictures shows this name
@@ -43,15 +43,15 @@ class Figure(matplotlib.figure.Figure):  # a notebook without pictures shows thi
     alternative_text = ""
 
 
-# A decorator: the course's look, whatever the user's matplotlibrc says.
+# A decorator that gives figures the course's look, whatever the user's matplotlibrc says.
 as_designed = matplotlib.style.context(["default", Path(__file__).with_name("course.mplstyle")])
 
 
 @as_designed
 def png(figure: Figure) -> tuple[bytes, dict[str, str]]:
-    """Render a figure as a PNG image of at most 256 colors, and return it with the metadata that IPython shows with it.
+    """Render a figure as a PNG image of at most 256 colors, and return it with its metadata for IPython.
 
-    In full color, an image with photos would be four times as large, and a page with several of them slow to load.
+    In full color, an image with photos would be four times as large, and a page with several of them would load slowly.
     """
     buffer, light = BytesIO(), BytesIO()
     texts = figure.findobj(Text)
@@ -71,14 +71,14 @@ def fallback_fonts(letters: frozenset[str]) -> list[str]:
     for font in fontManager.ttflist if missing else []:
         with suppress(OSError, RuntimeError):  # damaged, or removed since Matplotlib listed it
             letters_of = missing & {*get_font(font.fname).get_charmap()}
-            if letters_of and "Last Resort" not in font.name:  # which draws boxes
+            if letters_of and "Last Resort" not in font.name:  # this font draws only boxes
                 fonts.append(font.name)
                 missing -= letters_of
     return fonts
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """Make an empty figure, sizes in inches. Pyplot does not manage it, so a notebook shows it once and frees it."""
+    """Make an empty figure, sized in inches. Pyplot does not manage it, so a notebook shows it once and frees it."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -102,7 +102,7 @@ def log_scale(axis: XAxis | YAxis) -> None:
 
 
 def show_rows(axis: Axes, names: Sequence[str]) -> None:
-    """Name the rows of a figure instead of showing a y-axis, the first on top; leave room above for its number."""
+    """Name the rows of a figure instead of showing a y-axis: the first row on top, with room for a number above it."""
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.7)
     axis.grid(visible=False, axis="y")
@@ -122,7 +122,7 @@ def two_digits(number: float) -> str:
 
 
 def wrapped(name: object) -> str:
-    """Break the name of a class into lines that leave room for an image."""
+    """Break the name of a class into lines short enough to leave room for an image."""
     return textwrap.fill(str(name), 14)
 
 

@@ -78,7 +78,7 @@ def cut_in_two(model: "keras.Model", last: str = "pool") -> Figure:
     return with_alt_text(
         figure,
         f"The network, cut after {last}: on the left the feature extractor, on the right the head. "
-        f"{' × '.join(map(str, shapes[last]))} = {np.prod(shapes[last]):,} numbers of each image pass the cut.",
+        f"For each image, {' × '.join(map(str, shapes[last]))} = {np.prod(shapes[last]):,} numbers pass the cut.",
     )
 
 
@@ -130,12 +130,12 @@ def filters(models: Mapping[str, "keras.Model"], layer: str = "conv1", shown: in
     rows = figure.subplots(len(models), shown, squeeze=False)
     for row, (title, model) in zip(rows, models.items(), strict=True):
         kernels = model.get_layer(layer).kernel.numpy()
-        limit = 2 * math.sqrt(6 / np.prod(kernels.shape[:2]) / sum(kernels.shape[2:]))  # twice an untrained kernel's
+        limit = 2 * math.sqrt(6 / np.prod(kernels.shape[:2]) / sum(kernels.shape[2:]))  # twice the untrained limit
         shades = np.clip(0.5 + kernels[:, :, slice(3 if kernels.shape[2] == 3 else 1)] / (2 * limit), 0, 1)
         row[0].text(-0.2, 0.5, title, transform=row[0].transAxes, ha="right", va="center")
         for axis, kernel in zip_longest(row, np.moveaxis(shades, -1, 0)[:shown]):
             axis.set(xticks=[], yticks=[], visible=kernel is not None)
-            axis.spines[:].set(visible=True, color="0.8")  # without a border, a bright edge would look like the page
+            axis.spines[:].set(visible=True, color="0.8")  # without a border, a bright edge would blend into the page
             if kernel is not None:
                 axis.imshow(np.broadcast_to(kernel, (*kernel.shape[:2], 3)))
     text = f"The first convolution's kernels, {' above '.join(models)}: dark is negative, bright positive."
@@ -154,7 +154,7 @@ def feature_maps(image: np.ndarray, maps: np.ndarray, shown: int = 8) -> Figure:
         axis.set_axis_off()
         axis.imshow(maps[:, :, index], vmin=0, vmax=maps.max())
         axis.set_title(f"map {index}", fontsize=9)
-    text = f"One image and {shown} of the {maps.shape[-1]} feature maps that the extractor makes of it."
+    text = f"One image and {shown} of the {maps.shape[-1]} feature maps that the extractor computes from it."
     return with_alt_text(figure, text)
 
 
@@ -172,12 +172,12 @@ def maps_by_depth(image: np.ndarray, maps: Mapping[str, np.ndarray], shown: int 
         size = _sizes(values.shape[:2])
         row[0].text(-0.15, 0.5, f"{depth}\n{size}", transform=row[0].transAxes, ha="right", va="center", fontsize=9)
     sizes = ", ".join(f"{depth} {_sizes(values.shape)}" for depth, values in maps.items())
-    return with_alt_text(figure, f"A photo and the {shown} feature maps of each depth that vary most: {sizes}.")
+    return with_alt_text(figure, f"A photo and the {shown} feature maps that vary most at each depth: {sizes}.")
 
 
 @as_designed
 def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
-    """Show training and validation accuracy by update, a color per training run, each a `Training.history`."""
+    """Show training and validation accuracy by update, with a color per training run, from each `Training.history`."""
     figure = new_figure(height=3.2)
     axis = figure.subplots()
     last = max(history["update"].iloc[-1] for history in histories.values())
@@ -217,7 +217,7 @@ def overfitting(curves: pd.DataFrame) -> Figure:
 
 @as_designed
 def epoch_seconds(seconds: Mapping[str, float]) -> Figure:
-    """Show how many seconds one epoch takes with each way of training."""
+    """Show how many seconds one epoch takes with each training method."""
     figure = new_figure(height=0.42 * len(seconds) + 0.8)
     axis = figure.subplots()
     axis.barh(range(len(seconds)), list(seconds.values()), color=TRAINING)

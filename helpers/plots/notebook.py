@@ -1,4 +1,4 @@
-"""What a notebook shows: figures with alternative text, and tables that look the same for everyone."""
+"""Notebook output: figures with alternative text, and tables that look the same for everyone."""
 
 import warnings
 from typing import Any

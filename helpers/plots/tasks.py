@@ -1,4 +1,4 @@
-"""Figures of tasks: their images, their classes, the images that are misclassified, and the learners' replies.
+"""Figures of tasks: their images and classes, the misclassified images, and the replies to learners.
 
 Figures name the original classes, never the shifted labels.
 """
@@ -27,13 +27,13 @@ from helpers.plots.figures import (
 )
 from helpers.tasks import Task
 
-MOST_ROWS = 12  # of classes in a figure of images
+MOST_ROWS = 12  # one per class, in a figure of images
 MOST_REPLIES = 5  # per exercise
 
 
 @as_designed
 def sample_images(tasks: Sequence[Task], per_class: int = 8) -> Figure:
-    """Show the first `per_class` training images of each class, a block per task, a row per class, at most 12 rows."""
+    """Show the first `per_class` training images of each class: a block per task, a row per class, at most 12 rows."""
     rows = min(MOST_ROWS, max(len(task.classes) for task in tasks))
     figure = new_figure(height=(0.55 if len(tasks) > 1 else 0.9) * rows + 0.6)
     for panel, task in zip(figure.subfigures(1, len(tasks), squeeze=False)[0], tasks, strict=True):
@@ -53,7 +53,7 @@ def sample_images(tasks: Sequence[Task], per_class: int = 8) -> Figure:
 
 @as_designed
 def neighbors(asked: Split, known: Split, nearest: Mapping[str, np.ndarray]) -> Figure:
-    """Show each image in `asked`, a row each, next to its nearest neighbors in `known`, a block per distance measure.
+    """Show each image in `asked` in a row with its nearest neighbors in `known`, with a block per distance measure.
 
     `nearest` maps each measure to indices `(n, neighbors)`. A frame marks neighbors of a different class.
     """
@@ -74,7 +74,7 @@ def neighbors(asked: Split, known: Split, nearest: Mapping[str, np.ndarray]) -> 
                 axis.set(xticks=[], yticks=[])
                 axis.spines[:].set(visible=True, color=VALIDATION, linewidth=2.5)
         said.append(f"{title}: {other.sum()} of {other.size}")
-    text = f"{len(asked)} new images beside their nearest known ones. Of another class: {'; '.join(said)}."
+    text = f"{len(asked)} new images and their nearest known images. Neighbors in other classes: {'; '.join(said)}."
     return with_alt_text(figure, text)
 
 
@@ -123,7 +123,7 @@ def class_counts(tasks: Sequence[Task]) -> Figure:
 
 @as_designed
 def confusion(task: Task, probabilities: np.ndarray, split: str = "test") -> Figure:
-    """Show the confusion matrix of the test split, or of another one: counts of images by true and predicted class.
+    """Show a confusion matrix, by default for the test split: counts of images by true and predicted class.
 
     With more than 15 classes, there is no room for numbers, so color shows all counts, including correct ones.
     """
@@ -176,7 +176,7 @@ def mistakes_by_strategy(
             axis.set_title(wrapped(as_class), fontsize=8)
     headline(figure, f"Test images of {of_class}, taken for something else")
     errors = "; ".join(f"{strategy}: {count}" for strategy, count in counts.items())
-    return with_alt_text(figure, f"Wrong test images of {of_class}, of {len(members):,}, by strategy: {errors}.")
+    return with_alt_text(figure, f"Misclassified images of {of_class}, out of {len(members):,}, by strategy: {errors}.")
 
 
 @as_designed
@@ -191,5 +191,5 @@ def misconceptions(counted: pd.DataFrame) -> Figure:
     show_rows(axis, labels)
     axis.set(title="learners", xticks=[], frame_on=False)
     first = "; ".join(f"{exercise}, {reply} ({n})" for exercise, reply, n in rows.drop_duplicates("exercise").values)
-    text = f"Learners by what the check replied; the most common reply to each exercise: {first}."
+    text = f"Number of learners by the check's reply; the most common reply to each exercise: {first}."
     return with_alt_text(figure, text)

@@ -1,4 +1,4 @@
-"""Turn lessons into nbgrader assignments, and count the checks' replies to submitted answers, both without nbgrader.
+"""Turn lessons into nbgrader assignments, and count the checks' replies to submitted answers; neither needs nbgrader.
 
 A checked exercise is one cell in a lesson and two in an assignment: one for the learner, and a locked one with only the
 check, which nbgrader restores before grading.
@@ -30,14 +30,14 @@ CONFIG = Path(__file__).with_name("templates") / "nbgrader_config.txt"
 
 
 def write(folder: Path, chosen: Sequence[Notebook], values: Mapping[str, Any]) -> list[Path]:
-    """Write lessons as nbgrader sources with these parameters, plus nbgrader's settings unless they exist.
+    """Write lessons with these parameters as nbgrader sources, and write nbgrader's settings unless they exist.
 
     Returns the notebooks' paths. Raises ValueError, before anything is written, if an assignment already exists.
     """
     check_folder("DIR", str(folder), folder.absolute())
     texts = {folder / "source" / lesson.name / lesson.path.name: _assignment(lesson, values) for lesson in chosen}
     if there := [path.stem for path in texts if path.exists()]:
-        raise ValueError(f"DIR: {str(folder)!r} already has {listed(there)}, which is never overwritten; move it")
+        raise ValueError(f"DIR: {str(folder)!r} already has {listed(there)}, which is never overwritten; move it away")
     for path, text in {folder / "nbgrader_config.py": CONFIG.read_text("utf-8"), **texts}.items():
         if not path.exists():
             write_text(path, text)
@@ -81,7 +81,7 @@ def with_values(source: str, values: Mapping[str, Any]) -> str:
 
 
 def write_misconceptions(course: Path, lesson: str) -> tuple["pd.DataFrame", Path]:
-    """Count the replies to a lesson, save a figure of them in the course folder, and return counts and figure path."""
+    """Count the replies to a lesson, save a figure of them in the course folder, and return the counts and its path."""
     from helpers import plots
 
     counted, picture = misconceptions(course, lesson), course / f"misconceptions-{lesson}.png"
@@ -108,7 +108,7 @@ def misconceptions(course: Path, lesson: str) -> "pd.DataFrame":
 
 
 def not_graded(course: Path, lesson: str) -> dict[str, str]:
-    """Return, for each learner without a graded notebook of a lesson, the reason; nbgrader exports them with 0 points.
+    """Return, by learner, why a lesson has no graded notebook; nbgrader exports 0 points in these cases.
 
     A learner is anyone listed in the gradebook or with a folder in `submitted/`.
     """
@@ -123,12 +123,12 @@ def not_graded(course: Path, lesson: str) -> dict[str, str]:
         found = [path for path in found if path.stem == lesson or path.parts[0] not in others]
         said[learner] = "not graded; nbgrader autograde says why" if place in found else "nothing handed in"
         if found and place not in found:
-            said[learner] = f"handed in {listed(found)}, not found by nbgrader; move it to submitted/{learner}/{place}"
+            said[learner] = f"handed in {listed(found)}; for nbgrader, move it to submitted/{learner}/{place}"
     return said
 
 
 def _replies(cells: list[Any]) -> Iterator[tuple[str, str]]:
-    """Yield each check's id and reply; an error in the answer above replaces the reply, because it says more."""
+    """Yield each check's id and reply; an error in the answer above it replaces the reply, because it says more."""
     stopped = ""
     for cell in cells:
         about = cell.metadata.get("nbgrader", {})

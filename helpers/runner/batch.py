@@ -1,4 +1,4 @@
-"""A run: lessons executed headless, one after another, into a folder that records parameters, progress and versions."""
+"""A run executes lessons headless, one after another, in a folder that records parameters, progress and versions."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def new(
             values[name] = absolute(values[name])
     folders.check_folder("--out", str(out or "runs"), (out or Path("runs")).absolute())
     if out is not None and out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"--out: {str(out)!r} exists and is not an empty folder; give a new one")
+        raise ValueError(f"--out: {str(out)!r} exists and is not an empty folder; choose a new folder")
     chosen = notebooks.lessons(only)
     try:
         loaded, notes = parameters.check(chosen, values), list[str]()
@@ -70,7 +70,7 @@ def new(
         notes += [f"Note: {note}" for note in loaded[name].notes]
         if twice := facts["test images also in training"]:
             total = facts["test images"]
-            notes.append(f"Note: {twice} of {total} test images are also training images, which flatters accuracy")
+            notes.append(f"Note: {twice} of {total} test images are also training images, which inflates accuracy")
     texts = {**dict(given), **{name: value for name, value in values.items() if name == "dataset"}}
     record = {
         "status": "running",
@@ -103,7 +103,7 @@ def resume(folder: Path) -> Run:
         data = {name: record.get(name) for name in (*parameters.FOLDERS, "backbone")}
         done = [entry["status"] == "done" and _intact(run, entry) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"--resume: {str(folder)!r} has no run.json of a run to resume") from error
+        raise ValueError(f"--resume: {str(folder)!r} has no usable run.json; give the folder of a run") from error
     now: dict[str, Any] = {name: _data(dataset) for name, dataset in parameters.check(chosen, values).items()}
     now["backbone"] = parameters.backbone(chosen, values)
     for name, facts in data.items():
@@ -111,20 +111,20 @@ def resume(folder: Path) -> Run:
             raise ValueError(f"--resume: {name} has changed since this run started with {facts}; start a new run")
     if record_made_with(record):
         run.notes.append(
-            "Note: versions, code or machine have changed since this run started; run.json lists the old and the new"
+            "Note: versions, code or machine have changed since this run started; run.json lists the old and new ones"
         )
     for position, lesson in enumerate(chosen):
         if not done[position]:
             if entries[position]["status"] == "done":
                 run.notes.append(
-                    f"Note: the notebook or results of lesson {lesson.name} are damaged; the lesson runs again"
+                    f"Note: the notebook or results of lesson {lesson.name} are damaged; the lesson will run again"
                 )
             entries[position] = _entry(lesson, values)
     return run
 
 
 def outline(run: Run) -> Iterator[str]:
-    """Yield a line per lesson: its name, whether it is done, and the parameters given to it."""
+    """Yield a line per lesson: its name, its status, and the parameters given to it."""
     given = run.record["parameters"]
     for entry in run.record["lessons"]:
         values = [f"{name}={as_text(given[name])}" for name in entry["parameters"] if name in given]
@@ -153,7 +153,7 @@ def execute(run: Run, received: list[int], timeout: int | None = None) -> str | 
             notebooks.execute(lesson, output, passed, settings, f"{lesson.name} ({position} of {len(lessons)})")
             entry |= {"status": "done", "results": _results_checksum(run, entry)}
         except CellError as error:
-            if received:  # not the lesson's fault: the kernel was killed, and SystemExit got lost
+            if received:  # not the lesson's fault: the kernel was killed, and SystemExit was lost
                 raise SystemExit(128 + received[0]) from error
             entry |= {"status": "failed", "cell": error.cell, "error": str(error)}
             run.record["status"] = "failed"
@@ -250,7 +250,7 @@ def command(words: Sequence[str], given: Mapping[str, str]) -> str:
 
 
 def record_made_with(record: dict[str, Any]) -> bool:
-    """Add date, versions, machine and commit to a record; if it has different ones, keep them too and return True."""
+    """Add date, versions, machine and commit to a record; if it has different ones, keep both and return True."""
     record.setdefault("started", datetime.now().astimezone().isoformat(timespec="seconds"))
     before, record["made_with"] = record.get("made_with"), _made_with()
     if changed := before not in (None, record["made_with"]):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from helpers.runner.sweep import Sweep
 
 FOLDER: Any = click.types.FuncParamType(lambda path: Path(os.path.expanduser(path)))  # for ~ in --out=~/x
-HOW = ("scheduler", "workers", "store", "retries", "timeout")  # how to run a sweep; other options say what to run
+HOW = ("scheduler", "workers", "store", "retries", "timeout")  # how to run a sweep; the other options say what to run
 PARAMETERS = """\b
 NAME is a variable in a lesson's first code cell, which is tagged `parameters`.
 VALUE is YAML: 3, adam, 1e-3, [0, 1, 2]. To list a lesson's parameters and what they mean:
@@ -63,7 +63,7 @@ def lessons(folder: Path) -> None:
 # Options that commands share
 DATASET = click.option("--dataset", metavar="NAME-OR-PATH", help="Dataset name, file or folder of images.")
 ONLY = click.option(
-    "--only", type=lambda text: text.split(","), metavar="LESSONS", help="Only these lessons, such as 03,05."
+    "--only", type=lambda text: text.split(","), metavar="LESSONS", help="Use only these lessons, such as 03,05."
 )
 FILE = click.option("-f", "file", type=FOLDER, metavar="FILE", help="Parameters in YAML; -p overrides them.")
 GIVEN = click.option("-p", "given", type=(str, str), multiple=True, metavar="NAME VALUE", help="Set a parameter.")
@@ -94,7 +94,7 @@ def class_(folder: Path, only: list[str] | None, dataset: str | None, **asked: A
         chosen = notebooks.lessons(only)
         parameters.check(chosen, values)
         paths = assignments.write(folder, chosen, values)
-    hint = f"To make a handout, in {folder}: nbgrader generate_assignment {paths[0].stem}"
+    hint = f"To make a handout, run this in {folder}: nbgrader generate_assignment {paths[0].stem}"
     click.echo(f"{len(paths)} assignments in {folder / 'source'}\n{hint}")
 
 
@@ -102,7 +102,7 @@ def class_(folder: Path, only: list[str] | None, dataset: str | None, **asked: A
 @click.argument("folder", type=FOLDER, metavar="DIR")
 @click.argument("lesson")
 def misconceptions(folder: Path, lesson: str) -> None:
-    """Count the checks' replies to a LESSON's answers in a course folder DIR, after nbgrader autograde.
+    """Count the checks' replies to the answers for LESSON in the course folder DIR, after nbgrader autograde.
 
     Also name the learners whose notebooks were not graded, and save the figure misconceptions-LESSON.png in DIR.
 
@@ -185,7 +185,7 @@ def run(resume: Path | None, timeout: int | None, dry_run: bool, **asked: Any) -
 @RESUME
 @click.option("--scheduler", metavar="ADDRESS", help="Run on this Dask cluster.  [default: on this machine]")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Parallel runs.  [default: by cores and memory]")
-@click.option("--store", type=FOLDER, metavar="DIR", help="Keep trained networks in DIR for all local runs.")
+@click.option("--store", type=FOLDER, metavar="DIR", help="Share trained networks between local runs, in DIR.")
 @click.option("--retries", type=click.IntRange(0), default=0, metavar="K", help="Repeat a failing run up to K times.")
 @TIMEOUT
 @DRY_RUN
@@ -289,7 +289,7 @@ def _run_sweep(planned: "Sweep", **how: Any) -> None:
         for record in bar:
             ended[record["status"]] += 1
             if bar.disable:  # no terminal, but perhaps a log file
-                click.echo(f"{ended.total()} of {count} {record['status']}: {sweep.label(planned, record)}")
+                click.echo(f"run {ended.total()} of {count} {record['status']}: {sweep.label(planned, record)}")
             bar.set_postfix(finished=ended["done"], failed=ended["failed"], refresh=False)
 
 
@@ -297,6 +297,6 @@ def _report_sweep(planned: "Sweep") -> None:
     """Write `results.csv` and the page of a sweep, and print where the page is."""
     from helpers.runner import report, sweep
 
-    if (planned.out / "sweep.json").is_file():  # otherwise, it was stopped before its first run
+    if (planned.out / "sweep.json").is_file():  # otherwise, the sweep was stopped before its first run
         records = sweep.records(planned)
         click.echo(f"\nOpen {report.write_sweep(planned, records, sweep.write_results(planned, records))}")

@@ -48,20 +48,20 @@ def connect(scheduler: str | None, workers: int | None) -> "Iterator[tuple[Clien
     from distributed.system import MEMORY_LIMIT
 
     for name in ("distributed", "distributed.client", "asyncio", "tornado"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are reported in one line instead
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are reported in one line anyway
     with ExitStack() as opened:
         if scheduler is not None:
             try:
                 client = opened.enter_context(Client(scheduler, timeout=CONNECT_SECONDS))
             except (OSError, ValueError, OverflowError, TypeError) as error:
                 raise ValueError(
-                    f"--scheduler: {scheduler!r} cannot be reached; an address looks like tcp://127.0.0.1:8786, "
-                    "and one with tls:// needs certificates in Dask's configuration"
+                    f"--scheduler: {scheduler!r} cannot be reached; give an address such as tcp://127.0.0.1:8786 "
+                    "(tls:// also needs certificates in Dask's configuration)"
                 ) from error
             _check_workers(client)
             yield client, {"memory": None}
             return
-        dask.config.refresh(paths=[], env={})  # the user's configuration is for other clusters
+        dask.config.refresh(paths=[], env={})  # the user's configuration is meant for other clusters
         workers = workers or max(1, min(CPU_COUNT, MEMORY_LIMIT // KERNEL_MEMORY))
         share = (*THREADS, "LOKY_MAX_CPU_COUNT")  # the last one limits parallel training
         threads = {name: os.environ.get(name, str(max(1, CPU_COUNT // workers))) for name in share}
@@ -86,7 +86,7 @@ def _check_workers(client: "Client") -> None:
 
     for worker, version in client.run(installed, on_error="return").items():
         if version != VERSION:
-            has = f"version {version}" if isinstance(version, str) else "no version with sweeps"
+            has = f"version {version}" if isinstance(version, str) else "an unknown version"
             raise ValueError(
                 f"--scheduler: its worker {worker} has {has} of this package instead of {VERSION}; "
                 "install the same version on all machines"

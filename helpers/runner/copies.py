@@ -29,13 +29,13 @@ def write_lessons(folder: Path) -> list[Path]:
     check_folder("DIR", str(folder), folder.absolute())
     for name in ("helpers", "helpers.py"):
         if (folder / name).exists() and (folder / name).resolve() != PACKAGE:
-            raise ValueError(f"DIR: {str(folder)!r} contains {name}, which the lessons would import; give a new folder")
+            raise ValueError(f"DIR: {str(folder)!r} contains {name}, which the lessons would import; use a new folder")
     copies = {folder / lesson.path.name: copied(lesson.path) for lesson in notebooks.lessons()}
     existing = {path: path.read_text("utf-8", "replace") for path in copies if path.exists()}
     if different := [path.name for path, text in existing.items() if _cells(text) != _cells(copies[path])]:
         raise ValueError(
             f"DIR: {str(folder)!r} has {listed(different)} with different cells, which is never overwritten; "
-            "give a different folder, or move yours away"
+            "choose a different folder, or move your notebook away"
         )
     for path, text in copies.items():
         if path not in existing:

@@ -101,7 +101,7 @@ def defaults(path: Path) -> dict[str, Any]:
     """Return the default of each parameter of a notebook by name, or None if it has to be computed.
 
     They come from the cell tagged `parameters` and from papermill's injected cell: an executed notebook keeps its given
-    values. Papermill's own function omits annotations and any text that it cannot parse.
+    values. Papermill's function for this omits annotations and anything that it cannot parse.
     """
     return _assigned(path, "parameters") | _assigned(path, "injected-parameters")
 
@@ -118,7 +118,7 @@ def code(path: Path) -> str:
 
 
 def named_files(notebook: Path) -> Iterator[tuple[str, Path]]:
-    """Yield names and paths of files below a notebook's folder that its code names in a string, except its results."""
+    """Yield names and paths of files below a notebook's folder that its code names in strings, except its results."""
     names = set()
     for cell in code_cells(notebook):
         constants = (node.value for node in ast.walk(_parsed(cell)) if isinstance(node, ast.Constant))
@@ -142,7 +142,7 @@ def execute(
 ) -> None:
     """Execute a notebook in a fresh kernel of this interpreter and save it to `output` after each cell.
 
-    A description appears with a progress bar; without one, the kernel prints nothing on the terminal either. Raises
+    With a description, a progress bar appears; without one, even the kernel's own messages are hidden. Raises
     CellError at the first failing cell, after saving the notebook up to that point.
     """
     import papermill
@@ -171,7 +171,7 @@ def execute(
         started = sum(bool(cell["metadata"].get("papermill", {}).get("start_time")) for cell in code_cells(output))
         message = f"{type(error).__name__}: {error}"
         if isinstance(error, DeadKernelError):
-            message += "; usually memory ran out, so shut down other kernels before you resume"
+            message += "; the machine probably ran out of memory, so shut down other kernels before you resume"
         raise CellError(started, message) from error
 
 
@@ -198,7 +198,7 @@ def _kernel_manager(sockets: str, environment: Mapping[str, str], quiet: bool) -
         def __init__(self, **settings: Any) -> None:
             super().__init__(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), **settings)
             self.transport_encryption = "auto"  # otherwise kernels warn on the terminal; older clients ignore it
-            self.shutdown_wait_time = 1.0  # a kernel is idle by then, and sometimes misses the request
+            self.shutdown_wait_time = 1.0  # the kernel is idle by then, and sometimes misses the request
             # A TCP port is chosen, released and passed to the kernel. If a different process takes it first, the
             # kernel dies or never answers. Socket files in a private folder are safe.
             if os.name == "posix" and len(os.fsencode(sockets)) <= LONGEST_SOCKET_FOLDER:
@@ -217,14 +217,14 @@ def _kernel_manager(sockets: str, environment: Mapping[str, str], quiet: bool) -
 
 
 def _papermill_path(path: Path) -> str:
-    """Return a path for papermill, which formats paths as templates, with the scheme of our own reader and writer."""
+    """Return a path for papermill, with our own scheme, and with braces doubled, because paths can be templates."""
     return _own_files() + str(path).replace("{", "{{").replace("}", "}}")
 
 
 @cache
 def _own_files() -> str:
-    """Return the scheme, a prefix of paths, with which papermill reads incomplete notebooks and writes notebooks whole,
-    so that they are readable at any moment, even if the run is killed.
+    """Register a reader and a writer with papermill, and return their scheme, a prefix of paths. They read incomplete
+    notebooks, and write whole files, so that a notebook stays readable even if the run is killed.
     """
     from papermill.iorw import papermill_io
 
@@ -283,7 +283,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _title(path: Path) -> str:
-    """Return the text of a notebook's first heading, or its file name without one."""
+    """Return the text of a notebook's first heading, or its file name if there is none."""
     prose = ("".join(cell["source"]) for cell in _read(path)["cells"] if cell["cell_type"] == "markdown")
     heading = re.search("^#+(.*)", "\n".join(prose), re.MULTILINE)
     return heading[1].strip() if heading else path.stem

@@ -30,8 +30,8 @@ def render(template: str, **values: Any) -> str:
 def body(notebook: "NotebookNode", known: Collection[str] = ()) -> str:
     """Convert a notebook to an HTML fragment, which takes about half a second.
 
-    Links to notebooks in `known` become links to their pages. Other relative links would be broken on the page, so they
-    become plain text.
+    Links to notebooks in `known` become links to their pages. Other relative links would break, so they become plain
+    text.
     """
     from nbconvert import HTMLExporter
     from traitlets.config import Config

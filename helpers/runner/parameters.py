@@ -28,7 +28,7 @@ CLASS_LISTS = ("source_classes", "target_classes")  # by number or by name
 BACKBONE = "backbone_weights"  # a lesson with this parameter also has the backbone's width, photos and their size
 FOLDERS = ("dataset", "photos", "my_images")  # parameters that may name a folder
 MOST_RUNS = 10_000  # largest grid without --yes
-Grid = Sequence[Sequence[dict[str, Any]]]  # for each --grid, its settings: values by name, single or paired
+Grid = Sequence[Sequence[dict[str, Any]]]  # the settings of each --grid: values by name, one or several
 
 
 def read(name: str, text: str) -> Any:
@@ -159,8 +159,8 @@ def settled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str,
 
 
 def data(runs: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Return the files that the parameters of runs name, plus MNIST's if a run takes it from a file; and the SHA-256 of
-    the named files and of data folders; all by path.
+    """Return, by path, the contents of files that the runs' parameters name, including MNIST's file if a run uses one,
+    and the SHA-256 of named files and of data folders.
     """
     values = {(name, value) for run in runs for name, value in run.items() if isinstance(value, str)}
     files = {value: Path(os.path.expanduser(value)).read_bytes() for _, value in sorted(values) if names_file(value)}
@@ -184,7 +184,7 @@ def is_data_folder(name: str, value: Any) -> bool:
 def check_grid(grid: Grid, given: Mapping[str, Any], many: bool) -> None:
     """Raise ValueError if the grid itself is invalid, or makes more than 10,000 runs without `many`."""
     if not grid:
-        raise ValueError("--grid: there is nothing to sweep over; give at least one, such as --grid seed=0,1,2")
+        raise ValueError("--grid: there is nothing to sweep over; name a parameter, such as --grid seed=0,1,2")
     for settings in grid:
         texts = [" with ".join(map(as_text, setting.values())) for setting in settings]
         for name in settings[0]:
@@ -207,8 +207,8 @@ def check(chosen: Sequence[Notebook], values: Mapping[str, Any], grid: Grid = ()
 
     Each setting of a `--grid` is checked together with the first settings of the others. Returns the datasets that the
     (first) values name, by parameter: `dataset`, `photos`, `my_images`. Raises ValueError for a name that no chosen
-    notebook has, for a type other than the default's, and for whatever the lessons themselves would refuse; a custom
-    notebook is checked no further. Raises DownloadError for data that cannot be downloaded.
+    notebook has, for a type other than the default's, and for anything that the lessons themselves would refuse; custom
+    notebooks are checked no further. Raises DownloadError for data that cannot be downloaded.
     """
     defaults = _defaults(chosen)
     for name, entries in choices(values, grid).items():
@@ -254,7 +254,7 @@ def _check_values(
     load_photos: Callable[[str, int], Dataset],
     load_images: Callable[[str, int], Dataset],
 ) -> dict[str, Dataset]:
-    """Raise now any error that the lessons' own function calls would raise later."""
+    """Raise any error that the lessons' own function calls would raise, but before they run."""
     if "run_dir" in given:
         folders.run_folder(given["run_dir"])
     _make(training.Recipe, given)
@@ -289,7 +289,7 @@ def _make(dataclass_: type, given: dict[str, Any]) -> Any:
 
 
 def _fits(value: Any, default: Any) -> bool:
-    """Tell whether a value has the default's type, and a list's entries too; a default of None allows anything."""
+    """Tell whether a value, and each entry of a list, has the default's type; a default of None allows anything."""
     if default is None:
         return True
     if isinstance(default, list):

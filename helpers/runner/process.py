@@ -25,7 +25,7 @@ def prepare() -> None:
         os.getcwd()
     except OSError as error:
         raise ValueError("the current folder is gone; cd to a different one") from error
-    os.environ.pop("MPLBACKEND", None)  # no window opens, but a wrong name would be an error
+    os.environ.pop("MPLBACKEND", None)  # no window ever opens, but an unknown name would raise an error
     for name in PATH_VARIABLES:
         if os.environ.get(name):
             os.environ[name] = absolute(os.environ[name])
@@ -121,7 +121,7 @@ def ctrl_c_waits() -> Iterator[None]:
 
 
 def allow_open_files() -> None:
-    """Raise this process's limit on open files, also for its kernels; raise ValueError if the system allows too few."""
+    """Raise the limit on open files for this process and its kernels; raise ValueError if the system allows too few."""
     with suppress(ImportError):  # Windows has no such limit
         import resource
 

@@ -16,9 +16,9 @@ COMPARISON = "05"  # the lesson that compares strategies
 COMPARED = ((COMPARISON, "target"), ("06", "photos"))  # lessons and tasks with a verdict; the first that ran is used
 NUMBERS = ("seed", "test_errors", "test_accuracy", "train_seconds", "pretrain_seconds", "extract_seconds")
 CHOOSING = ("seed", "seeds", "strategies", "labels_per_class")  # parameters that only select training runs
-MOST_ANSWERS = 24  # on a sweep's page before it gives counts instead
+MOST_ANSWERS = 24  # on a sweep's page; a longer list is replaced by counts
 NOT_MEASURED = ("seed", "fold", "strategy", "labels_per_class", "test_accuracy")  # or already shown
-SETTINGS = ("optimizer", "learning_rate", "frozen_convs")  # columns in which training runs of one lesson may differ
+SETTINGS = ("optimizer", "learning_rate", "frozen_convs")  # columns that may differ within one lesson
 
 
 def result_table(results: "pd.DataFrame") -> "pd.DataFrame":
@@ -59,7 +59,7 @@ def strategies(results: "pd.DataFrame") -> "pd.Series":
 
 
 def write_run(folder: Path, run: dict[str, Any], results: "pd.DataFrame") -> Path:
-    """Write `html/<lesson>.html` for each executed lesson and `index.html`; return the path of the latter.
+    """Write `html/<lesson>.html` for each executed lesson, and `index.html`; return the path of `index.html`.
 
     `folder` belongs to the run, `run` is the content of its `run.json`, `results` are the rows of its `results.csv`.
     """
@@ -227,7 +227,7 @@ def _verdicts(rows: "pd.DataFrame", settings: dict[str, str]) -> list[tuple[str,
     """Compare `frozen` with `scratch` in each setting of a sweep and at each label budget, over all its seeds. Each
     answer names the setting and budget, the finding, and the numbers; a long list is replaced by counts of findings.
 
-    `settings` names the column of each parameter that makes a setting.
+    `settings` maps each parameter that is part of a setting to its column.
     """
     from helpers import statistics, wording
 
@@ -253,7 +253,7 @@ def _verdicts(rows: "pd.DataFrame", settings: dict[str, str]) -> list[tuple[str,
 
 def _accuracies(rows: "pd.DataFrame", by: list[str]) -> "pd.DataFrame":
     """Return test accuracies in percent as text, the mean over the seeds and half of its 95 % interval: one row per
-    group, with strategies in their order, and one column per label budget.
+    group, with the strategies in their usual order, and one column per label budget.
     """
     from helpers.statistics import in_order
     from helpers.wording import percent

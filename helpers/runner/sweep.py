@@ -1,4 +1,4 @@
-"""A sweep: one notebook over a grid of parameters, on the processes of this machine or on a Dask cluster.
+"""A sweep: one notebook over a grid of parameters, in processes on this machine or on a Dask cluster.
 
 Dask schedules the runs, repeats failed ones and survives workers that die; papermill executes each run. Workers need
 this package but no shared folder: notebook and data files travel to them as bytes, and results are written here. A
@@ -44,7 +44,7 @@ class Sweep:
     files: dict[str, bytes]  # data files, by their path in the parameters
     beside: dict[str, bytes]  # files next to the notebook, by their path in its code
     axes: tuple[tuple[str, ...], ...]  # parameters that differ between runs, single or paired
-    varied: tuple[str, ...]  # all of these
+    varied: tuple[str, ...]  # all parameters in `axes`
     runs: dict[str, dict[str, Any]]  # the parameters of each run, by its name
     out: Path  # folder for the results
     record: dict[str, Any]  # the content of `sweep.json`
@@ -58,11 +58,11 @@ def plan(
     out: Path | None,
     many: bool = False,
 ) -> Sweep:
-    """Check a grid and the parameters that all runs share, given as text; lay out the runs, and add them to those of an
+    """Check a grid and the parameters that all runs share, given as text; list the runs, and add them to any
     earlier sweep in the folder.
 
     Raises ValueError for an unusable folder or anything that `parameters` refuses, and DownloadError for data that
-    cannot be downloaded. More than 10,000 runs are refused unless `many`.
+    cannot be downloaded. More than 10,000 runs are refused unless `many` is set.
     """
     if notebook is None:
         raise ValueError("sweep: LESSON is missing; give one, or --resume DIR alone")
@@ -83,7 +83,7 @@ def plan(
 
 
 def resume(folder: Path) -> Sweep:
-    """Return the sweep in a folder, and change to its original working directory, because values may be paths."""
+    """Return the sweep in a folder, and change to its original working directory, so that relative paths work."""
     folder = folder.absolute()
     before = _read_record("--resume", folder)
     try:
@@ -104,7 +104,7 @@ def check_portable(sweep: Sweep) -> None:
 
 
 def records(sweep: Sweep) -> list[dict[str, Any]]:
-    """Return the records of all runs, finished or failed, made with this code of `helpers` and these packages."""
+    """Return the records of all runs, finished or failed, made with this code and these package versions."""
     return [record for record in _stored(sweep.out, sweep.runs) if record["code"] == sweep.code]
 
 
@@ -164,7 +164,8 @@ def failure(sweep: Sweep) -> str | None:
     failed = [record for record in records(sweep) if record["status"] == "failed"]
     if not failed:
         return None
-    return f"{len(failed)} of {len(sweep.runs)} runs failed, {label(sweep, failed[0])}: {failed[0]['error']}"
+    first = f"the first error ({label(sweep, failed[0])}): {failed[0]['error']}"
+    return f"{len(failed)} of {len(sweep.runs)} runs failed; {first}"
 
 
 @contextmanager
@@ -207,7 +208,7 @@ def _execute(
         **settings,
     }
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
-        # A task, because scattered data would be lost with its worker; runs carry only its key.
+        # Sent as a task, because scattered data would be lost with its worker; runs carry only its key.
         sent: Future[dict[str, Any]] = client.submit(dict, payload)
         keys, given = [f"run-{name}" for name in runs], [sweep.runs[name] for name in runs]
         futures = client.map(run_notebook, given, payload=sent, key=keys, retries=settings["retries"])
@@ -215,7 +216,7 @@ def _execute(
     del futures  # so that each result is freed, here and on its worker, once it is written
     for future, result in ended:
         if future.status not in ("finished", "error"):
-            raise ConnectionError("--scheduler: the scheduler is gone or lost this sweep; finished runs are kept")
+            raise ConnectionError("--scheduler: the scheduler stopped or dropped this sweep; finished runs are kept")
         error = result[1] if future.status == "error" else None
         outcome = {"error": one_line(error), **getattr(error, "outcome", {})} if error else result
         yield _write(sweep, future.key.removeprefix("run-"), outcome)
@@ -230,7 +231,7 @@ def _joined(
 ) -> Sweep:
     """Add runs with these parameters to the folder's sweep, if there is one.
 
-    A run is identified by a digest of notebook, parameters and data, whether a parameter was swept or shared.
+    A run is identified by a digest of notebook, parameters and data, no matter which parameters were swept.
     """
     empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     before = {} if empty else _read_record("--out", out)
@@ -279,19 +280,19 @@ def _read_record(parameter: str, folder: Path) -> dict[str, Any]:
         record: dict[str, Any] = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
         if "runs" in record:
             return record
-    raise ValueError(f"{parameter}: {str(folder)!r} has no sweep to resume; give a different folder")
+    raise ValueError(f"{parameter}: {str(folder)!r} has no sweep to resume; choose a different folder")
 
 
 def _check_unchanged(out: Path, before: dict[str, Any], notebook: Notebook, now: dict[str, str]) -> None:
     """Raise ValueError if a folder's runs are from a different notebook, or if the notebook or its data has changed."""
     if (name := Path(before["notebook"]).stem) != notebook.name:
-        raise ValueError(f"--out: {str(out)!r} has runs of a different notebook, {name}; give a new folder")
+        raise ValueError(f"--out: {str(out)!r} has runs of a different notebook, {name}; choose a new folder")
     then = {**before["files"], **before["content"]}
     if changed := sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name)):
         done = sum(record["status"] == "done" for record in _stored(out, before["runs"]))
         raise ValueError(
             f"--out: {listed(changed)} changed after {done} runs in {str(out)!r} had finished, so new runs would not "
-            "match them; give a new folder"
+            "match them; choose a new folder"
         )
 
 
@@ -308,11 +309,11 @@ def _stored(out: Path, runs: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 
 def _write(sweep: Sweep, name: str, outcome: dict[str, Any]) -> dict[str, Any]:
-    """Write the outcome of a run and return its record, which is written last, to show that the rest is complete."""
+    """Write the outcome of a run and return its record, which is written last, as a sign that the rest is complete."""
     status, notebook = "failed" if "error" in outcome else "done", outcome.pop("notebook", "")
     lacks = re.search(r"ModuleNotFoundError: No module named '(\w+)'", outcome.get("error", ""))
     if lacks and (sweep.notebook.path.parent / f"{lacks[1]}.py").is_file():
-        outcome["error"] += "; only files named by a string in the notebook are sent along, so add before the import:"
+        outcome["error"] += "; only files named by a string in the notebook are sent along, so start the notebook with"
         outcome["error"] += f" sys.path.append(os.path.dirname(os.path.abspath('{lacks[1]}.py')))"
     body = outcome.pop("body", "")
     for file, content in outcome.pop("extra", {}).items():

@@ -19,10 +19,10 @@ VERSION = ", ".join([VERSION, *(f"{package} {version(package)}" for package in P
 
 
 class RunError(RuntimeError):
-    """A run failed on its worker; `outcome` is the same as from `run_notebook`, as far as the run got."""
+    """A run failed on its worker; `outcome` is the result of `run_notebook`, as far as the run got."""
 
     def __init__(self, message: str, outcome: dict[str, Any] | None = None) -> None:
-        super().__init__(message)  # without the outcome, or Dask would keep a second copy as text
+        super().__init__(message)  # without the outcome, of which Dask would keep a second copy as text
         self.outcome = outcome or {}
 
 
@@ -64,7 +64,7 @@ def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, An
         seconds = round(time.perf_counter() - start, 2)
     body = pages.body(nbformat.reads(executed, as_version=4)) if executed else ""  # here, in parallel
     outcome = {"notebook": executed, "body": body, "results": results, "extra": extra, "seconds": seconds, **failure}
-    if failure:  # raised here, without a cause, because Dask would pickle that, and a CellError cannot be unpickled
+    if failure:  # without a cause, because Dask would pickle it, and a CellError cannot be unpickled
         raise RunError(failure["error"], outcome)
     return outcome
 
@@ -76,9 +76,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _unpack(files: Mapping[str, bytes], folder: Path) -> dict[str, str]:
-    """Write files into separate folders, because results may show their names; return the new path for each original
-    path.
-    """
+    """Write each file to a separate folder, so that it can keep its name; return its new path by its original path."""
     unpacked = {}
     for number, (path, content) in enumerate(files.items()):
         copy = folder / str(number) / Path(path).name
