@@ -619,13 +619,8 @@ def test_a_table_may_be_written_in_many_ways(csv, text: str):
 HEADER, *ROWS = table().to_csv(index=False).splitlines()
 LAYOUT = "a UTF-8 .csv file with a header, a column 'label'"
 NO_TABLE = f"cannot be read as {LAYOUT}"
-<<<<<<< HEAD
 REFUSED = {  # a table, and the message about it, with "..." for omitted parts
-    "names and numbers": (table(labels=("a", "b", "1.5")), "has 'a' among its labels; give only int32 numbers, or"),
-=======
-REFUSED = {  # a table, and what is said of it, "..." for parts left out
     "names and numbers": (table(labels=("a", "b", "1.5")), "has 'a' among its labels; use only int32 numbers, or"),
->>>>>>> edit-code
     "a name missing": (table(labels=(" ", "a")), "has a row without a label; give"),
     "no label": (table().drop(columns="label"), f"has no column 'label'; give {LAYOUT}"),
     "no rows": (table(0), f"has no rows; give {LAYOUT}"),

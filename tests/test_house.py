@@ -20,13 +20,8 @@ MODULES = [path for path in PACKAGE.rglob("*.py") if path.parent.name != ".ipynb
 
 
 def table(docstring: str) -> list[str]:
-<<<<<<< HEAD
     """Read a docstring's modules, in order, from the sentence that lists them."""
-    return re.findall(r"`(\w+)`", docstring.split("only from those before it: ")[1].split(".")[0])
-=======
-    """Read the modules of a table, in their order, from the sentence that names them."""
     return re.findall(r"`(\w+)`", docstring.split("only from modules listed before it: ")[1].split(".")[0])
->>>>>>> edit-code
 
 
 SCIENCE, RUNNER = table(helpers.__doc__), table(helpers.runner.__doc__)
