@@ -170,7 +170,7 @@ WRONG = {  # wrong answers, by the reply to them
         "class 6 is in neither": (CLASSES[:6], CLASSES[7:]),
         "should have three classes, but yours has 5.": (CLASSES[:5], CLASSES[5:]),
         "yours has 7; the source task comes first": (CLASSES[7:], CLASSES[:7]),
-        "should be two lists of classes": 7,
+        "should be two lists of classes": {"source": CLASSES[:7], "target": CLASSES[7:]},
     },
     "baseline": {
         "should have two parts, (label, share)": 0.3,

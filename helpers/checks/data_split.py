@@ -12,9 +12,9 @@ from helpers.checks.replies import NOTHING, STILL_THERE, close, exercise
 def tasks(answer: Any, classes: Sequence[int | str]) -> str | None:
     """Check two lists that divide up all classes: the source task's, then the target task's three classes."""
     try:
-        source, target = (list(dict.fromkeys(given)) for given in answer)
         given = [*answer[0], *answer[1]]
-    except (TypeError, ValueError):
+        source, target = (list(dict.fromkeys(names)) for names in answer)
+    except (LookupError, TypeError, ValueError):
         return "the answer should be two lists of classes, ([...], [...]): the source task's and the target task's"
     if ... in given:
         return NOTHING
