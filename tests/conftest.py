@@ -186,10 +186,7 @@ def npz(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def python() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run code in a fresh Python process that starts in the repository's root.
-
-    Keyword arguments set environment variables; None removes a variable.
-    """
+    """Run code in a fresh Python process in the repository's root; variables that are None are removed."""
 
     def run(code: str, *arguments: object, **environment: str | None) -> subprocess.CompletedProcess[str]:
         environ = {**os.environ, **environment}

@@ -36,10 +36,7 @@ def read_results(path: Path) -> pd.DataFrame:
 
 
 def run_course(folder: Path, parameters: dict, *arguments: str) -> Path:
-    """Run lessons from their own folder, and save the output there.
-
-    Returns the run's folder, which has HTML markup in its name.
-    """
+    """Run lessons from their own folder; return the run's folder, which has HTML markup in its name."""
     given = [part for name, value in parameters.items() for part in ("-p", name, json.dumps(value))]
     ran = transfer_tutorial(folder, "run", *given, *arguments, "--out", OUT)
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -32,10 +32,7 @@ pytestmark = [
 
 
 def build(folder: Path, kept: Path, **environment: str) -> Path:
-    """Build the site into a folder, offline, and without a repository unless `environment` names one.
-
-    Sphinx keeps its parsed sources in a second folder, so that later builds only have to write.
-    """
+    """Build the site offline, with no repository unless `environment` names one; parsed sources are kept."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")}
     environ |= {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
     command = [sys.executable, "-m", "sphinx", "-c", "docs", "-d", str(kept), "-W", "--keep-going", "-q"]

@@ -181,10 +181,7 @@ def test_the_findings_of_many_groups_are_those_of_their_summaries():
 
 
 def claim(errors: list[int], *strategies: str) -> statistics.Claim:
-    """Check the claim when scratch makes 20 errors of 1,000 and takes 30 s.
-
-    Transfer takes 3 s, plus 2 s for extraction and 20 s for pretraining.
-    """
+    """Check the claim when scratch makes 20 errors of 1,000 in 30 s; transfer takes 3 s, 2 s, and 20 s."""
     seconds = {"train_seconds": 3.0, "extract_seconds": 2.0, "pretrain_seconds": 20.0}
     scratch = rows("scratch", [20] * len(errors), "all", train_seconds=30.0)
     transfers = [rows(strategy, errors, "all", **seconds) for strategy in strategies or ("frozen",)]
