@@ -232,9 +232,9 @@ def test_those_without_points_are_named_with_what_they_handed_in(tmp_path):
     nothing, lost = "nothing handed in", "for nbgrader, move it to"
     assert said == {
         "damaged": "not graded; nbgrader autograde says why",
-        "deep": f"handed in 02_cnn_build/{there}, {lost} submitted/deep/{there}",
+        "deep": f"handed in 02_cnn_build/{there}; {lost} submitted/deep/{there}",
         "other": nothing,
-        "renamed": f"handed in 02_cnn_build/mine.ipynb, {lost} submitted/renamed/{there}",
+        "renamed": f"handed in 02_cnn_build/mine.ipynb; {lost} submitted/renamed/{there}",
         "zoe": nothing,
     }
     assert f"damaged: {said['damaged']}. nbgrader export gives 0" in command("misconceptions", tmp_path, "2").output

@@ -83,7 +83,7 @@ def test_a_size_that_the_network_cannot_take_is_refused(photo_folder, size):
 def test_photos_need_two_classes_with_images_in_both_sets(photo_folder, tmp_path):
     (tmp_path / "one").mkdir()
     (photo_folder / "train" / "dark").rename(tmp_path / "one" / "dark")
-    with refused("photos", "only the class dark", "at least two"):
+    with refused("photos", "only the class dark", "two or more"):
         photos.load_photos(str(tmp_path / "one"), 32)
     (photo_folder / "train" / "dark").mkdir()
     with refused("photos", "fewer than 2 training photos of class dark"):

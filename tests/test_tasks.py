@@ -227,7 +227,7 @@ def test_class_sets_that_overlap_are_refused(digits: Dataset):
 
 def test_a_class_of_one_image_cannot_be_split():
     train, test = numbered(np.repeat([5, 6, 7, 8], [20, 1, 20, 20])), numbered(np.arange(5, 9))
-    with refused("dataset: mine has only one training image of class 6", "two or more"):
+    with refused("dataset: mine has only one training image of class 6", "at least two"):
         split_tasks(dataset_of("mine", train, test), [5, 6], [7, 8], 0.5)
 
 

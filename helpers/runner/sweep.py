@@ -313,7 +313,7 @@ def _write(sweep: Sweep, name: str, outcome: dict[str, Any]) -> dict[str, Any]:
     status, notebook = "failed" if "error" in outcome else "done", outcome.pop("notebook", "")
     lacks = re.search(r"ModuleNotFoundError: No module named '(\w+)'", outcome.get("error", ""))
     if lacks and (sweep.notebook.path.parent / f"{lacks[1]}.py").is_file():
-        outcome["error"] += "; only files named by a string in the notebook are sent along, so start the notebook with"
+        outcome["error"] += "; only files named by a string in the notebook are sent along, so start the notebook with:"
         outcome["error"] += f" sys.path.append(os.path.dirname(os.path.abspath('{lacks[1]}.py')))"
     body = outcome.pop("body", "")
     for file, content in outcome.pop("extra", {}).items():
