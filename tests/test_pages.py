@@ -155,7 +155,7 @@ def test_the_findings_that_readme_and_lessons_tell_are_those_of_ten_seeds(errors
 @pytest.mark.parametrize(
     ("strategy", "updates", "of_scratch", "files", "quoted"),
     [
-        ("frozen", 287, 144, (README, "docs/index.md", "docs/speed.md"), "make # times the errors (%)"),
+        ("frozen", 287, 144, (README, "docs/index.md", "docs/speed.md"), "make # times its errors (%)"),
         ("frozen", 287, 144, (LESSON_05,), "`frozen` makes # times its errors (%)"),
         ("reused-head", 287, 144, (LESSON_05,), "the published variant # times (%)"),
         ("frozen", 144, 574, (LESSON_05,), "with # times the errors (%)"),
