@@ -85,7 +85,7 @@ def test_nothing_is_overwritten_and_what_differs_is_named(folder):
 @pytest.mark.parametrize(
     ("taken", "target", "says"),
     [
-        ("file", "file/below", "DIR: 'file/below' is inside 'file', which is a file; give a writable folder"),
+        ("file", "file/below", "DIR: 'file/below' is inside 'file', which is a file; choose a writable folder"),
         ("my course/helpers.py", "my course", "contains helpers.py, which the lessons would import; use a new folder"),
     ],
 )

@@ -44,10 +44,10 @@ def new(
     out: Path | None,
     make: bool = True,
 ) -> Run:
-    """Check the lessons, the folder, and the parameters, given as text, with their data; then make the folder.
+    """Check the lessons, the folder, the parameters (given as text) and their data; then make the folder.
 
-    Without `only`, all lessons run. Without `out`, the folder is created in `runs/`; without `make`, not at all.
-    Raises ValueError, DownloadError or OSError for invalid input.
+    Without `only`, all lessons run. Without `out`, the folder is created in `runs/`; without `make`, no folder is
+    created. Raises ValueError, DownloadError or OSError for invalid input.
     """
     values = parameters.read_given(given, dataset)
     for name in (*parameters.FOLDERS, "backbone_weights"):
@@ -111,7 +111,7 @@ def resume(folder: Path) -> Run:
             raise ValueError(f"--resume: {name} has changed since this run started with {facts}; start a new run")
     if record_made_with(record):
         run.notes.append(
-            "Note: versions, code or machine have changed since this run started; run.json lists the old and new ones"
+            "Note: this run started with different versions or code, or on a different machine; run.json lists both"
         )
     for position, lesson in enumerate(chosen):
         if not done[position]:
@@ -165,7 +165,7 @@ def execute(run: Run, received: list[int], timeout: int | None = None) -> str | 
 
 
 def write_results(run: Run) -> "pd.DataFrame":
-    """Write `results.csv`, the rows of all finished lessons as text, one per training run; return them.
+    """Write `results.csv`: the rows of all finished lessons as text, one per training run; return the rows.
 
     Rows that a lesson takes from an earlier one, as lesson 06 does from 05, are listed only under the earlier one.
     """
@@ -215,7 +215,7 @@ def _entry(lesson: Notebook, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _intact(run: Run, entry: dict[str, Any]) -> bool:
-    """Tell whether a lesson's notebook is readable, and its result rows, if any, unchanged."""
+    """Tell whether a lesson's notebook is readable and its result rows, if there are any, are unchanged."""
     readable = bool(notebooks.code_cells(_notebook(run, entry)))
     return readable and entry.get("results") == _results_checksum(run, entry)
 

@@ -112,7 +112,7 @@ def write_run(folder: Path, run: dict[str, Any], results: "pd.DataFrame") -> Pat
 
 def write_sweep(swept: "sweep.Sweep", records: list[dict[str, Any]], results: "pd.DataFrame") -> Path:
     """Write a sweep's `sweep.html`, with the verdicts, accuracy over the swept parameters, and a link to each executed
-    notebook; return its path.
+    notebook; return the page's path.
 
     `records` belong to runs that finished or failed; `results` are the rows of `results.csv`, as text.
     """
@@ -168,7 +168,7 @@ def write_sweep(swept: "sweep.Sweep", records: list[dict[str, Any]], results: "p
 def _compared(results: "pd.DataFrame") -> "pd.DataFrame":
     """Return the rows that a verdict is about, as numbers; none if no lesson with a verdict was run."""
     columns = {"lesson", "task", "strategy", "labels_per_class", *NUMBERS}
-    if not columns <= set(results):  # a custom lesson
+    if not columns <= set(results):  # a custom notebook
         return results[:0]
     known = [results[(results["lesson"] == lesson) & (results["task"] == task)] for lesson, task in COMPARED]
     rows = next((rows for rows in known if len(rows)), results[:0])
@@ -209,7 +209,7 @@ def headline(summary: "pd.DataFrame") -> str:
 
 
 def answers(summary: "pd.DataFrame") -> list[tuple[str, str, str]]:
-    """Answer the reader's questions, each with the finding and the numbers or the reason.
+    """Answer the reader's questions, each with the finding, and with the numbers or the reason why there are none.
 
     The published conclusion comes first, then the comparison of `frozen` with `scratch` at each budget.
     """
