@@ -57,7 +57,7 @@ class Recipe:
                 raise ValueError(f"{name}: {value!r} is not allowed; give a number above 0")
 
     def updates(self, images: int) -> int:
-        """Count the updates for a training set of `images`: as many as its epochs need, but at least `min_updates`,
+        """Count the updates for a training set of `images`: as many as the epochs need, but at least `min_updates`,
         scaled by `times`.
         """
         return math.ceil(self.times * max(self.epochs * math.ceil(images / self.batch_size), self.min_updates))
@@ -267,8 +267,8 @@ def predict(model: "keras.Model", images: Images, dtype: str = "float32") -> np.
     """Run a model over images or features `(n, height, width, channels)` batch by batch, without copying them all;
     return `(n, *output_shape)`.
 
-    A batch has at most as many pixels as 256 images of MNIST, because its feature maps take memory. `dtype` is the type
-    of the results; float16 halves the memory of feature maps.
+    A batch has at most as many pixels as 256 images of MNIST, because its feature maps take up memory. `dtype` is the
+    type of the results; float16 halves the memory of feature maps.
     """
     from helpers.backend import keras
 

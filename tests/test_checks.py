@@ -211,7 +211,7 @@ WRONG = {  # wrong answers, by the reply to them
         "so the output is smaller than the image": 28 * 28 * 64 * 25,
         "the number of weights": 64 * 25,
         "not a multiplication": 24 * 24 * 64 * 26,
-        "fits in 24 positions along 28 pixels.": 23 * 23 * 64 * 25,
+        "fits in 24 positions along a side of 28 pixels.": 23 * 23 * 64 * 25,
         "in just as many along the other side": 24 * 64 * 25,
         "count as one multiply-add": 2 * 24 * 24 * 64 * 25,
     },

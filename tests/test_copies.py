@@ -78,7 +78,9 @@ def test_nothing_is_overwritten_and_what_differs_is_named(folder):
     before = {path: path.read_bytes() for path in folder.iterdir()}
     refusal = lessons(folder)
     assert (refusal.exit_code, refusal.output.count("\n")) == (2, 1)
-    assert "DIR: 'my course' has 01_data_split.ipynb, 03_pretraining.ipynb with different cells" in refusal.output
+    assert (
+        "DIR: 'my course' already has 01_data_split.ipynb, 03_pretraining.ipynb with different cells" in refusal.output
+    )
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 

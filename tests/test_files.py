@@ -349,7 +349,7 @@ def test_each_reason_has_one_note_with_at_most_three_names(tmp_path: Path):
         ("a/1.jpg b/", f"has no readable images; ... {ARRANGE}"),
         ("a/1 b/1", "has only one image of each class; provide at least two"),
         ("train2017/2 val2017/2 labels/1.txt", f"has no class folders in train2017/; ... {ARRANGE}"),
-        ("rgb/a/1 rgb/b/1 gray/a/1 gray/b/1", "has folders with the same names, such as a, b, in gray/, rgb/; give"),
+        ("rgb/a/1 rgb/b/1 gray/a/1 gray/b/1", "has folders with the same names, such as a, b, in gray/, rgb/; use"),
         ("a/1 b/1 copy/a/1 copy/b/1", "has folders with the same names, such as a, b, in ./, copy/; use one of these"),
         ("train/A/1 train/b/1 test/a/1 test/b/1", f"has the folders A, a, {ALIKE}"),
         ("cat/1 cat\u200b/1", f"has the folders cat, 'cat\\u200b', {ALIKE}"),
@@ -486,7 +486,7 @@ def test_training_and_test_images_share_one_scale(npz):
 def test_values_that_are_no_brightness_are_refused(npz, kind: str, value: float):
     images = {key: arrays()[key].astype(kind) for key in ("x_train", "x_test")}
     images["x_test"][-1, -1, -1] = value
-    with refused(f"'mine.npz' cannot be used: x_test contains {images['x_test'][-1, -1, -1]}; give whole numbers"):
+    with refused(f"'mine.npz' cannot be used: x_test contains {images['x_test'][-1, -1, -1]}; use whole numbers"):
         read(npz(**images))
 
 
@@ -631,8 +631,8 @@ REFUSED = {  # a table, and the message about it, with "..." for omitted parts
     "oblong": (table().drop(columns="pixel9"), "has 63 pixel columns; n*n are needed, with n from 8 to 64"),
     "letter case": (table(labels=("Cat", "cat")), "has the labels Cat, cat, which differ only in letter case or in"),
     "an empty pixel": (with_pixel(""), NO_TABLE),
-    "a negative pixel": (with_pixel(-1), "a column of pixels contains -1.0; give whole numbers"),
-    "half a pixel": (with_pixel(0.5), "a column of pixels contains 0.5; give whole numbers"),
+    "a negative pixel": (with_pixel(-1), "a column of pixels contains -1.0; use whole numbers"),
+    "half a pixel": (with_pixel(0.5), "a column of pixels contains 0.5; use whole numbers"),
     "an empty file": ("", NO_TABLE),
     "no text": (b"\xff\xfe\x00", NO_TABLE),
     "a short row": ("\n".join([HEADER, *ROWS, "3" + ",1" * 63]), NO_TABLE),

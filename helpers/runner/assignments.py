@@ -81,7 +81,7 @@ def with_values(source: str, values: Mapping[str, Any]) -> str:
 
 
 def write_misconceptions(course: Path, lesson: str) -> tuple["pd.DataFrame", Path]:
-    """Count the replies to a lesson and save a figure of them in the course folder; return counts and figure's path."""
+    """Save a figure of the replies to a lesson in the course folder; return their counts and the figure's path."""
     from helpers import plots
 
     counted, picture = misconceptions(course, lesson), course / f"misconceptions-{lesson}.png"

@@ -118,7 +118,7 @@ def code(path: Path) -> str:
 
 
 def named_files(notebook: Path) -> Iterator[tuple[str, Path]]:
-    """Yield name and path of each file below a notebook's folder that a string in its code names, except results."""
+    """Yield (name, path) of each file below a notebook's folder that its code names in a string, except its results."""
     names = set()
     for cell in code_cells(notebook):
         constants = (node.value for node in ast.walk(_parsed(cell)) if isinstance(node, ast.Constant))

@@ -25,7 +25,7 @@ from helpers.runner.process import absolute
 
 TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
 CLASS_LISTS = ("source_classes", "target_classes")  # by number or by name
-BACKBONE = "backbone_weights"  # a lesson with this parameter also has those for the backbone's width, photos and size
+BACKBONE = "backbone_weights"  # a lesson with this parameter also has backbone_width, photos and photo_size
 FOLDERS = ("dataset", "photos", "my_images")  # parameters that may name a folder
 MOST_RUNS = 10_000  # largest grid without --yes
 Grid = Sequence[Sequence[dict[str, Any]]]  # for each --grid, its settings: the values of one or more parameters by name
