@@ -43,7 +43,7 @@ keras.config.set_dtype_policy("float32")
 keras.config.set_image_data_format("channels_last")
 keras.config.set_epsilon(1e-7)
 if not wants_messages:
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it would report several networks as "excessive retracing"
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # or it reports several networks as "excessive retracing"
 
 
 def one_thread() -> None:

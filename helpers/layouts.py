@@ -116,7 +116,7 @@ def _unwrapped(folder: Folder) -> tuple[Folder, list[str]]:
 
 
 def _is_image(path: Path) -> bool:
-    """Tell from its first bytes whether a file is an image; dangling links and (blocking) pipes do not count."""
+    """Tell from its first bytes whether a file is an image; dangling links do not count, nor do pipes, which block."""
     if os.path.isfile(path):
         with open(path, "rb") as stream, warnings.catch_warnings(action="ignore"), suppress(Exception):
             Image.open(stream, formats=FORMATS)

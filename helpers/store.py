@@ -88,7 +88,7 @@ def sha256(path: Path) -> str:
 
 
 def checksum(values: Any) -> str:
-    """Return the SHA-256 of values written as JSON; any type that JSON lacks becomes text."""
+    """Return the SHA-256 of values written as JSON; values of types that JSON lacks become text."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -124,7 +124,7 @@ def check_seed(parameter: str, seed: int) -> None:
 
 
 def _checked_classes(parameter: str, classes: Sequence[int | str], dataset: Dataset) -> Classes:
-    """Return the classes in the dataset's own type; raise ValueError naming the parameter if that is impossible."""
+    """Convert classes to the type of the dataset's; raise ValueError with the parameter's name if one is unknown."""
     check_list(parameter, classes, "classes, such as [0, 1, 2] or [cat, dog]")
     whole = all(isinstance(entry, int | np.integer) and not isinstance(entry, bool) for entry in classes)
     if not whole and not all(isinstance(entry, str) for entry in classes):

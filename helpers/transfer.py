@@ -30,7 +30,7 @@ CACHED_TYPE = "float16"  # of features; the head computes in single precision an
 Row = dict[str, Any]  # a result row: settings and results of one training run, by column
 # Limits on cached features, in bytes: a Binder machine has only 2 GB. Test features are kept for all label budgets.
 MOST_CACHED, MOST_CACHED_TEST = 300 * 10**6, 50 * 10**6
-# How much of the recipe's learning rate and updates `head-first` uses to train everything, after the head.
+# Shares of the recipe's learning rate and updates that `head-first` uses to train everything, after the head.
 GENTLE_RATE, GENTLE_UPDATES = 0.1, 0.5
 
 

@@ -325,7 +325,7 @@ def test_grids_that_were_added_are_one_sweep_for_its_page_its_figure_and_resume(
         *("learning_rate=7.0, optimizer=adam", "learning_rate=0.1, optimizer=adam"),
         *("learning_rate=0.2, optimizer=adam", "learning_rate=0.1, optimizer=sgd"),
     ]
-    assert "by learning_rate, a line for each optimizer," in page
+    assert "by learning_rate, a line for each setting of optimizer," in page
 
 
 def test_a_sweep_records_what_it_was_made_from_and_how_to_repeat_it(own, monkeypatch):

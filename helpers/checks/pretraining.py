@@ -10,7 +10,7 @@ from helpers.checks.replies import STILL_THERE, close, count, exercise, meaning
 
 @exercise("an epoch needs enough batches to show every image once; the last batch counts even if it is not full")
 def updates(answer: int, images: int, batch_size: int, epochs: int) -> str | None:
-    """Check the number of updates of a training run."""
+    """Check the number of updates in a training run."""
     batches = math.ceil(images / batch_size)
     return count(
         answer,

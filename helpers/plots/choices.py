@@ -1,4 +1,4 @@
-"""Figures about choosing a start: cheap tests next to test accuracy, and a map of where starts help and harm."""
+"""Figures about choosing a start: cheap tests next to test accuracy, and a map of where starts help or hurt."""
 
 from typing import Any
 

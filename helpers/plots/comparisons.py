@@ -71,7 +71,7 @@ def errors_by_labels(summary: pd.DataFrame, task: str = "target task", about: st
 
 
 def _errors(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the percentage of errors and the ends of its interval, clipped because 0 % would have no logarithm."""
+    """Return the percentage of errors and the ends of its interval, clipped because 0 % has no logarithm."""
     errors = 100 - 100 * summary[["accuracy", "accuracy_high", "accuracy_low"]].set_axis(["at", "low", "high"], axis=1)
     return errors.clip(lower=max(errors["at"].min() / 3, 0.01))
 
@@ -215,7 +215,7 @@ def accuracy_by_parameter(results: pd.DataFrame, swept: Mapping[str, str]) -> Fi
             column, panels = name, {"": budgets}
         others = {other: its for other, its in settings.items() if other != name}
         compared = _equal_settings(rows, column, others)
-        how = f", a line for each {', '.join(others)}" * (compared is not rows)
+        how = f", a line for each setting of {', '.join(others)}" * (compared is not rows)
         for axis, (title, at) in zip(part.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
             drawn = compared[compared["labels_per_class"].isin(at)]
             said = _by_seed(axis, drawn) if name in SEEDS else _by_value(axis, drawn, column)

@@ -1,4 +1,4 @@
-"""Turn lessons into nbgrader assignments, and count the checks' replies to submitted answers; neither needs nbgrader.
+"""Turn lessons into nbgrader assignments, and count the checks' replies to submitted answers, without using nbgrader.
 
 A checked exercise is one cell in a lesson and two in an assignment: one for the learner, and a locked one with only the
 check, which nbgrader restores before grading.

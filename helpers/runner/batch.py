@@ -132,7 +132,7 @@ def outline(run: Run) -> Iterator[str]:
 
 
 def execute(run: Run, received: list[int], timeout: int | None = None) -> str | None:
-    """Execute the lessons that are not done, up to the first failure; return the message about that failure.
+    """Execute the lessons that are not done; stop at the first failure and return the message about it.
 
     `received` contains the signals from `process.signals_as_exit`. A lesson fails if a cell takes longer than `timeout`
     seconds.
@@ -237,7 +237,7 @@ def _make_folder(wanted: Path, count: int = 1) -> Path:
 
 
 def _data(dataset: Dataset) -> dict[str, Any]:
-    """Return the identity of a run's data, and the number of test images that are also training images."""
+    """Return a dataset's name, fingerprint and sizes, and the number of test images that are also training images."""
     images = {"training images": len(dataset.train), "test images": len(dataset.test)}
     images["test images also in training"] = datasets.duplicated_images(dataset)
     return {"name": dataset.name, "sha256": dataset.fingerprint, **images}

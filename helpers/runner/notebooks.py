@@ -100,8 +100,8 @@ def find(name: str) -> Notebook:
 def defaults(path: Path) -> dict[str, Any]:
     """Return the default of each parameter of a notebook by name; a default that must be computed becomes None.
 
-    They come from the cell tagged `parameters` and from papermill's injected cell, so an executed notebook keeps the
-    values that it was given. Papermill's function for this omits annotations and anything that it cannot parse.
+    Defaults come from the cell tagged `parameters` and from papermill's injected cell, so an executed notebook keeps
+    the values that it was given. Papermill's function for this omits annotations and anything that it cannot parse.
     """
     return _assigned(path, "parameters") | _assigned(path, "injected-parameters")
 

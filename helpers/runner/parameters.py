@@ -203,7 +203,7 @@ def check_grid(grid: Grid, given: Mapping[str, Any], many: bool) -> None:
 
 
 def check(chosen: Sequence[Notebook], values: Mapping[str, Any], grid: Grid = ()) -> dict[str, Dataset]:
-    """Check parameters of some notebooks before anything runs, with the notebooks' defaults filled in.
+    """Check the parameters of notebooks before anything runs, with the notebooks' defaults filled in.
 
     Each setting of a `--grid` is checked together with the first settings of the others. Returns the dataset that each
     of `dataset`, `photos` and `my_images` names (with its first value, if it is in the grid). Raises ValueError for a

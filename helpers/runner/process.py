@@ -134,7 +134,7 @@ def allow_open_files() -> None:
 
 @contextmanager
 def lock(parameter: str, folder: Path) -> Iterator[None]:
-    """Lock a folder for this process during a block; raise ValueError if another process has locked it.
+    """Lock a folder for this process for the length of a block; raise ValueError if another process has locked it.
 
     The system locks the folder itself, so no file is left behind and the lock ends with the process. Where such locks
     do not exist (Windows, some network drives), nobody is locked out, but files are still written whole.

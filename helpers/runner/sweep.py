@@ -43,7 +43,7 @@ class Sweep:
     defaults: dict[str, Any]  # of the notebook's parameters
     files: dict[str, bytes]  # data files, by their path in the parameters
     beside: dict[str, bytes]  # files next to the notebook, by their path in its code
-    axes: tuple[tuple[str, ...], ...]  # parameters that differ between runs, single or paired
+    axes: tuple[tuple[str, ...], ...]  # parameters that differ between runs, alone or in pairs
     varied: tuple[str, ...]  # all parameters in `axes`
     runs: dict[str, dict[str, Any]]  # the parameters of each run, by its name
     out: Path  # folder for the results
@@ -115,7 +115,7 @@ def missing(sweep: Sweep, known: list[dict[str, Any]]) -> list[str]:
 
 
 def write_results(sweep: Sweep, known: list[dict[str, Any]]) -> "pd.DataFrame":
-    """Write `results.csv`, the result rows of all finished runs as text; return them. A run without rows gets one.
+    """Write the result rows of all finished runs to `results.csv`, as text, at least one for each run; return them.
 
     A run's name, parameters and seconds come before its own columns. If a parameter has the name of such a column, it
     becomes `parameter_<name>`: the column may contain one label budget, the parameter the list of them. Any other
@@ -140,7 +140,7 @@ def write_results(sweep: Sweep, known: list[dict[str, Any]]) -> "pd.DataFrame":
 
 
 def label(sweep: Sweep, record: Mapping[str, Any]) -> str:
-    """Return a readable name for a run: its values of the parameters that differ between runs."""
+    """Return a readable name for a run: the values of the parameters that differ between runs."""
     values = {**sweep.defaults, **record["parameters"]}
     return ", ".join(f"{name}={as_text(values[name])}" for name in sweep.varied)
 
@@ -190,7 +190,7 @@ def started(
 def _execute(
     client: "Client", sweep: Sweep, runs: Sequence[str], settings: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Execute runs on the workers; write each one's record and notebook when it ends, and yield the record.
+    """Execute runs on the workers; write each run's record and notebook when the run ends, and yield the record.
 
     Raises ConnectionError if the scheduler goes away.
     """
@@ -208,7 +208,7 @@ def _execute(
         **settings,
     }
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
-        # Sent as a task, because scattered data would be lost with its worker; runs carry only its key.
+        # Sent as a task, because scattered data would be lost with a worker; runs carry only the task's key.
         sent: Future[dict[str, Any]] = client.submit(dict, payload)
         keys, given = [f"run-{name}" for name in runs], [sweep.runs[name] for name in runs]
         futures = client.map(run_notebook, given, payload=sent, key=keys, retries=settings["retries"])
@@ -297,7 +297,7 @@ def _check_unchanged(out: Path, before: dict[str, Any], notebook: Notebook, now:
 
 
 def _stored(out: Path, runs: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Yield the records of those runs that exist and are complete."""
+    """Yield the records of these runs, except missing and incomplete records."""
     for name in runs:
         path = out / "runs" / f"{name}.json"
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -76,7 +76,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _unpack(files: Mapping[str, bytes], folder: Path) -> dict[str, str]:
-    """Write each file to a separate folder, so that it can keep its name; return new paths by original path."""
+    """Write each file to a separate folder, so that it can keep its name; return the new paths by original path."""
     unpacked = {}
     for number, (path, content) in enumerate(files.items()):
         copy = folder / str(number) / Path(path).name
