@@ -57,7 +57,7 @@ def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequ
     return f"the mean is right, but the interval from {low:.4g} to {high:.4g} is not"
 
 
-@exercise('"better", "worse", "as good" or "no detectable difference"? First see if the interval contains 1')
+@exercise('"better", "worse", "as good" or "no detectable difference"? Is 1 in the interval? If so, see the margin')
 def word(answer: str, low: float, high: float) -> str | None:
     """Check the word for the interval of an error ratio; the interval must not have zero width."""
     from helpers.statistics import Interval, finding  # SciPy is slow to import, and lesson 01 does not need it
