@@ -2,8 +2,8 @@
 
 A module imports only from modules listed before it: `backend`, `messages`, `images`, `layouts`, `files`, `datasets`,
 `tasks`, `store`, `provenance`, `folders`, `photos`, `cnn`, `training`, `transfer`, `experiment`, `backbones`,
-`statistics`, `choice`, `starts`, `wording`, `plots`, `checks`. Importing TensorFlow takes seconds, so functions that
-need Keras import it themselves, through `backend`.
+`statistics`, `choice`, `starts`, `wording`, `plots`, `checks`. Importing TensorFlow takes several seconds, so functions
+that need Keras import it themselves, through `backend`.
 """
 
 import os

@@ -37,7 +37,7 @@ WEIGHTS = "https://storage.googleapis.com/tensorflow/keras-applications/mobilene
 PACKAGED = PACKAGE / "data" / "mobilenet_2_5_224_tf_no_top.h5"
 PACKAGED_SHA256 = "dbdb03ee2a22fd895301636cd328b234bb3a9952358f436d82f46b81e0d5b0bf"
 BLOCKS = 13
-CUTS = {3: (4, 4), 6: (2, 2), BLOCKS: (2, 1)}  # for digits, by block: rows and columns left after averaging each map
+CUTS = {3: (4, 4), 6: (2, 2), BLOCKS: (2, 1)}  # for digits: rows and columns to which a block's maps are averaged
 SMALL = 32  # pixels: size of photos for the course's small network
 
 
@@ -46,8 +46,8 @@ def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
 
     `"imagenet"` means the published file for 224 pixels, which works at every size. The file for width 0.25 comes with
     the package; files for other widths come from `$TRANSFER_TUTORIAL_DATA`, or are downloaded into Keras's cache. Any
-    other value is the path of a weights file; only its arrays are read, never any code. Raises ValueError for an
-    unknown width or a damaged file, and DownloadError if the published file cannot be downloaded.
+    other `weights` are the path of a weights file, of which only the arrays are read, never any code. Raises ValueError
+    for an unknown width or a damaged file, and DownloadError if the published file cannot be downloaded.
     """
     if isinstance(width, bool) or width not in WIDTHS:
         raise ValueError(f"backbone_width: {width!r} has no published weights; allowed: {listed(WIDTHS)}")
@@ -56,7 +56,7 @@ def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
     if weights != "imagenet":
         path = Path(os.path.expanduser(str(weights)))
         if not path.is_file():
-            raise ValueError(f'backbone_weights: there is no file {weights!r}; give "imagenet", "random" or a path')
+            raise ValueError(f'backbone_weights: there is no file {weights!r}; use "imagenet", "random" or a path')
     elif width == 0.25:
         path = PACKAGED
     else:
@@ -72,7 +72,7 @@ def weights_file(width: float = 0.25, weights: str = "imagenet") -> Path | None:
     if not whole or count != PARAMETERS[width] or (path.name == PACKAGED.name and sha256(path) != PACKAGED_SHA256):
         raise ValueError(
             f"backbone_weights: {path.name!r} is damaged or does not contain MobileNet's weights for width {width} "
-            "without the top; give the .h5 file that Keras publishes"
+            "without the top; use the .h5 file that Keras publishes"
         )
     return path
 
@@ -122,7 +122,7 @@ def extractor(
     """Return a network that turns raw images, uint8 with one or three channels, into the feature maps after a block.
 
     It enlarges and rescales the images, then averages each map down to the rows and columns in `cells`: 2 x 2 by
-    default, or a single cell after the last block. The result is `(rows, columns, channels)`.
+    default, or a single cell after the last block. Its output for each image is `(rows, columns, channels)`.
     """
     from helpers.backend import keras
 
@@ -142,7 +142,7 @@ class Head:
     """The course's head on a backbone's features, compiled once, then trained from fresh weights any number of times.
 
     Each feature is first standardized over the training images, because an untrained backbone's features are around
-    1e-16, too small for a head to learn from. `scaler` is the one fitted in the latest training run.
+    1e-16, too small for a head to learn from. `scaler` comes from the latest training run.
     """
 
     def __init__(self, feature_shape: tuple[int, int, int], architecture: cnn.Architecture, recipe: Recipe) -> None:

@@ -1,10 +1,10 @@
 """Keras on TensorFlow, with Keras's default settings and without TensorFlow's startup messages.
 
-`from helpers.backend import keras` gives Keras the same settings whatever a user's keras.json and KERAS_ variables say.
+`from helpers.backend import keras` applies the same settings, whatever a user's keras.json and KERAS_ variables say.
 
-During its import, TensorFlow writes to file descriptor 2 regardless of its log level, and a notebook would show these
-messages as the cell's output. The log level silences only later messages. To see all of them, set TF_CPP_MIN_LOG_LEVEL
-to 0, 1 or 2.
+During its import, TensorFlow writes messages to file descriptor 2 regardless of its log level, and a notebook would
+show them as the cell's output. The log level silences only later messages. To see all messages, set
+TF_CPP_MIN_LOG_LEVEL to 0, 1 or 2.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ keras.config.set_dtype_policy("float32")
 keras.config.set_image_data_format("channels_last")
 keras.config.set_epsilon(1e-7)
 if not wants_messages:
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it would report several networks as "excessive retracing"
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # or it reports several networks as "excessive retracing"
 
 
 def one_thread() -> None:
@@ -53,7 +53,7 @@ def one_thread() -> None:
 
 
 def threads() -> int:
-    """Return TensorFlow's number of threads: as set here, or by its environment variable, or else one per core."""
+    """Return TensorFlow's number of threads: as set in this process or its environment, or else one per core."""
     set_here = tensorflow.config.threading.get_intra_op_parallelism_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return set_here or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or cores

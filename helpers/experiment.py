@@ -61,7 +61,7 @@ class Plan:
             values = getattr(self, name)
             check_list(name, values, "at least one entry")
             if len({str(value) for value in values}) < len(values):
-                raise ValueError(f"{name}: {list(values)} contains an entry twice; give each entry once")
+                raise ValueError(f"{name}: {list(values)} contains an entry twice; list each entry once")
         tasks = {}
         for seed in self.seeds:
             check_seed("seeds", seed)
@@ -85,8 +85,8 @@ class Plan:
 class Comparison:
     """The rows of all training runs, the reasons for omitted strategies, the target task, and its test probabilities.
 
-    The probabilities are `(n, classes)`, by strategy, label budget and seed. `sources` contains the source networks by
-    seed, if any strategy needs them.
+    `probabilities` maps (strategy, label budget, seed) to an array `(n, classes)`, and `sources` maps each seed to its
+    source network, if any strategy needs one.
     """
 
     results: pd.DataFrame
@@ -153,8 +153,8 @@ def pretrain(
     """Return the network pretrained on a task: from the run folder if its provenance matches, otherwise trained now and
     saved there.
 
-    Training uses `networks` and overwrites their weights. `watch` asks for the learning curve on the validation split,
-    which takes a while and changes nothing else. With `description`, a progress bar appears under that name.
+    Training uses `networks` and overwrites their weights. `watch` also records the learning curve on the validation
+    split, but changes nothing else; it takes a while. With `description`, a progress bar appears under that name.
     """
     return _keep_source(
         folder, task, networks, seed, lambda: _pretrain(networks, task, seed, description, watch), watch
@@ -243,7 +243,7 @@ class SideBySide:
 
 @contextmanager
 def side_by_side(networks: Networks, jobs: int) -> Iterator[SideBySide]:
-    """Run the jobs that a block adds to the queue, with these networks and copies of them, until all are finished.
+    """Yield a queue of jobs, run in parallel on these networks and copies of them; finish all when the block ends.
 
     If one job fails, or the user interrupts, the others stop before their next call to a compiled function.
     """
@@ -297,14 +297,14 @@ class _Runs:
         fits into memory; then the others, as cores become free.
         """
         test = None  # the test images' features, which all budgets share
-        for budget in reversed(budgets):  # the longest first, so that all cores finish at about the same time
+        for budget in reversed(budgets):  # the longest runs first, so that all cores finish at about the same time
             missing = [one for one in strategies if not self._take(one, budget, repetition)]
             test = self._train(missing, budget, repetition, test)
 
     def _train(
         self, strategies: list[Strategy], budget: int | str, repetition: Repetition, test: Features | None
     ) -> Features | None:
-        """Train strategies at a budget; `head-first` continues from the head of `frozen`, if any, or trains its own."""
+        """Train strategies at a budget; `head-first` continues from the head of `frozen`, or else trains its own."""
         task, cached = repetition.target, None
         heads = [one for one in strategies if one.freezes or one.head == "trained"]
         later = [one for one in heads if one.head == "trained" and STRATEGIES["frozen"] in heads]

@@ -32,7 +32,7 @@ MOST_PIXELS = 50_000_000  # a larger image may not fit into memory
 PngImagePlugin.MAX_TEXT_CHUNK = MOST_PIXELS  # bytes of text or a color profile; Pillow's limit of 1 MB is too low
 STANDS_IN = re.compile(r"(image|photo|picture)[\W_]*(is[\W_]*)?(not[\W_]*(found|available)|unavailable)", re.IGNORECASE)
 FAULTS = {
-    UnidentifiedImageError: "not recognized as an image",
+    UnidentifiedImageError: "in an unrecognized format",
     Image.DecompressionBombError: "too large (over 50 million pixels)",
 }
 HEIC = "HEIC, which is not supported (export as JPEG)"
@@ -40,7 +40,7 @@ BRANDS = (b"hei", b"hev", b"mif", b"msf")  # bytes 8 to 10 of a HEIC file
 INDEX = re.compile(r"(unnamed: \d+|index|id|)", re.IGNORECASE)  # an index column written by pandas
 KERAS_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 MEDMNIST_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
-SHAPES = f"images (n, height, width), or with 1 or 3 channels last, {SIZES[0]} to {SIZES[1]} pixels unless resized"
+SHAPES = f"images (n, height, width) or (n, height, width, 1 or 3), {SIZES[0]} to {SIZES[1]} pixels unless resized"
 
 
 def read(path: Path, image_size: int = 0, parameter: str = "dataset", sizes: tuple[int, int] = SIZES) -> Dataset:
@@ -95,7 +95,7 @@ def check_size(size: int, parameter: str = "image_size", sizes: tuple[int, int] 
 def check_enough(read: Dataset, parameter: str, what: str = "images") -> None:
     """Raise ValueError unless there are at least two classes, each with two training images and a test image."""
     if len(read.classes) < 2:
-        raise ValueError(f"{parameter}: {read.name} has only the class {listed(read.classes)}; give two or more")
+        raise ValueError(f"{parameter}: {read.name} has only the class {listed(read.classes)}; two or more are needed")
     for split, kind, needed in ((read.train, "training", 2), (read.test, "test", 1)):
         counts = np.bincount(split.labels, minlength=len(read.classes))
         if short := [label for label, count in zip(read.classes, counts, strict=True) if count < needed]:
@@ -107,9 +107,9 @@ def hold_out_a_fifth(labels: np.ndarray, digests: Sequence[bytes] | None = None)
     """Return the indices of training and test images for data without a test set.
 
     A fifth of each class is held out, always the same images, regardless of an experiment's seed. For a user's images,
-    given with their SHA-256 as `digests`, the images with the smallest digests are held out, so that neither names nor
-    order matter; a class with a single image keeps it for training. Named datasets, whose order is fixed, use a fixed
-    random fifth.
+    given with their SHA-256 as `digests`, the images with the smallest digests are held out, so that neither the names
+    nor the order matters; a class with a single image keeps it for training. Named datasets, whose order is fixed, use
+    a fixed random fifth.
     """
     if digests is None:
         from sklearn.model_selection import train_test_split
@@ -121,7 +121,7 @@ def hold_out_a_fifth(labels: np.ndarray, digests: Sequence[bytes] | None = None)
         members = sorted(np.flatnonzero(labels == label).tolist(), key=digests.__getitem__)
         in_test[members[: max(1, round(len(members) / 5))] if len(members) > 1 else []] = True
     if not in_test.any():
-        raise Refused("has only one image of each class; give at least two, one to train on and one to test on")
+        raise Refused("has only one image of each class; provide at least two, one to train on and one to test on")
     return np.flatnonzero(~in_test), np.flatnonzero(in_test)
 
 
@@ -183,7 +183,7 @@ def _read_images(paths: list[Path], pixels: np.ndarray) -> tuple[list[str], list
 
     Two threads read photos 1.5 times as fast as one.
     """
-    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(2) as pool:  # about odd EXIF data
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(2) as pool:  # no warnings about odd EXIF data
         results = pool.map(_read_image, paths, pixels)  # Ctrl-C cancels these
         read = list(tqdm(results, total=len(paths), desc="reading images", delay=2, leave=False))
     return [fault for fault, _ in read], [digest for _, digest in read]
@@ -192,7 +192,7 @@ def _read_images(paths: list[Path], pixels: np.ndarray) -> tuple[list[str], list
 def _read_image(path: Path, pixels: np.ndarray) -> tuple[str, bytes]:
     """Read an image into its place in an array; return the reason to skip it (or "") and the SHA-256 of its file."""
     if STANDS_IN.search(path.stem) or not os.path.isfile(path):  # a dangling link, or a pipe, which would block
-        return "unusable as an image", b""
+        return "unusable (a placeholder or a broken link)", b""
     with open(path, "rb") as stream:  # not in `try`, because an unreadable file must raise an error
         try:
             with Image.open(stream, formats=FORMATS) as image:
@@ -300,7 +300,7 @@ def as_uint8(images: np.ndarray, what: str, size: int, factor: int = 1) -> np.nd
         rounded = np.nan_to_num(np.rint(exact)).clip(0, 255).astype(np.uint8)
         if not (fits := np.abs(exact - rounded) <= 1e-3).all():
             accepted = "whole numbers from 0 to 255 or, in an .npz file, these numbers divided by 255"
-            raise Refused(f"cannot be used: {what} contains {image[~fits][0]}; give {accepted}")
+            raise Refused(f"cannot be used: {what} contains {image[~fits][0]}; use {accepted}")
         picture = Image.fromarray(rounded if channels == 3 else rounded[..., 0])
         place[...] = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS)).reshape(place.shape)
     return whole
@@ -312,7 +312,7 @@ def _read_csv(path: Path, size: int) -> Dataset:
 
     layout = "a UTF-8 .csv file with a header, a column 'label' and one column for each of n*n pixels"
     try:
-        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # rows that are too long
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # for rows that are too long
             with open(path, "rb") as stream:
                 delimiter = max(",;\t", key=stream.readline().decode("utf-8-sig").count)
             columns = list(pd.read_csv(path, sep=delimiter, nrows=0))
@@ -324,7 +324,7 @@ def _read_csv(path: Path, size: int) -> Dataset:
                 raise Refused(f"has no column 'label'; give {layout}")
             side = math.isqrt(len(pixels))
             if side * side != len(pixels) or not side or not (size or SIZES[0] <= side <= SIZES[1]):
-                raise Refused(f"has {len(pixels)} pixel columns; give n*n, with n from {SIZES[0]} to {SIZES[1]}")
+                raise Refused(f"has {len(pixels)} pixel columns; n*n are needed, with n from {SIZES[0]} to {SIZES[1]}")
             types = {**dict.fromkeys(columns, str), **dict.fromkeys(pixels, np.float32)}
             table = pd.read_csv(path, sep=delimiter, dtype=types, index_col=False, na_filter=False)
     except (ValueError, OverflowError, pd.errors.ParserWarning) as error:

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parent
 REPOSITORY = PACKAGE.parent
-INSTALLED = (PACKAGE / "notebooks").is_dir()  # from a wheel, where the lessons are inside the package
+INSTALLED = (PACKAGE / "notebooks").is_dir()  # from a wheel, which has the lessons inside the package
 
 
 def run_folder(run_dir: str = "runs/lessons") -> Path:
-    """Return the run folder: `run_dir` in `$TRANSFER_TUTORIAL_HOME` if it is set, or else in the repository, wherever
-    Python was started; if the course was installed from a wheel, in the working directory.
+    """Return the run folder: `run_dir` in `$TRANSFER_TUTORIAL_HOME` or, if that is not set, in the repository, wherever
+    Python was started (in the working directory if the course was installed from a wheel).
 
     Raises ValueError if the folder is not writable, so that a lesson fails before its first training run.
     """
@@ -40,11 +40,11 @@ def check_folder(parameter: str, given: str, folder: Path) -> None:
         else:
             why = "is a file" if there == folder else f"is inside {there.name!r}, which is a file"
     except UnicodeEncodeError:
-        why = "is not valid UTF-8"  # a notebook could not contain it
+        why = "is not valid UTF-8"  # a notebook could not contain the name
     except OSError as error:  # a name that is too long, a folder without permission
         why = f"cannot be used ({error.strerror})"
     if why:
-        raise ValueError(f"{parameter}: {given!r} {why}; give a writable folder, which need not exist yet")
+        raise ValueError(f"{parameter}: {given!r} {why}; choose a writable folder, which need not exist yet")
 
 
 def save_results(folder: Path, lesson: str, rows: "pd.DataFrame") -> Path:

@@ -1,7 +1,7 @@
 """Images with labels: splits, datasets, and their fingerprints.
 
 Images stay uint8 `(n, size, size, channels)`, with one or three channels; a network rescales them itself. Labels are
-int32 `(n,)`, positions in a tuple of classes, which are whole numbers or names.
+int32 `(n,)`: positions in a tuple of classes, each a whole number or a name.
 """
 
 import hashlib

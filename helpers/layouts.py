@@ -22,11 +22,11 @@ Image.init()  # otherwise, Pillow recognizes only the most common formats
 KNOWN = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # others may launch programs
 FORMATS = tuple(name for name in KNOWN if name in Image.OPEN)  # an old Pillow may lack one
 HIDDEN = re.compile(r"\.|(__macosx|thumbs\.db|desktop\.ini|@eadir|\$recycle\.bin|lost\+found)$", re.IGNORECASE)
-ROLE = re.compile(  # in the name of a set, as a separate word or before "set" or "data"
+ROLE = re.compile(  # in the name of a set, as a word of its own or before "set" or "data"
     r"(?<![a-z])(?:(?P<train>train(?:ing)?)|(?P<test>test(?:ing)?)|(?P<val>val(?:id(?:ation)?)?|eval(?:uation)?|dev))"
     r"(?:set|data)?(?![a-z])"
 )
-ARRANGE = "give one folder of images per class, or train/ and test/ (or val/) with one folder per class"
+ARRANGE = "make one folder of images per class, or train/ and test/ (or val/) with one folder per class"
 
 
 class Refused(Exception):
@@ -96,8 +96,8 @@ def check_distinct(names: Iterable[str], kind: str) -> None:
     """Refuse class names that differ but look alike, and names that cannot be displayed."""
     by_look: dict[str, set[str]] = {}
     for name in names:
-        if name != name.encode("utf-8", "ignore").decode():  # a notebook could not contain it
-            raise Refused(f"has {name!r} among its {kind}, which is not valid UTF-8; rename it")
+        if name != name.encode("utf-8", "ignore").decode():  # a notebook could not contain the name
+            raise Refused(f"has {name!r} among its {kind}, a name that is not valid UTF-8; change it")
         look = "".join(filter(str.isprintable, class_name(name))).casefold()
         by_look.setdefault(look, set()).add(class_name(name))
     if alike := next((sorted(same) for same in by_look.values() if len(same) > 1), None):
@@ -116,7 +116,7 @@ def _unwrapped(folder: Folder) -> tuple[Folder, list[str]]:
 
 
 def _is_image(path: Path) -> bool:
-    """Tell by its first bytes whether a file is an image; dangling links, and pipes, which would block, are not."""
+    """Tell from its first bytes whether a file is an image; dangling links do not count, nor do pipes, which block."""
     if os.path.isfile(path):
         with open(path, "rb") as stream, warnings.catch_warnings(action="ignore"), suppress(Exception):
             Image.open(stream, formats=FORMATS)
@@ -142,6 +142,6 @@ def _check_classes(folder: Folder) -> None:
     if len(shared) > 1:
         among = [name for name, one in {"./": folder, **places}.items() if _classes(one) & shared]
         raise Refused(
-            f"has folders with the same names, such as {listed(sorted(shared)[:2])}, in {listed(among[:3])}; give one "
+            f"has folders with the same names, such as {listed(sorted(shared)[:2])}, in {listed(among[:3])}; use one "
             "of these, or name two of them train and test, or move the images of each class into one folder"
         )

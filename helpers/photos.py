@@ -25,7 +25,7 @@ TEST_FOLDS, VALIDATION_FOLDS = 3, 5  # a third of the photos for testing, a fift
 class Photos(Dataset):
     """Photos in one array `(n, size, size, 3)`, training photos first, with labels and, if known, photographers.
 
-    Without a test set, each seed draws its own.
+    If the photos come without a test set, each seed draws one.
     """
 
     images: np.ndarray

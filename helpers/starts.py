@@ -89,7 +89,7 @@ def label_budget(labels: int, targets: Mapping[int, Task]) -> int | str:
     """Return the label budget, or "all" if it exceeds the smallest class; raise ValueError if it is below two."""
     if type(labels) is not int or labels < 2:
         raise ValueError(
-            f"labels: {labels!r} is too few; give at least two per class, one to learn from and one to test on"
+            f"labels: {labels!r} is too few; use at least two per class, one to learn from and one to test on"
         )
     budgets = {str(budgets_for(target.train, [labels])[0]) for target in targets.values()}
     return "all" if "all" in budgets else labels
@@ -190,7 +190,7 @@ def _networks(shape: tuple[int, ...], classes: int) -> Networks:
 
 
 def error_ratios(rows: pd.DataFrame, baseline: str = "scratch") -> pd.DataFrame:
-    """Compare each start with a baseline on the same tasks, paired by seed, in order of appearance.
+    """Compare each start with a baseline on the same tasks, paired by seed; starts keep their order of appearance.
 
     Result rows need `choice.TASK`, strategy, source (empty if there is none), and errors. Columns of the result:
     labels_per_class, strategy, source, target, seeds, error_ratio with low and high, finding.

@@ -23,7 +23,7 @@ SMALL = 0.2  # percentage points of accuracy: smaller differences do not matter 
 
 
 class Finding(StrEnum):
-    """The finding that the interval of an error ratio to a baseline supports; the values are its wording in tables."""
+    """A finding supported by the interval of an error ratio; the values are the wording in tables."""
 
     BASELINE = "the baseline"
     BETTER = "better"
@@ -79,7 +79,7 @@ def holm(p_values: Sequence[float] | pd.Series) -> np.ndarray:
     """Return the p-values of several comparisons, adjusted by Holm's method (S. Holm, "A simple sequentially rejective
     multiple test procedure", Scandinavian Journal of Statistics 6, 1979).
 
-    If nothing differs, at most 5 % of such tables contain an adjusted value below 0.05. NaNs stay NaN.
+    If nothing differs, at most 5 % of such sets of comparisons contain an adjusted value below 0.05. NaNs stay NaN.
     """
     known = np.asarray(p_values, float)
     order = np.argsort(known)  # NaNs come last
@@ -112,9 +112,9 @@ def summarize(results: pd.DataFrame, task: str = "target", baseline: str = "scra
     """Summarize a task over seeds: one row per label budget and strategy, in order of appearance.
 
     Columns: seeds; accuracy with low and high; difference from the baseline in percentage points, paired by seed, with
-    low and high; error ratio to the baseline, paired on the log scale, with low and high, its finding, and the p-value
-    of a paired t-test; median seconds: train_seconds for the updates alone, target_seconds including feature
-    extraction, total_seconds including pretraining too.
+    low and high; error ratio relative to the baseline, paired on the log scale, with low and high, its finding, and the
+    p-value of a paired t-test; median train_seconds for the updates alone, target_seconds with feature extraction,
+    total_seconds with pretraining as well.
     """
     target = results[results["task"] == task]
     rows = []

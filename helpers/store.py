@@ -27,8 +27,8 @@ def load_or_make(
     """Return the file saved under a name with this `provenance`, and the facts about it; make it first if necessary.
 
     `name` ends in the content's suffix, as in "pretrained.weights.h5". `make(path)` writes the content and returns its
-    facts. A saved file is made again if it is damaged, or if its facts do not suffice. A reader sees the whole
-    file or none, even if two processes make the same file.
+    facts. A saved file is made again if it is damaged or if `suffices` rejects its facts. A reader sees the whole file
+    or none, even if two processes make the same file.
     """
     kept = find(folder, name, origin)
     if kept and suffices(kept[1]):
@@ -88,7 +88,7 @@ def sha256(path: Path) -> str:
 
 
 def checksum(values: Any) -> str:
-    """Return the SHA-256 of values written as JSON; any type that JSON lacks becomes text."""
+    """Return the SHA-256 of values written as JSON; values of types that JSON lacks become text."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 

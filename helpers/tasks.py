@@ -46,22 +46,22 @@ def split_tasks(
 ) -> tuple[Task, Task]:
     """Split a dataset by class into a source task and a target task; classes are given by number or by name.
 
-    `validation_fraction` of each task's training images is held out, stratified by class and drawn with `seed`. Without
-    `copy`, the tasks' images are `Picked` from the dataset's. Raises ValueError if the two sets of classes overlap, if
-    a set has fewer than two classes or contains an unknown class, or if the fraction leaves a class without a
-    validation or a training image, as any fraction does if a class has only one image.
+    A share of each task's training images, `validation_fraction`, is held out, stratified by class and drawn with
+    `seed`. Without `copy`, the tasks' images are `Picked` from the dataset's. Raises ValueError if the two sets of
+    classes overlap, if a set has fewer than two classes or contains an unknown class, or if the fraction leaves a class
+    without a validation or a training image, as any fraction does if a class has only one image.
     """
     if len(dataset.classes) < 4:
         raise ValueError(
             f"dataset: {dataset.name} has only the classes {listed(dataset.classes)}; two tasks need two classes each, "
-            "so give data with at least four"
+            "so use data with at least four"
         )
     source = _checked_classes("source_classes", source_classes, dataset)
     target = _checked_classes("target_classes", target_classes, dataset)
     if shared := [label for label in dataset.classes if label in source and label in target]:
         raise ValueError(
             f"source_classes and target_classes both contain {listed(shared)} ({list(source)} and {list(target)}); "
-            "give each class to one task only"
+            "assign each class to one task only"
         )
     check_seed("seed", seed)
     if not (isinstance(validation_fraction, float) and 0 < validation_fraction < 1):
@@ -81,8 +81,8 @@ def budgets_for(split: Split, labels_per_class: Sequence[int | str]) -> list[int
 def subsample(split: Split, labels_per_class: int | str, seed: int = 0) -> Split:
     """Keep `labels_per_class` images of each class, or all of them for `"all"`.
 
-    The seed fixes an order within each class, and each budget takes images from its start, so budgets are nested: the
-    images of budget 10 are among those of budget 50. Raises ValueError for a budget larger than the smallest class.
+    The seed fixes an order within each class, and a budget takes the first images in that order, so budgets are nested:
+    the images of budget 10 are among those of budget 50. Raises ValueError for a budget larger than the smallest class.
     """
     check_budget(split, labels_per_class)
     if labels_per_class == "all":
@@ -124,13 +124,13 @@ def check_seed(parameter: str, seed: int) -> None:
 
 
 def _checked_classes(parameter: str, classes: Sequence[int | str], dataset: Dataset) -> Classes:
-    """Return the classes in the dataset's own type; raise ValueError naming the parameter if that is impossible."""
+    """Convert classes to the type of the dataset's; raise ValueError with the parameter's name if one is unknown."""
     check_list(parameter, classes, "classes, such as [0, 1, 2] or [cat, dog]")
     whole = all(isinstance(entry, int | np.integer) and not isinstance(entry, bool) for entry in classes)
     if not whole and not all(isinstance(entry, str) for entry in classes):
         raise ValueError(f"{parameter}: {list(classes)} is neither a list of whole numbers nor a list of names")
     if len(set(classes)) < max(2, len(classes)):
-        raise ValueError(f"{parameter}: {list(classes)} is not allowed; give two or more classes, each once")
+        raise ValueError(f"{parameter}: {list(classes)} is not allowed; list two or more classes, each once")
     named = isinstance(dataset.classes[0], str)
     chosen = [class_name(str(entry)) if named else int(entry) if whole else entry for entry in classes]
     if missing := [entry for entry in chosen if entry not in dataset.classes]:
@@ -168,7 +168,7 @@ def _task(name: str, dataset: Dataset, classes: Classes, validation_fraction: fl
     if any(len(np.unique(labels[part])) < len(classes) for part in (train, validation)):
         raise ValueError(
             f"validation_fraction: {validation_fraction} of {len(known)} images in {len(classes)} classes leaves a "
-            f"class of {dataset.name} without a training or a validation image; give a fraction that leaves "
+            f"class of {dataset.name} without a training or a validation image; choose a fraction that leaves "
             "every class with both"
         )
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 OPTIMIZERS = {"adadelta": "Adadelta", "adam": "Adam", "rmsprop": "RMSprop", "sgd": "SGD"}
 SCHEDULES = ("constant", "cosine")
 VALIDATION_POINTS = 5
-IMAGES_PER_CALL, BYTES_PER_CALL = 512, 10**7  # per call of the compiled graph: calls cost 2 ms, images cost memory
+IMAGES_PER_CALL, BYTES_PER_CALL = 512, 10**7  # per call of the compiled graph: a call costs 2 ms, images cost memory
 WARM_UP = 0.1  # share of the updates during which a cosine schedule rises from zero
 
 
@@ -57,7 +57,7 @@ class Recipe:
                 raise ValueError(f"{name}: {value!r} is not allowed; give a number above 0")
 
     def updates(self, images: int) -> int:
-        """Count the updates for a training set of `images`: as many as its epochs need, but at least `min_updates`,
+        """Count the updates for a training set of `images`: as many as the epochs need, but at least `min_updates`,
         scaled by `times`.
         """
         return math.ceil(self.times * max(self.epochs * math.ceil(images / self.batch_size), self.min_updates))
@@ -93,8 +93,8 @@ def named_recipe(name: str) -> Recipe:
 class Training:
     """The record of a training run, apart from the trained weights.
 
-    `history` has one row per evaluation on the validation split: update, epoch, loss and accuracy on the batches since
-    the previous evaluation, validation_loss, validation_accuracy. `losses` has each batch's loss. `seconds` covers the
+    `history` has one row per evaluation on the validation split: update, epoch, loss and accuracy (on the batches since
+    the previous evaluation), validation_loss, validation_accuracy. `losses` has each batch's loss. `seconds` covers the
     updates alone; pretraining and feature extraction are timed separately. `threads` is the number of TensorFlow's
     threads, `at_once` the number of networks trained in parallel.
     """
@@ -122,7 +122,7 @@ class Bench:
         other way to stop a thread.
         """
         if self.stop.is_set():
-            raise InterruptedError("another training run failed, or the user interrupted it")
+            raise InterruptedError("another training run failed, or the user interrupted the training")
 
 
 BENCH = ContextVar("bench", default=Bench())  # noqa: B039, each thread has its own
@@ -178,7 +178,7 @@ class Trainer:
         return compiled
 
     def _trace(self) -> None:
-        """Run a blank batch, so that tracing does not count in any timed training run, then restore the weights."""
+        """Run a blank batch, so that no timed training run includes tracing, then restore the weights."""
         weights = self.model.get_weights()
         blank = np.zeros((1, 2, *self.model.input_shape[1:]), self.model.inputs[0].dtype)
         self._update(blank, np.zeros((1, 2), np.int32), np.zeros(1, np.float32))
@@ -267,8 +267,8 @@ def predict(model: "keras.Model", images: Images, dtype: str = "float32") -> np.
     """Run a model over images or features `(n, height, width, channels)` batch by batch, without copying them all;
     return `(n, *output_shape)`.
 
-    A batch has at most as many pixels as 256 images of MNIST, because its feature maps take memory. `dtype` is the type
-    of the results; float16 halves the memory of feature maps.
+    A batch has at most as many pixels as 256 images of MNIST, because its feature maps take up memory. `dtype` is the
+    type of the results; float16 halves the memory of feature maps.
     """
     from helpers.backend import keras
 

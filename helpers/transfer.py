@@ -30,7 +30,7 @@ CACHED_TYPE = "float16"  # of features; the head computes in single precision an
 Row = dict[str, Any]  # a result row: settings and results of one training run, by column
 # Limits on cached features, in bytes: a Binder machine has only 2 GB. Test features are kept for all label budgets.
 MOST_CACHED, MOST_CACHED_TEST = 300 * 10**6, 50 * 10**6
-# How much of the recipe's learning rate and updates `head-first` uses to train everything, after the head.
+# Shares of the recipe's learning rate and updates that `head-first` uses to train everything, after the head.
 GENTLE_RATE, GENTLE_UPDATES = 0.1, 0.5
 
 
@@ -77,7 +77,7 @@ def named_strategies(names: Sequence[str]) -> list[Strategy]:
         if name not in STRATEGIES:
             raise ValueError(f"strategies: {name!r} is not known; allowed: {known}")
     if len(set(names)) < len(names):
-        raise ValueError(f"strategies: {list(names)} names a strategy twice; give each once")
+        raise ValueError(f"strategies: {list(names)} names a strategy twice; list each once")
     return [strategy for name, strategy in STRATEGIES.items() if name in names]
 
 
@@ -126,7 +126,7 @@ def copy_weights(giver: "keras.Model", receiver: "keras.Model", head: bool = Fal
 class Features(Split):
     """Feature maps instead of images, with their origin and the seconds it took to compute them.
 
-    The origin is a fingerprint of the images and one of the convolutions' weights.
+    The origin consists of two fingerprints: that of the images and that of the convolutions' weights.
     """
 
     of_images: str
@@ -273,7 +273,7 @@ class Networks:
         probabilities.
 
         `cached` is the result of `extract` for these images, `head` the result of `trained_head` after training
-        `frozen` on them. Anything needed but missing is computed.
+        `frozen` on them. Whatever is missing is computed.
         """
         if strategy.head == "trained":
             return self._train_head_first(repetition, images, cached, head)
@@ -338,7 +338,7 @@ def target_seed(seed: int) -> int:
 
 
 def start_weights(model: "keras.Model", strategy: Strategy, repetition: Repetition) -> None:
-    """Give a network, or part of one, a strategy's starting weights; `target_seed` draws the fresh ones."""
+    """Give a network, or part of one, a strategy's starting weights; fresh weights are drawn with `target_seed`."""
     cnn.initialize(model, target_seed(repetition.seed))
     if strategy.start == "pretrained":
         if repetition.source is None:

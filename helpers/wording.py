@@ -16,7 +16,7 @@ def percent(accuracies: Sequence[float] | np.ndarray) -> str:
 
 
 def verdict(row: pd.Series, baseline: str = "scratch") -> tuple[str, str]:
-    """Put a row of a summary, except the baseline's, into words: the finding, and the numbers behind it."""
+    """Put a summary's row for any strategy but the baseline into words: the finding, and the numbers behind it."""
     times = f"{row['error_ratio']:.2f} times the errors ({row['error_ratio_low']:.2f} to {row['error_ratio_high']:.2f})"
     points = f"{row['difference']:+.2f} points ({row['difference_low']:+.2f} to {row['difference_high']:+.2f})"
     small = max(abs(row["difference_low"]), abs(row["difference_high"])) <= SMALL

@@ -175,9 +175,9 @@ WRONG = {  # wrong answers, by the reply to them
     "baseline": {
         "should have two parts, (label, share)": 0.3,
         "not a percentage": (0, 30),
-        "its share of the training images": (0, 0.4),
+        "the label's share of the training images": (0, 0.4),
         "most frequent label, which is a different one": (0, 0.35),
-        "guessing is right with 3 classes": (0, 1 / 3),
+        "a guess among 3 classes is right": (0, 1 / 3),
         "its share of the test images is not 0.103": (0, 0.103),
         "no training image has the label 7": (7, 0.3),
         "1 is most frequent among the test images": (1, 0.35),
@@ -211,13 +211,13 @@ WRONG = {  # wrong answers, by the reply to them
         "so the output is smaller than the image": 28 * 28 * 64 * 25,
         "the number of weights": 64 * 25,
         "not a multiplication": 24 * 24 * 64 * 26,
-        "fits in 24 positions along 28 pixels.": 23 * 23 * 64 * 25,
-        "in as many down the image": 24 * 64 * 25,
-        "count as one": 2 * 24 * 24 * 64 * 25,
+        "fits in 24 positions along a side of 28 pixels.": 23 * 23 * 64 * 25,
+        "in just as many along the other side": 24 * 64 * 25,
+        "count as one multiply-add": 2 * 24 * 24 * 64 * 25,
     },
     "multiply_adds in color": {"looks at all channels": 28**2 * 64 * 25},
     "convolved": {
-        "rotated by 180": convolved(turned=True),
+        "rotates the kernel by 180": convolved(turned=True),
         "its numbers are not": convolved(factor=2),
         "your map is 1 x 3, not 3 x 5": convolved(smaller=2),
         "beyond the edge, where the window is smaller": convolved(smaller=-2),
@@ -247,7 +247,7 @@ WRONG = {  # wrong answers, by the reply to them
         "one update too few": lambda rate, updates: (1 - 2 * rate) ** (updates - 1),
         "one update too many": lambda rate, updates: (1 - 2 * rate) ** (updates + 1),
         "that is one update, however": lambda rate, updates: 1 - 2 * rate,
-        "after 2 updates at the rate 0.25, your weight is 0.64": lambda rate, updates: 0.8**updates,
+        "after 2 updates at a learning rate of 0.25, your weight is 0.64": lambda rate, updates: 0.8**updates,
     },
     "trainable": {
         "the number of frozen parameters": 9_248,
@@ -534,7 +534,7 @@ def test_a_transfer_in_any_style_is_right(facts, style):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda given, few: functional(given, few, late=True), "were not when it was compiled and trained"),
+        (lambda given, few: functional(given, few, late=True), "were not when you compiled and trained it"),
         (
             lambda given, few: functional(given, few, frozen=False),
             "moved while the network was trained: conv1 is train",

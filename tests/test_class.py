@@ -205,7 +205,7 @@ def test_misconceptions_are_counted_by_exercise_and_those_that_differ_in_numbers
         ["exercise-1", "it is not …", 3],
         ["exercise-1", "a syntax error", 1],
         ["exercise-2", "those are only the weights; add the biases", 2],
-        ["exercise-2", "points without a reply from the check", 1],
+        ["exercise-2", "points awarded, but no reply from the check", 1],
         ["exercise-2", "right", 1],
     ]
     figure = plots.misconceptions(counted)

@@ -78,14 +78,16 @@ def test_nothing_is_overwritten_and_what_differs_is_named(folder):
     before = {path: path.read_bytes() for path in folder.iterdir()}
     refusal = lessons(folder)
     assert (refusal.exit_code, refusal.output.count("\n")) == (2, 1)
-    assert "DIR: 'my course' has 01_data_split.ipynb, 03_pretraining.ipynb with different cells" in refusal.output
+    assert (
+        "DIR: 'my course' already has 01_data_split.ipynb, 03_pretraining.ipynb with different cells" in refusal.output
+    )
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize(
     ("taken", "target", "says"),
     [
-        ("file", "file/below", "DIR: 'file/below' is inside 'file', which is a file; give a writable folder"),
+        ("file", "file/below", "DIR: 'file/below' is inside 'file', which is a file; choose a writable folder"),
         ("my course/helpers.py", "my course", "contains helpers.py, which the lessons would import; use a new folder"),
     ],
 )

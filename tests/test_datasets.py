@@ -116,7 +116,7 @@ def test_mnist_is_recognized_by_its_content_not_by_its_file(mnist: Dataset, tmp_
 
 def test_a_folder_given_for_mnist_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MNIST_NPZ", str(tmp_path))
-    with refused(f"MNIST_NPZ: there is no file {str(tmp_path)!r}; give the mnist.npz that Keras provides"):
+    with refused(f"MNIST_NPZ: there is no file {str(tmp_path)!r}; use the mnist.npz that Keras provides"):
         datasets.load_dataset("mnist")
 
 

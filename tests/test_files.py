@@ -117,7 +117,7 @@ LAYOUTS = {  # contents of a folder: classes, training images, test images, note
     "train/a/2 train/b/2 test/a/1": (("a", "b"), 4, 1, [f"{LACKING}: b"]),
     "a/2 b/2 labels/1.txt": (
         *(("a", "b", "labels"), 2, 2),
-        ["1 of 5 files is not recognized as an image: labels/1.txt", f"{LACKING}: labels"],
+        ["1 of 5 files is in an unrecognized format: labels/1.txt", f"{LACKING}: labels"],
     ),
     "images/a/2 images/b/2 labels/a/1.txt labels/b/1.txt": (("a", "b"), 2, 2, ["not used: labels/ (no images)"]),
     "a/all/1 b/all/1 b/2": (
@@ -180,7 +180,7 @@ def test_dangling_links_and_pipes_are_no_images(tmp_path: Path):
     link(tmp_path / "a" / "self.png", tmp_path / "a" / "self.png")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "a" / "pipe.png")  # reading from it would block
-    assert "files are unusable as an image: a/gone.png" in read(tmp_path).notes[0]
+    assert "files are unusable (a placeholder or a broken link): a/gone.png" in read(tmp_path).notes[0]
 
 
 # A folder: the order of files, their names, and the image size don't change which images are held out
@@ -301,16 +301,19 @@ def test_one_pixel_of_color_gives_all_images_three_channels(tmp_path: Path):
 NOISY = Image.fromarray(NOISE).resize((64, 64))
 OFF_THE_SCALE = Image.fromarray(np.full((32, 32), -1, np.float32))
 SKIPPED = {  # files next to two images of a class, and the notes on them
-    "a/photo.jpg": (b"<html>404</html>", "1 of 3 files is not recognized as an image: a/photo.jpg"),
-    "a/b.eps": (stored(colors(1), "EPS"), "1 of 3 files is not recognized as an image: a/b.eps"),  # needs Ghostscript
+    "a/photo.jpg": (b"<html>404</html>", "1 of 3 files is in an unrecognized format: a/photo.jpg"),
+    "a/b.eps": (stored(colors(1), "EPS"), "1 of 3 files is in an unrecognized format: a/b.eps"),  # needs Ghostscript
     "a/half.png": (stored(NOISY)[:2000], "1 of 3 files is broken: a/half.png"),
     "a/negative.tif": (stored(OFF_THE_SCALE, "TIFF"), "1 of 3 files is broken: a/negative.tif"),
     "a/vast.png": (
         stored(Image.new("1", (7100, 7100))),
         "1 of 3 files is too large (over 50 million pixels): a/vast.png",
     ),
-    "a/two\nlines.txt": (b"", "1 of 3 files is not recognized as an image: 'a/two\\nlines.txt'"),
-    "a/image_not_found (2).PNG": (stored(colors(9)), "1 of 3 files is unusable as an image: a/image_not_found (2).PNG"),
+    "a/two\nlines.txt": (b"", "1 of 3 files is in an unrecognized format: 'a/two\\nlines.txt'"),
+    "a/image_not_found (2).PNG": (
+        stored(colors(9)),
+        "1 of 3 files is unusable (a placeholder or a broken link): a/image_not_found (2).PNG",
+    ),
     "a/image_of_a_not_so_rare_bird.png": (stored(colors(9)), None),
 }
 
@@ -330,7 +333,7 @@ def test_each_reason_has_one_note_with_at_most_three_names(tmp_path: Path):
     for number in range(5):
         (tmp_path / "a" / f"{number}.txt").touch()
     (tmp_path / "a" / "half.png").write_bytes(stored(NOISY)[:2000])
-    texts = "5 of 8 files are not recognized as an image: a/0.txt, a/1.txt, a/2.txt and 2 more"
+    texts = "5 of 8 files are in an unrecognized format: a/0.txt, a/1.txt, a/2.txt and 2 more"
     assert read(tmp_path).notes == ("1 of 8 files is broken: a/half.png", texts)
 
 
@@ -344,10 +347,10 @@ def test_each_reason_has_one_note_with_at_most_three_names(tmp_path: Path):
         ("1.png", f"has no class folders; ... {ARRANGE}"),
         ("train/1.png test/1.png", f"has no class folders in train/; ... {ARRANGE}"),
         ("a/1.jpg b/", f"has no readable images; ... {ARRANGE}"),
-        ("a/1 b/1", "has only one image of each class; give at least two"),
+        ("a/1 b/1", "has only one image of each class; provide at least two"),
         ("train2017/2 val2017/2 labels/1.txt", f"has no class folders in train2017/; ... {ARRANGE}"),
-        ("rgb/a/1 rgb/b/1 gray/a/1 gray/b/1", "has folders with the same names, such as a, b, in gray/, rgb/; give"),
-        ("a/1 b/1 copy/a/1 copy/b/1", "has folders with the same names, such as a, b, in ./, copy/; give one of these"),
+        ("rgb/a/1 rgb/b/1 gray/a/1 gray/b/1", "has folders with the same names, such as a, b, in gray/, rgb/; use"),
+        ("a/1 b/1 copy/a/1 copy/b/1", "has folders with the same names, such as a, b, in ./, copy/; use one of these"),
         ("train/A/1 train/b/1 test/a/1 test/b/1", f"has the folders A, a, {ALIKE}"),
         ("cat/1 cat\u200b/1", f"has the folders cat, 'cat\\u200b', {ALIKE}"),
     ],
@@ -483,7 +486,7 @@ def test_training_and_test_images_share_one_scale(npz):
 def test_values_that_are_no_brightness_are_refused(npz, kind: str, value: float):
     images = {key: arrays()[key].astype(kind) for key in ("x_train", "x_test")}
     images["x_test"][-1, -1, -1] = value
-    with refused(f"'mine.npz' cannot be used: x_test contains {images['x_test'][-1, -1, -1]}; give whole numbers"):
+    with refused(f"'mine.npz' cannot be used: x_test contains {images['x_test'][-1, -1, -1]}; use whole numbers"):
         read(npz(**images))
 
 
@@ -501,7 +504,7 @@ def test_values_that_are_no_brightness_are_refused(npz, kind: str, value: float)
     ],
 )
 def test_arrays_of_another_layout_are_refused(npz, says: str, changed: dict[str, np.ndarray]):
-    layout = "give images (n, height, width), or with 1 or 3 channels last"
+    layout = "give images (n, height, width) or (n, height, width, 1 or 3)"
     with refused(f"dataset: 'mine.npz' cannot be used: {says}; {layout}"):
         read(npz(**changed))
 
@@ -624,12 +627,12 @@ REFUSED = {  # a table, and the message about it, with "..." for omitted parts
     "a name missing": (table(labels=(" ", "a")), "has a row without a label; give"),
     "no label": (table().drop(columns="label"), f"has no column 'label'; give {LAYOUT}"),
     "no rows": (table(0), f"has no rows; give {LAYOUT}"),
-    "no second image": (table(4), "has only one image of each class; give at least two"),
-    "oblong": (table().drop(columns="pixel9"), "has 63 pixel columns; give n*n, with n from 8 to 64"),
+    "no second image": (table(4), "has only one image of each class; provide at least two"),
+    "oblong": (table().drop(columns="pixel9"), "has 63 pixel columns; n*n are needed, with n from 8 to 64"),
     "letter case": (table(labels=("Cat", "cat")), "has the labels Cat, cat, which differ only in letter case or in"),
     "an empty pixel": (with_pixel(""), NO_TABLE),
-    "a negative pixel": (with_pixel(-1), "a column of pixels contains -1.0; give whole numbers"),
-    "half a pixel": (with_pixel(0.5), "a column of pixels contains 0.5; give whole numbers"),
+    "a negative pixel": (with_pixel(-1), "a column of pixels contains -1.0; use whole numbers"),
+    "half a pixel": (with_pixel(0.5), "a column of pixels contains 0.5; use whole numbers"),
     "an empty file": ("", NO_TABLE),
     "no text": (b"\xff\xfe\x00", NO_TABLE),
     "a short row": ("\n".join([HEADER, *ROWS, "3" + ",1" * 63]), NO_TABLE),

@@ -27,7 +27,7 @@ def test_the_run_folder_is_below_the_home_else_the_repository_and_naming_it_does
 def test_a_run_folder_that_is_a_file_or_has_no_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TRANSFER_TUTORIAL_HOME", str(tmp_path))
     (tmp_path / "taken").write_text("")
-    with refused("run_dir: 'taken' ", "give a writable folder"):
+    with refused("run_dir: 'taken' ", "choose a writable folder"):
         folders.run_folder("taken")
     with refused("run_dir: '' ", "give a path"):
         folders.run_folder("")

@@ -284,7 +284,7 @@ def test_files_come_along_that_a_cell_with_commands_names_or_whose_folder_it_nam
 def test_a_notebook_in_another_language_is_refused(tmp_path: Path):
     path = write_notebook(tmp_path / "own.ipynb", "seed = 0")
     path.write_text(path.read_text().replace('"language": "python"', '"language": "R"'))
-    with refused("notebook: ", "own.ipynb' is written in R; give one in Python"):
+    with refused("notebook: ", "own.ipynb' is written in R; use one in Python"):
         notebooks.find(str(path))
 
 
@@ -316,4 +316,4 @@ def test_few_files_that_may_be_open_are_raised_where_they_can_be_else_refused(tm
     code += "from helpers.runner.process import allow_open_files; allow_open_files(); print(getrlimit(RLIMIT_NOFILE))"
     assert python(code.format((40, 1000))).stdout == "(256, 1000)\n"
     assert python(code.format((900, 1000))).stdout == "(900, 1000)\n"
-    assert "ulimit -n: 40 open files are too few; raise the limit to 256" in python(code.format((40, 40))).stderr
+    assert "ulimit -n: a limit of 40 open files is too low; raise it to 256" in python(code.format((40, 40))).stderr

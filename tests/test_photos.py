@@ -138,4 +138,6 @@ def test_without_a_network_and_photos_it_says_what_to_set(offline):
 def test_the_ants_and_bees_are_the_published_ones():
     ants_bees = photos.load_photos("ants_bees", 32)
     assert (len(ants_bees.train), len(ants_bees.test), ants_bees.classes) == (244, 153, ("ants", "bees"))
-    assert ants_bees.notes == ("1 of 398 files is unusable as an image: train/ants/imageNotFound.gif",)
+    assert ants_bees.notes == (
+        "1 of 398 files is unusable (a placeholder or a broken link): train/ants/imageNotFound.gif",
+    )

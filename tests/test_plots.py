@@ -414,8 +414,8 @@ def test_errors_by_labels_say_seeds_and_findings(summary: pd.DataFrame):
     other = plots.errors_by_labels(summary, about="random-frozen").axes[0].get_title("left")
     assert other.startswith("Random-frozen against scratch: ")
     assert figure.alternative_text == (
-        "Errors by labels per class, mean of 3 seeds with 95 % intervals: with 10 labels per class 7.0% to 12.3%, "
-        "better than scratch: frozen, head-first, fine-tuned, random-frozen, reused-head; with all labels per class "
+        "Errors by labels per class, mean of 3 seeds with 95 % intervals: with 10 labels per class, 7.0% to 12.3%, "
+        "better than scratch: frozen, head-first, fine-tuned, random-frozen, reused-head; with all labels per class, "
         "0.2% to 1.1%, worse than scratch: random-frozen."
     )
 
@@ -436,7 +436,7 @@ def test_errors_stand_at_their_share_and_the_cuts_of_a_backbone_are_joined(summa
     assert titles(figure.axes) == [f"{budget} labels per class" for budget in (10, 50, "all")]
     assert figure.axes[0].get_xscale() == "log" and figure.get_suptitle() == "Found"
     assert figure.axes[0].lines[-1].get_xdata().tolist() == pytest.approx([7.17, 7.94])
-    assert "with 10 labels per class scratch 12 %, block 3 7.2 %, block 6 7.9 %" in figure.alternative_text
+    assert "with 10 labels per class, scratch 12 %, block 3 7.2 %, block 6 7.9 %" in figure.alternative_text
     certain = cuts.assign(accuracy=1.0, accuracy_low=1.0, accuracy_high=1.01)  # zero errors have no logarithm
     rendered(plots.errors_by_strategy(certain, "Found"))
 
@@ -522,7 +522,7 @@ def test_a_sweep_with_holes_in_its_grid_compares_equal_settings_and_counts_the_s
     heights = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[0].lines}
     assert heights == {"min_leaf=1": pytest.approx([82, 84, 85]), "min_leaf=5": pytest.approx([72, 74])}
     assert "means of 1 to 2 seeds" in figure.alternative_text
-    assert "by depth, a line for each min_leaf, from 72.0% to 85.0%" in figure.alternative_text
+    assert "by depth, a line for each setting of min_leaf, from 72.0% to 85.0%" in figure.alternative_text
     full = rendered(plots.accuracy_by_parameter(trees(*runs[1:]), axes))
     assert [line.get_ydata().tolist() for line in full.axes[0].lines] == [pytest.approx([77, 79])], "no hole, so a mean"
 
@@ -542,12 +542,12 @@ def test_a_cheap_test_stands_beside_test_accuracy_and_the_choice_is_marked():
     scores = pd.DataFrame(rows, columns=["seed", "strategy", "logistic", "test_accuracy", "chosen"])
     figure = rendered(plots.cheap_and_true(scores, "A title"))
     cheap, true = figure.axes
-    assert tick_labels(cheap.yaxis) == ["pixels\nchosen by 1 of 2", "scratch"], "the best comes first"
+    assert tick_labels(cheap.yaxis) == ["pixels\nchosen with 1 of 2 seeds", "scratch"], "the best comes first"
     assert texts(cheap) == ["75.0", "nothing to test"] and texts(true) == ["90.0", "80.0"]
     assert [line.get_xdata().tolist() for line in cheap.lines] == [pytest.approx([70, 80]), [pytest.approx(75)]]
     colors = [to_hex(line.get_color()).upper() for line in true.lines]
     assert colors == [VALIDATION, VALIDATION, TRAINING, TRAINING]
-    assert figure.alternative_text.endswith("pixels 90.0 %, scratch 80.0 %. Chosen: pixels by 1 of 2 seeds.")
+    assert figure.alternative_text.endswith("pixels 90.0 %, scratch 80.0 %. Chosen: pixels with 1 of 2 seeds.")
 
 
 def test_a_map_of_pairs_is_pale_where_nothing_is_found_and_white_where_no_pair_is():

@@ -79,21 +79,21 @@ def check_refusal(folder: Path, command: str, *says: str) -> None:
             "my_images: there is no folder or file 'absent'; give flowers, or the path of",
         ),
         ("--only 07 -p my_images full", "my_images: 'full' has no class folders; "),
-        ("--only 07 -p labels 1", "labels: 1 is too few; give at least two per class"),
+        ("--only 07 -p labels 1", "labels: 1 is too few; use at least two per class"),
         ("--only 07 -p my_images flowers -p photo_size 300", "photo_size: 300 is not a whole number from 32 to 224"),
         # values that cannot be read, or would be altered on the way to the notebook
         ("-p target_classes '[1,'", "target_classes: '[1,' cannot be read as YAML; values look like 3"),
         ("-p seed '!!python/object/apply:os.mkdir [made]'", "seed: '!!python/object/apply:os.mk"),
         ("-p recipe '{1: a}'", "recipe: '{1: a}' is not allowed; use numbers, UTF-8 text"),
         ("-p run_dir \udcff", "run_dir: '\\udcff' cannot be read as YAML"),
-        ("-p seed 1 -p seed 2", "seed: -p sets it twice; give one value"),
+        ("-p seed 1 -p seed 2", "seed: -p sets it twice; set it once"),
         ("--dataset digits -p dataset mnist", "dataset: is given twice, as 'digits' and 'mnist'"),
         # folders
-        ("-p run_dir file/below", "run_dir: 'file/below' is inside 'file', which is a file; give a writable folder"),
-        ("--out file", "--out: 'file' is a file; give a writable folder"),
+        ("-p run_dir file/below", "run_dir: 'file/below' is inside 'file', which is a file; choose a writable folder"),
+        ("--out file", "--out: 'file' is a file; choose a writable folder"),
         ("--out full", "--out: 'full' exists and is not an empty folder; choose a new folder"),
         (f"--out {'a' * 300}", "cannot be used (File name too long)"),
-        ("--out \udcff", "--out: '\\udcff' is not valid UTF-8; give a writable folder"),
+        ("--out \udcff", "--out: '\\udcff' is not valid UTF-8; choose a writable folder"),
         ("--resume absent", "absent' has no usable run.json; give the folder"),
         ("--resume . --only 01", "--resume: the parameters come from the run to resume; omit options"),
     ],
@@ -114,6 +114,6 @@ def test_a_folder_without_permission_is_refused(folder: Path, monkeypatch: pytes
         locked.chmod(0o555)
     if os.geteuid() == 0:  # root can write anywhere
         monkeypatch.setattr(os, "access", lambda path, mode, **_: bool(os.stat(path).st_mode & 0o200))
-    says = "cannot be written to; give a writable folder"
+    says = "cannot be written to; choose a writable folder"
     check_refusal(folder, "-p run_dir mine", f"run_dir: 'mine' {says}")
     check_refusal(folder, "--out locked/run", f"--out: 'locked/run' {says}")

@@ -53,7 +53,7 @@ def test_a_folder_gives_each_seed_all_its_training_images_and_photos_without_tes
 @pytest.mark.parametrize(
     ("counts", "says"),
     [
-        ({"dark": 10}, "mine has only the class dark; give two or more"),
+        ({"dark": 10}, "mine has only the class dark; two or more are needed"),
         ({"dark": 10, "light": 2}, "mine has fewer than 2 training images of class light; add some"),
         ({"dark": 10, "light": 1}, "mine has fewer than 2 training images of class light; add some"),
     ],

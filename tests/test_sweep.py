@@ -218,9 +218,9 @@ def test_a_dry_run_prints_the_table_and_leaves_nothing(own):
         ("OWN --grid seed=1 -p seed 2", "seed: is given twice, by --grid and -p"),
         ("OWN --grid run_dir=a,b", "run_dir: does not apply to a sweep"),
         (f"OWN --grid seed={','.join(map(str, range(10_001)))}", "makes 10,001 runs, more than 10,000; add --yes"),
-        ("OWN --grid seed=1 --workers 1 --scheduler tcp://127.0.0.1:1", "--workers: applies only to this machine"),
-        ("OWN --grid seed=1 --store s --scheduler tcp://127.0.0.1:1", "--store: applies only to this machine"),
-        ("OWN --grid seed=1 --store text.txt", "text.txt' is a file; give a writable folder"),
+        ("OWN --grid seed=1 --workers 1 --scheduler tcp://127.0.0.1:1", "--workers: is for this machine only"),
+        ("OWN --grid seed=1 --store s --scheduler tcp://127.0.0.1:1", "--store: is for this machine only"),
+        ("OWN --grid seed=1 --store text.txt", "text.txt' is a file; choose a writable folder"),
         ("OWN --grid seed=1 --scheduler tcp://127.0.0.1:1", "--scheduler: 'tcp://127.0.0.1:1' cannot be reached"),
         ("OWN --grid seed=1 --scheduler tls://127.0.0.1:1", "tls:// also needs certificates in Dask's configuration"),
         ("OWN --grid seed=1 --out other", "has no sweep to resume; choose a different folder"),
@@ -231,11 +231,11 @@ def test_a_dry_run_prints_the_table_and_leaves_nothing(own):
         ("05 --dataset digits --grid dataset=mnist_5k", "dataset: is given twice, by --grid and --dataset or -p"),
         (
             "OWN --grid photos=images,digits --scheduler tcp://127.0.0.1:1",
-            "photos: 'images' is a folder, which the machines of a",
+            "photos: 'images' is a folder that the machines of a",
         ),
         ("OWN", "--grid: there is nothing to sweep over"),
         ("OWN --grid seed=1 --workers 0", "Error: Invalid value for '--workers': 0 is not in the range"),
-        ("--out other", "sweep: LESSON is missing; give one, or --resume DIR alone"),
+        ("--out other", "sweep: LESSON is missing; name one, or use --resume DIR alone"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_leaves_nothing(own, monkeypatch, command: str, says: str):
@@ -325,7 +325,7 @@ def test_grids_that_were_added_are_one_sweep_for_its_page_its_figure_and_resume(
         *("learning_rate=7.0, optimizer=adam", "learning_rate=0.1, optimizer=adam"),
         *("learning_rate=0.2, optimizer=adam", "learning_rate=0.1, optimizer=sgd"),
     ]
-    assert "by learning_rate, a line for each optimizer," in page
+    assert "by learning_rate, a line for each setting of optimizer," in page
 
 
 def test_a_sweep_records_what_it_was_made_from_and_how_to_repeat_it(own, monkeypatch):
@@ -342,7 +342,7 @@ def test_a_sweep_records_what_it_was_made_from_and_how_to_repeat_it(own, monkeyp
     monkeypatch.setattr("helpers.runner.batch._made_with", lambda: record["made_with"])
     upgraded = plan(own.name, "seed=3", labels_per_class="[10, all]")
     assert sweep.missing(upgraded, sweep.records(upgraded)) == list(upgraded.runs)
-    assert "Note: 3 finished with different code or package versions" in sweep.outlook(upgraded, [])
+    assert "different code or versions count as missing and run again: 3" in sweep.outlook(upgraded, [])
     assert len(upgraded.record["made_with_before"]) == 1
 
 

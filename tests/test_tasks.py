@@ -190,8 +190,8 @@ def test_what_is_no_budget_is_refused(tasks: tuple[Task, Task], budget: object):
 @pytest.mark.parametrize(
     ("classes", "why"),
     [
-        ([2], "[2] is not allowed; give two or more classes"),
-        ([2, 3, 3], "[2, 3, 3] is not allowed; give two or more classes, each once"),
+        ([2], "[2] is not allowed; list two or more classes"),
+        ([2, 3, 3], "[2, 3, 3] is not allowed; list two or more classes, each once"),
         ([2, 10], "digits has no class 10; its classes are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
         ("23", "'23' is not a list of classes"),
         ("[2, 3]", "'[2, 3]' is text; to pass a list to papermill, use -y"),

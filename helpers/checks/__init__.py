@@ -1,10 +1,10 @@
 """Exercises that respond: a check says in the learner's terms what is wrong with an answer, or that it is right.
 
 A check takes the learner's answer and returns a `Reply`, which a notebook shows as text. An answer counts as missing if
-it is still three dots, or still the original code with a planted bug; only a wrong answer gets a hint. A check never
-raises an error because an answer has the wrong type. Only under nbgrader does it raise an error for an answer that is
-not right. A reply states facts about the number or function at hand and does not guess what the learner thought, so it
-must be true for any dataset and any parameters.
+it is still three dots, or still the original code with a planted bug; only a wrong answer gets a hint. A check raises
+no error even if an answer has the wrong type; only under nbgrader does it raise one for any answer that is not right. A
+reply states facts about the number or function at hand and does not guess what the learner thought, so it must be true
+for any dataset and any parameters.
 """
 
 from helpers.checks.cnn_build import convolved as convolved, multiply_adds as multiply_adds, parameters as parameters

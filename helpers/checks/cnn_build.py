@@ -39,26 +39,26 @@ def parameters(answer: int, filters: int, kernel_size: int, channels: int) -> st
 def multiply_adds(answer: int, image_size: int, filters: int, kernel_size: int, channels: int) -> str | None:
     """Check the number of multiply-adds of a convolution without padding on a square image."""
     side, weights = max(0, image_size - kernel_size + 1), filters * kernel_size**2 * channels
-    fits = f"a kernel of {kernel_size} pixels fits in {side} positions along {image_size} pixels"
+    fits = f"a kernel of {kernel_size} pixels fits in {side} positions along a side of {image_size} pixels"
     return count(
         answer,
         side**2 * weights,
         {
             (side - 1) ** 2 * weights: fits,
             image_size**2 * weights: f"{fits}; it must not hang over the edge, so the output is smaller than the image",
-            side * weights: f"{fits}, and in as many down the image",
+            side * weights: f"{fits}, and in just as many along the other side",
             side**2 * filters * kernel_size**2: "every filter looks at all channels of its input",
             side**2 * kernel_size**2 * channels: f"that is for one filter; there are {filters}",
             side**2 * (weights + filters): "adding a bias is not a multiplication",
             (image_size - 2) ** 2 * weights: f"{fits}; your number is for a kernel of 3 pixels",
-            2 * side**2 * weights: "a multiplication and the addition that follows it count as one",
+            2 * side**2 * weights: "a multiplication and the addition that follows it count as one multiply-add",
             weights: "that is the number of weights; each is used at many positions",
             weights + filters: "that is the number of parameters; each weight is used at many positions",
         },
     )
 
 
-@exercise("along a side of 4 pixels, a kernel of 3 fits in two positions; count how many the function visits")
+@exercise("along 4 pixels, a kernel of 3 pixels fits in two positions; count how many your function visits")
 def convolved(answer: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> str | None:
     """Check a function of (image, kernel) that computes the feature map of one convolution without padding."""
     rng = np.random.default_rng(0)
@@ -80,5 +80,5 @@ def convolved(answer: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> str | N
         shape = " x ".join(map(str, given.shape)) or "one number"
         return f"for an image of 5 x 7 and a kernel of 3 x 3, your map is {shape}, not 3 x 5"
     if np.allclose(given, rotated):
-        return "in your map, the kernel is rotated by 180 degrees; a network applies it as it is"
+        return "your function rotates the kernel by 180 degrees; a network applies it without rotating it"
     return None if np.allclose(given, right) else "the size of your map is right, but its numbers are not"

@@ -10,7 +10,7 @@ from helpers.checks.replies import NOTHING, STILL_THERE, close, exercise
 
 @exercise("each list contains classes of the dataset, and no class may be in both")
 def tasks(answer: Any, classes: Sequence[int | str]) -> str | None:
-    """Check two lists that divide up all classes: the source task's, then the target task's three classes."""
+    """Check two lists that divide up all classes: those of the source task, then the three of the target task."""
     try:
         given = [*answer[0], *answer[1]]
         source, target = (list(dict.fromkeys(names)) for names in answer)
@@ -36,7 +36,7 @@ def tasks(answer: Any, classes: Sequence[int | str]) -> str | None:
 def baseline(answer: Any, training_labels: np.ndarray, test_labels: np.ndarray) -> str | None:
     """Check a pair: the most frequent training label, and the share of test images that have it, between 0 and 1.
 
-    The answer includes the label, because if all classes are equally frequent, a guess would give the right share.
+    The answer includes the label, because the share alone could be guessed if all classes are equally frequent.
     """
     try:
         label, share = answer
@@ -59,11 +59,11 @@ def baseline(answer: Any, training_labels: np.ndarray, test_labels: np.ndarray) 
     if not 0 <= share <= 1:
         return "a share lies between 0 and 1; it is not a percentage or a number of images"
     if close(share, on_training):
-        return "that is its share of the training images; results are reported on test images"
+        return "that is the label's share of the training images; results are reported on test images"
     if close(share, most_tested):
         return "that is the share of the test images' most frequent label, which is a different one"
     if close(share, 1 / len(tested)):
-        return f"that is how often guessing is right with {len(tested)} classes; this label has a different share"
+        return f"that is how often a guess among {len(tested)} classes is right; this label has a different share"
     if round(float(right), 2) == share:
         return "that is rounded too far; give three digits"
     return f"the label is right, but its share of the test images is not {share:.4g}"

@@ -13,7 +13,7 @@ GIANT, TINY, RIGHT = 1e6, 1e-4, 0.9  # factors for made-up features; lowest accu
 
 @exercise("one answer, right or wrong, has the variance p (1 - p); the mean of n answers has 1 / n of that variance")
 def standard_error(answer: Callable[[float, int], float]) -> str | None:
-    """Check a function of (share right, number of images) that returns the standard error of the share."""
+    """Check a function of (share of right answers, number of images) that returns the standard error of the share."""
     share, images = 0.8, 50
     value = answer(share, images)
     if value is None:
@@ -25,7 +25,7 @@ def standard_error(answer: Callable[[float, int], float]) -> str | None:
         math.sqrt(variance) / images: "the number of images belongs under the square root, too",
         math.sqrt(share / images): "that has p where p (1 - p) belongs",
         1.96 * math.sqrt(variance / images): "that is half the width of a 95 % interval, 1.96 standard errors",
-        100 * math.sqrt(variance / images): "that is in percentage points; give a share instead",
+        100 * math.sqrt(variance / images): "that is in percentage points; return a share instead",
         math.sqrt(variance / (images - 1)): "that divides by n - 1, which is for a variance estimated from a sample",
     }
     if mistake := meaning(value, mistakes):
@@ -42,11 +42,11 @@ def leaks(answer: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], flo
 
     Made-up features tell the leaks apart: a test without leaks gets all images right, however its folds are drawn. In
     some trials, the labels of the test images are swapped; in others, each image has one feature so large that scaling
-    with it hides what this feature says about the other images.
+    fitted on this image hides what the feature says about the other images.
     """
 
     def share(features: np.ndarray, labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
-        with warnings.catch_warnings(action="ignore"):  # from fits that do not converge
+        with warnings.catch_warnings(action="ignore"):  # about fits that do not converge
             return float(np.mean(answer(features.copy(), labels.copy(), test.copy(), test_labels.copy())))
 
     def right(*made_up: np.ndarray) -> bool:
@@ -68,7 +68,7 @@ def leaks(answer: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], flo
         return "that is how often the classifier is right on the test images; save them for the end"
     if swapped < RIGHT:
         scaled = not right(features * giants[:number], labels, test * giants[number:], test_labels)
-        return STILL_THERE if scaled else "your score changes with the labels of the test images: they are in the folds"
+        return STILL_THERE if scaled else "your score changes with the labels of the test images: the folds use them"
     if not right(features[:, number:], labels, (test * giants[number:])[:, number:], test_labels):
         return "your score changes with the features of the test images: the scaling has seen them"
     if not right(TINY * features, labels, TINY * test, test_labels):
@@ -86,7 +86,7 @@ def leaks(answer: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], flo
 
 @exercise("find the best accuracy first; the chosen start may be the best one itself")
 def regret(answer: Callable[[Mapping[str, float], str], float]) -> str | None:
-    """Check a function of ({start: test accuracy}, chosen start) that returns how many points it is behind the best."""
+    """Check a function of ({start: test accuracy}, chosen start) that returns the regret in percentage points."""
     accuracies, chosen = {"pixels": 0.84, "scratch": 0.88, "middle": 0.91, "end": 0.79}, "pixels"
     value = answer(accuracies, chosen)
     if value is None:

@@ -56,7 +56,7 @@ def trainable(
 @exercise("set trainable to False for the dense layers and to True for the others; then compile, as in exercise 1")
 def freeze_head(answer: Callable[["keras.Model"], None]) -> str | None:
     """Check a function that freezes the head of a trained network, so that updates move only the convolutions."""
-    for before in (True, False):  # convolutions must end up trainable, even if they were frozen
+    for before in (True, False):  # convolutions must end up trainable, even if they were frozen before
         model = _trained()
         for layer in model.layers:
             layer.trainable = before

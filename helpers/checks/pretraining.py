@@ -10,7 +10,7 @@ from helpers.checks.replies import STILL_THERE, close, count, exercise, meaning
 
 @exercise("an epoch needs enough batches to show every image once; the last batch counts even if it is not full")
 def updates(answer: int, images: int, batch_size: int, epochs: int) -> str | None:
-    """Check the number of updates of a training run."""
+    """Check the number of updates in a training run."""
     batches = math.ceil(images / batch_size)
     return count(
         answer,
@@ -19,10 +19,10 @@ def updates(answer: int, images: int, batch_size: int, epochs: int) -> str | Non
             epochs * math.ceil(images / 128): f"that is for batches of 128; these have {batch_size}",
             images: "that is the number of images; an update uses a whole batch",
             epochs * images: "an update uses a whole batch, not a single image",
-            epochs * (images // batch_size): "the images left over at the end of an epoch make a batch too",
-            math.ceil(epochs * images / batch_size): "in each epoch, the images left over make a batch of their own",
-            images // batch_size: f"that is one epoch without its last batch; there are {epochs}",
-            batches: f"that is one epoch; there are {epochs}",
+            epochs * (images // batch_size): "the images left over at the end of an epoch form a batch, too",
+            math.ceil(epochs * images / batch_size): "the images left over in each epoch form a batch of their own",
+            images // batch_size: f"that is for one epoch without its last batch; there are {epochs}",
+            batches: f"that is for one epoch; there are {epochs}",
         },
     )
 
@@ -77,5 +77,5 @@ def descended(answer: Callable[[float, int], float]) -> str | None:
         return mistake
     for rate, number in ((0.1, 3), (0.1, 0), (0.25, 2)):
         if not close(value := answer(rate, number), (1 - 2 * rate) ** number):
-            return f"after {number} updates at the rate {rate}, your weight is {value:.4g}"
+            return f"after {number} updates at a learning rate of {rate}, your weight is {value:.4g}"
     return None

@@ -34,7 +34,7 @@ class NotRightError(AssertionError):
 
 
 def exercise(hint: str) -> Callable[[Callable[..., str | None]], Callable[..., Reply]]:
-    """Turn a function that says what is wrong with an answer, or returns None if nothing is, into a check.
+    """Make a check from a function that returns what is wrong with an answer, or None if nothing is.
 
     The function returns `NOTHING` or `STILL_THERE` while there is no answer; the code with a planted bug counts as an
     answer once it has been edited. Only a wrong answer gets the hint. Under nbgrader, which gives points unless a cell
@@ -66,7 +66,7 @@ def exercise(hint: str) -> Callable[[Callable[..., str | None]], Callable[..., R
 
 
 def unwritten(answer: Any) -> bool:
-    """Tell whether this function is still empty: it has an empty function's instructions and returns None."""
+    """Tell whether an answer is an empty function: its instructions are those of one, and it returns None."""
     code = getattr(answer, "__code__", None)
     return code is not None and code.co_code[::2] == _empty.__code__.co_code[::2] and code.co_consts[-1] is None
 
@@ -97,5 +97,5 @@ def close(one: float, other: float) -> bool:
 
 
 def meaning(number: float, mistakes: Mapping[float, str]) -> str | None:
-    """Return the explanation for a number, which may be rounded, or None if `mistakes` contains none."""
+    """Return the explanation for a number, even if it is rounded; return None if `mistakes` does not explain it."""
     return next((said for mistake, said in mistakes.items() if close(number, mistake)), None)

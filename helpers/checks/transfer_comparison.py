@@ -43,8 +43,8 @@ def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequ
     if any(close(width, ends) for ends in (halves[0] - halves[1], halves[1] - halves[0], sum(halves))):
         return "that combines the ends of two intervals; take the differences first"
     mistakes = {
-        math.hypot(*halves): "that combines two separate intervals; if you pair first, the luck of a seed, which both "
-        "share, cancels out",
+        math.hypot(*halves): "that combines two separate intervals; both strategies share the luck of a seed, which "
+        "cancels out if you pair first",
         half * math.sqrt((seeds - 1) / seeds): "that divides by n; for the spread of a sample, divide by n - 1",
         spread: "that is the standard deviation of the differences, not the interval of their mean",
         spread / math.sqrt(seeds): "that is the standard error; an interval is several times as wide",
@@ -57,9 +57,9 @@ def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequ
     return f"the mean is right, but the interval from {low:.4g} to {high:.4g} is not"
 
 
-@exercise('one of "better", "worse", "as good", "no detectable difference"; look at 1 first, then at the margin')
+@exercise('"better", "worse", "as good" or "no detectable difference"? Is 1 in the interval? If so, see the margin')
 def word(answer: str, low: float, high: float) -> str | None:
-    """Check the word for the interval of an error ratio; the interval must have a width."""
+    """Check the word for the interval of an error ratio; the interval must not have zero width."""
     from helpers.statistics import Interval, finding  # SciPy is slow to import, and lesson 01 does not need it
 
     right, given = finding(Interval(math.sqrt(low * high), low, high)), answer.strip().lower()
@@ -101,14 +101,14 @@ def by_seed(answer: Callable[[Mapping[int, float], Mapping[int, float]], Sequenc
     return f"the differences are {sorted(right.values())} in some order; yours are {np.round(given, 2).tolist()}"
 
 
-@exercise("in this order: clone_model and set_weights, freeze the copy's features, a new head, compile, fit, evaluate")
+@exercise("in this order: clone_model, set_weights, freeze the copy's features, add a new head, compile, fit, evaluate")
 def transfer(
     answer: tuple[Any, Any, Any], given: "keras.Model", original: "keras.Model", few: Split, test: Split
 ) -> str | None:
     """Check a finished transfer: (the network, the baseline, the test accuracies of both).
 
-    The network takes images or the cached features. `given` is the pretrained network that the learner used, `original`
-    an untouched one; both networks were trained on `few`. Nothing is trained here.
+    The network takes images or the cached features; it and the baseline were trained on `few`. `given` is the
+    pretrained network that the learner used, `original` an untouched copy. Nothing is trained here.
     """
     network, baseline, accuracies = answer
     if network is ...:
@@ -127,7 +127,7 @@ def _wrong_features(network: Any, given: "keras.Model", original: "keras.Model",
         return "transferred is not a Keras model"
     givens, convolutions = [*_layers(given)], _with_kernels(network, 4)
     if shared := [layer.name for layer in _with_kernels(network) if any(layer is one for one in givens)]:
-        return f"{shared[0]} is a layer of the pretrained network itself, so any change to it affects both; use a copy"
+        return f"{shared[0]} is a layer of the pretrained network itself, so a change to one affects both; use a copy"
     if any(map(np.any, map(np.subtract, given.get_weights(), original.get_weights()))):
         return "the pretrained network itself has changed; load it again, and train a copy"
     if not convolutions and _takes_features(network, original, few):
@@ -143,7 +143,7 @@ def _wrong_features(network: Any, given: "keras.Model", original: "keras.Model",
         return f"{trainable[0]} is still trainable" if trainable else None
     if np.corrcoef(now, then)[0, 1] < 0.3:
         return "the convolutions do not have the pretrained weights; clone_model copies layers without their weights"
-    late = "they are frozen now, but were not when it was compiled and trained"
+    late = "they are frozen now, but were not when you compiled and trained it"
     how = f"{trainable[0]} is trainable" if trainable else late
     return f"the features moved while the network was trained: {how}"
 
@@ -156,9 +156,9 @@ def _wrong_head(network: "keras.Model", original: "keras.Model", few: Split) -> 
         for old in _with_kernels(original, 2):
             if layer.kernel.shape == old.kernel.shape:
                 alike = np.corrcoef(np.ravel(layer.kernel), np.ravel(old.kernel))[0, 1]
-                if alike > max(0.2, 6 / math.sqrt(math.prod(layer.kernel.shape))):  # new weights hardly ever are
+                if alike > max(0.2, 6 / math.sqrt(math.prod(layer.kernel.shape))):  # rare for new weights
                     return (
-                        f"the weights of {layer.name} resemble the old head's (correlation {alike:.2f}): it was "
+                        f"the weights of {layer.name} resemble the old head's (correlation {alike:.2f}): they were "
                         "kept, or drawn with the seed of pretraining; a new task needs new weights"
                     )
     return None
@@ -210,7 +210,7 @@ def _accuracy(network: "keras.Model", original: "keras.Model", split: Split) -> 
 
 
 def _takes_features(network: "keras.Model", original: "keras.Model", split: Split) -> bool:
-    """Tell whether a network takes the feature maps, flat or not, instead of images."""
+    """Tell whether a network takes the feature maps, flattened or not, instead of images."""
     inputs, features = network.input_shape[1:], original.get_layer(cnn.LAST_FEATURE_LAYER).output.shape[1:]
     return bool(inputs != split.images.shape[1:] and math.prod(inputs) == math.prod(features))
 

@@ -1,4 +1,4 @@
-"""Figures about choosing a start: cheap tests next to test accuracy, and a map of where starts help and harm."""
+"""Figures about choosing a start: cheap tests next to test accuracy, and a map of where starts help or hurt."""
 
 from typing import Any
 
@@ -49,12 +49,12 @@ def cheap_and_true(scores: pd.DataFrame, title: str) -> Figure:
             panel.annotate(f"{mean:.1f}", (mean, place), **above)
         panel.set_xlabel(f"{label}: right [%]")
     seeds = scores["seed"].nunique()
-    labels = [f"{name}\nchosen by {times[name]} of {seeds}" if times[name] else name for name in names]
+    labels = [f"{name}\nchosen with {times[name]} of {seeds} seeds" if times[name] else name for name in names]
     for panel in panels:
         show_rows(panel, labels)
     headline(figure, title)
     said = [f"{name} {100 * means.loc[name, 'test_accuracy']:.1f} %" for name in names]
-    taken = [f"{name} by {count} of {seeds} seeds" for name, count in times.items() if count]
+    taken = [f"{name} with {count} of {seeds} seeds" for name, count in times.items() if count]
     return with_alt_text(figure, f"Accuracy on test images: {', '.join(said)}. Chosen: {', '.join(taken)}.")
 
 

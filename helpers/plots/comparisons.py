@@ -71,7 +71,7 @@ def errors_by_labels(summary: pd.DataFrame, task: str = "target task", about: st
 
 
 def _errors(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the percentage of errors and the ends of its interval, clipped because 0 % would have no logarithm."""
+    """Return the percentage of errors and the ends of its interval, clipped because 0 % has no logarithm."""
     errors = 100 - 100 * summary[["accuracy", "accuracy_high", "accuracy_low"]].set_axis(["at", "low", "high"], axis=1)
     return errors.clip(lower=max(errors["at"].min() / 3, 0.01))
 
@@ -92,7 +92,7 @@ def _name_lines(axis: Axes, ends: pd.DataFrame) -> None:
 
 
 def _finding_in_words(summary: pd.DataFrame, budgets: Sequence[int | str], about: str) -> str:
-    """Say at which label budgets a strategy is better than `scratch`, as good or worse, grouping adjacent budgets."""
+    """Say at which budgets a strategy is better than, worse than or as good as `scratch`, grouping adjacent ones."""
     compared = in_order(summary["strategy"][summary["finding"] != Finding.BASELINE])
     if not compared:
         return "Errors by labels per class"
@@ -132,7 +132,7 @@ def errors_by_strategy(summary: pd.DataFrame, title: str, joined: Sequence[str] 
         log_scale(axis.xaxis)
         show_rows(axis, names)
         shown = (f"{name} {two_digits(at)} %" for name, at in zip(rows["strategy"], rows["at"], strict=True))
-        sentences.append(f"with {budget} labels per class {', '.join(shown)}")
+        sentences.append(f"with {budget} labels per class, {', '.join(shown)}")
     headline(figure, title)
     return with_alt_text(figure, f"Share of errors, with 95 % intervals: {'; '.join(sentences)}.")
 
@@ -163,8 +163,8 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 6) ->
 
 @as_designed
 def seconds_by_strategy(summary: pd.DataFrame) -> Figure:
-    """Show each strategy's median seconds, a panel per label budget: a point for training and feature extraction on the
-    target task, labeled with the errors, and an open point that includes pretraining.
+    """Show each strategy's median seconds, a panel per label budget: a filled point for training and feature extraction
+    on the target task, labeled with the errors, and an open point that includes pretraining.
 
     `summary` comes from `statistics.summarize`.
     """
@@ -184,7 +184,7 @@ def seconds_by_strategy(summary: pd.DataFrame) -> Figure:
             errors = f"{two_digits(100 - 100 * accuracy)} %"
             axis.annotate(errors, (own, place), (0, 6), textcoords="offset points", ha="center", fontsize=9)
             said.append(f"{strategy} {two_digits(own)} s, {two_digits(total)} s with pretraining")
-        said[-len(rows)] = f"with {budget} labels per class {said[-len(rows)]}"
+        said[-len(rows)] = f"with {budget} labels per class, {said[-len(rows)]}"
         log_scale(axis.xaxis)
         axis.margins(x=0.15)
         axis.set(title=f"{budget} labels per class", xlabel="seconds")
@@ -197,10 +197,10 @@ def seconds_by_strategy(summary: pd.DataFrame) -> Figure:
 def accuracy_by_parameter(results: pd.DataFrame, swept: Mapping[str, str]) -> Figure:
     """Show test accuracy by every swept parameter: a row of panels per parameter, a panel per label budget.
 
-    `results` has a row per training run with `test_accuracy`, and may have `strategy`, `labels_per_class` and
-    `seed`; `swept` maps each parameter to the column that contains its values as text. A point is the mean over the
-    seeds, with a 95 % interval, and over the other parameters; if their grid has holes, only equal settings are
-    averaged. If only seeds were swept, each seed is a point next to the mean.
+    `results` has a row per training run with `test_accuracy`, and may have `strategy`, `labels_per_class` and `seed`;
+    `swept` maps each parameter to the column that contains its values as text. Each point is the mean over the seeds
+    and the other parameters, with a 95 % interval over the seeds. If the grid is incomplete, each setting of the other
+    parameters gets its own line instead. If only seeds were swept, each seed is a point next to the mean.
     """
     missing = {name: "" for name in ("strategy", "labels_per_class", "seed") if name not in results}
     rows = results.assign(**missing).astype({"test_accuracy": float})
@@ -215,13 +215,13 @@ def accuracy_by_parameter(results: pd.DataFrame, swept: Mapping[str, str]) -> Fi
             column, panels = name, {"": budgets}
         others = {other: its for other, its in settings.items() if other != name}
         compared = _equal_settings(rows, column, others)
-        how = f", a line for each {', '.join(others)}," * (compared is not rows)
+        how = f", a line for each setting of {', '.join(others)}" * (compared is not rows)
         for axis, (title, at) in zip(part.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
             drawn = compared[compared["labels_per_class"].isin(at)]
             said = _by_seed(axis, drawn) if name in SEEDS else _by_value(axis, drawn, column)
             axis.set(xlabel="a gray point for each seed" if name in SEEDS else name, title=title)
             axis.set_ylim(top=min(axis.get_ylim()[1], 100.5))
-            sentences.append(f"by {name}{title and ' with '}{title}{how} {said}")
+            sentences.append(f"by {name}{title and ' with '}{title}{how}, {said}")
         part.axes[0].set_ylabel("test accuracy [%]")
         if name not in SEEDS and 1 < compared["strategy"].nunique() <= MOST_NAMES:
             part.legend(*part.axes[0].get_legend_handles_labels(), loc="outside right upper")
@@ -235,7 +235,7 @@ def accuracy_by_parameter(results: pd.DataFrame, swept: Mapping[str, str]) -> Fi
 
 def _equal_settings(rows: pd.DataFrame, column: str, others: Mapping[str, str]) -> pd.DataFrame:
     """Give each setting of the other parameters its own line if a parameter's values were not all tried with the same
-    settings and seeds, because means over the settings would then compare settings as well.
+    settings and seeds, because means would then compare different settings as well as different values.
     """
     texts = [f"{name}=" + rows[its] for name, its in others.items()]
     setting = texts[0].str.cat(texts[1:], sep=", ") if texts else pd.Series("", rows.index)
@@ -247,7 +247,7 @@ def _equal_settings(rows: pd.DataFrame, column: str, others: Mapping[str, str]) 
 
 
 def _by_value(axis: Axes, rows: pd.DataFrame, column: str) -> str:
-    """Draw accuracy by the values of a parameter, joined by a line if they are numbers; describe it in words."""
+    """Draw accuracy by the values of a parameter, joined by a line if they are numbers; return a description."""
     values = list(dict.fromkeys(rows[column]))
     if numbers := pd.to_numeric(pd.Series(values), errors="coerce").notna().all():
         values.sort(key=float)
@@ -265,7 +265,7 @@ def _by_value(axis: Axes, rows: pd.DataFrame, column: str) -> str:
 
 
 def _by_seed(axis: Axes, rows: pd.DataFrame) -> str:
-    """Draw every seed's accuracy as a point, next to their mean with its interval; describe it in words."""
+    """Draw each seed's accuracy as a point next to the mean with its interval; return a description."""
     said, strategies = [], in_order(rows["strategy"])
     for place, strategy in enumerate(strategies):
         at = rows[rows["strategy"] == strategy]
@@ -324,5 +324,5 @@ def _by_budget(summary: pd.DataFrame, budgets: Sequence[int | str]) -> str:
         fewest, most = 1 - at["accuracy"].max(), 1 - at["accuracy"].min()
         if not told and Finding.BASELINE in shown and len(at) > 1:
             told = ["no detectable difference from scratch"]
-        sentences.append(", ".join([f"with {budget} labels per class {fewest:.1%} to {most:.1%}", *told]))
+        sentences.append(", ".join([f"with {budget} labels per class, {fewest:.1%} to {most:.1%}", *told]))
     return "; ".join(sentences)

@@ -1,4 +1,4 @@
-"""Everything that figures share: size, alternative text, the strategies' colors, and ways to write names.
+"""Everything that figures share: size, alternative text, the strategies' colors, and the layout of names.
 
 IPython puts a figure's alternative text into the output's metadata, and nbconvert copies it from there into the HTML.
 """
@@ -25,7 +25,7 @@ from PIL import Image
 from helpers.images import Classes
 from helpers.transfer import STRATEGIES
 
-# Okabe and Ito's palette, which color-blind readers can tell apart; markers and lines tell strategies apart in gray.
+# Color-blind readers can tell Okabe and Ito's colors apart; in grayscale, markers and line styles set strategies apart.
 COLORS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#56B4E9")  # one to spare
 MARKERS, LINES = "os^DvPX", ("-", "-", "--", ":", "-.", "--", ":")
 STYLES: dict[str, dict[str, Any]] = {  # how Matplotlib draws a line and its points
@@ -34,7 +34,7 @@ STYLES: dict[str, dict[str, Any]] = {  # how Matplotlib draws a line and its poi
 }
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
 WIDTH = 8.0  # inches
-MOST_CLASSES = 15  # the most for large type, numbers in a matrix, and panels side by side
+MOST_CLASSES = 15  # with more, type is smaller, a matrix has no numbers, and panels are stacked
 
 
 class Figure(matplotlib.figure.Figure):  # a notebook without pictures shows this name

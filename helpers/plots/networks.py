@@ -124,13 +124,13 @@ def strategies(names: Sequence[str]) -> Figure:
 def filters(models: Mapping[str, "keras.Model"], layer: str = "conv1", shown: int = 10) -> Figure:
     """Show the first kernels of a convolution, a row per network: zero is gray, negative darker, positive brighter.
 
-    Kernels over three channels are in color; for any other number, only the first channel is shown.
+    Kernels over three channels are in color; with any other number of channels, only the first one is shown.
     """
     figure = new_figure(height=0.8 * len(models) + 0.3)
     rows = figure.subplots(len(models), shown, squeeze=False)
     for row, (title, model) in zip(rows, models.items(), strict=True):
         kernels = model.get_layer(layer).kernel.numpy()
-        limit = 2 * math.sqrt(6 / np.prod(kernels.shape[:2]) / sum(kernels.shape[2:]))  # twice the untrained limit
+        limit = 2 * math.sqrt(6 / np.prod(kernels.shape[:2]) / sum(kernels.shape[2:]))  # twice the initial limit
         shades = np.clip(0.5 + kernels[:, :, slice(3 if kernels.shape[2] == 3 else 1)] / (2 * limit), 0, 1)
         row[0].text(-0.2, 0.5, title, transform=row[0].transAxes, ha="right", va="center")
         for axis, kernel in zip_longest(row, np.moveaxis(shades, -1, 0)[:shown]):

@@ -12,10 +12,10 @@ from helpers.plots.figures import Figure, png
 def set_up(shell: Any) -> None:
     """Make an IPython shell show figures with alternative text, and tables, arrays and values with default options.
 
-    Importing `plots` in a notebook calls this function, and every lesson does so before it shows anything, so its
-    outputs are the same whatever a startup file or an earlier cell has set.
+    Importing `plots` in a notebook calls this function. Every lesson does so before it shows anything, so a lesson's
+    outputs are the same, whatever a startup file or an earlier cell has set.
     """
-    # Matplotlib's own formatter ignores alternative text. IPython prefers ours, which is for the more specific class.
+    # Matplotlib's own formatter ignores alternative text. IPython prefers ours, which is for a more specific class.
     shell.display_formatter.formatters["image/png"].for_type(Figure, png)
     shell.ast_node_interactivity = "last_expr"
     with warnings.catch_warnings(action="ignore"):  # pandas warns about options that it will remove

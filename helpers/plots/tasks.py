@@ -1,6 +1,6 @@
 """Figures of tasks: their images and classes, the misclassified images, and the replies to learners.
 
-Figures name the original classes, never the shifted labels.
+Figures name the original classes, never the labels renumbered from 0.
 """
 
 import textwrap

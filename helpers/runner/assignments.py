@@ -1,4 +1,4 @@
-"""Turn lessons into nbgrader assignments, and count the checks' replies to submitted answers; neither needs nbgrader.
+"""Turn lessons into nbgrader assignments, and count the checks' replies to submitted answers, without using nbgrader.
 
 A checked exercise is one cell in a lesson and two in an assignment: one for the learner, and a locked one with only the
 check, which nbgrader restores before grading.
@@ -81,7 +81,7 @@ def with_values(source: str, values: Mapping[str, Any]) -> str:
 
 
 def write_misconceptions(course: Path, lesson: str) -> tuple["pd.DataFrame", Path]:
-    """Count the replies to a lesson, save a figure of them in the course folder, and return the counts and its path."""
+    """Save a figure of the replies to a lesson in the course folder; return their counts and the figure's path."""
     from helpers import plots
 
     counted, picture = misconceptions(course, lesson), course / f"misconceptions-{lesson}.png"
@@ -108,9 +108,9 @@ def misconceptions(course: Path, lesson: str) -> "pd.DataFrame":
 
 
 def not_graded(course: Path, lesson: str) -> dict[str, str]:
-    """Return, by learner, why a lesson has no graded notebook; nbgrader exports 0 points in these cases.
+    """Return, for each learner without a graded notebook of a lesson, the reason; nbgrader exports 0 points for them.
 
-    A learner is anyone listed in the gradebook or with a folder in `submitted/`.
+    Anyone who is in the gradebook or has a folder in `submitted/` counts as a learner.
     """
     learners, gradebook = {path.name for path in course.glob("submitted/*/")}, (course / "gradebook.db").absolute()
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{gradebook.as_uri()}?mode=ro", uri=True)) as book:
@@ -128,7 +128,7 @@ def not_graded(course: Path, lesson: str) -> dict[str, str]:
 
 
 def _replies(cells: list[Any]) -> Iterator[tuple[str, str]]:
-    """Yield each check's id and reply; an error in the answer above it replaces the reply, because it says more."""
+    """Yield each check's id and reply; an error in the answer above replaces the reply, because the error says more."""
     stopped = ""
     for cell in cells:
         about = cell.metadata.get("nbgrader", {})
@@ -146,4 +146,4 @@ def _reply(outputs: list[Any], stopped: str) -> str:
             name = stopped or output.ename
             return (said[1] or "no answer") if said else STOPS.get(name, f"the code stops with {name}")
     printed = "".join(output.get("text", "") for output in outputs)
-    return "right" if printed.endswith("Right.\n") else "points without a reply from the check"
+    return "right" if printed.endswith("Right.\n") else "points awarded, but no reply from the check"

@@ -44,10 +44,10 @@ def new(
     out: Path | None,
     make: bool = True,
 ) -> Run:
-    """Check the lessons, the folder, and the parameters, given as text, with their data; then make the folder.
+    """Check the lessons, the folder, the parameters (given as text) and their data; then make the folder.
 
-    Without `only`, all lessons run. Without `out`, the folder is created in `runs/`; without `make`, not at all.
-    Raises ValueError, DownloadError or OSError for invalid input.
+    Without `only`, all lessons run. Without `out`, the folder is created in `runs/`; without `make`, no folder is
+    created. Raises ValueError, DownloadError or OSError for invalid input.
     """
     values = parameters.read_given(given, dataset)
     for name in (*parameters.FOLDERS, "backbone_weights"):
@@ -111,7 +111,7 @@ def resume(folder: Path) -> Run:
             raise ValueError(f"--resume: {name} has changed since this run started with {facts}; start a new run")
     if record_made_with(record):
         run.notes.append(
-            "Note: versions, code or machine have changed since this run started; run.json lists the old and new ones"
+            "Note: this run started with different versions or code, or on a different machine; run.json lists both"
         )
     for position, lesson in enumerate(chosen):
         if not done[position]:
@@ -132,7 +132,7 @@ def outline(run: Run) -> Iterator[str]:
 
 
 def execute(run: Run, received: list[int], timeout: int | None = None) -> str | None:
-    """Execute the lessons that are not done, up to the first failure; return the message about that failure.
+    """Execute the lessons that are not done; stop at the first failure and return the message about it.
 
     `received` contains the signals from `process.signals_as_exit`. A lesson fails if a cell takes longer than `timeout`
     seconds.
@@ -165,7 +165,7 @@ def execute(run: Run, received: list[int], timeout: int | None = None) -> str | 
 
 
 def write_results(run: Run) -> "pd.DataFrame":
-    """Write `results.csv`, the rows of all finished lessons as text, one per training run; return them.
+    """Write `results.csv`: the rows of all finished lessons as text, one per training run; return the rows.
 
     Rows that a lesson takes from an earlier one, as lesson 06 does from 05, are listed only under the earlier one.
     """
@@ -215,7 +215,7 @@ def _entry(lesson: Notebook, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _intact(run: Run, entry: dict[str, Any]) -> bool:
-    """Tell whether a lesson's notebook is readable, and its result rows, if any, unchanged."""
+    """Tell whether a lesson's notebook is readable and its result rows, if there are any, are unchanged."""
     readable = bool(notebooks.code_cells(_notebook(run, entry)))
     return readable and entry.get("results") == _results_checksum(run, entry)
 
@@ -237,7 +237,7 @@ def _make_folder(wanted: Path, count: int = 1) -> Path:
 
 
 def _data(dataset: Dataset) -> dict[str, Any]:
-    """Return the identity of a run's data, and the number of test images that are also training images."""
+    """Return a dataset's name, fingerprint and sizes, and the number of test images that are also training images."""
     images = {"training images": len(dataset.train), "test images": len(dataset.test)}
     images["test images also in training"] = datasets.duplicated_images(dataset)
     return {"name": dataset.name, "sha256": dataset.fingerprint, **images}

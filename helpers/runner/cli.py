@@ -1,4 +1,4 @@
-"""The command line: options in, lines out.
+"""The command line: it reads options and prints lines, and leaves the work to other modules.
 
 Slow imports are inside the commands, so that `--help` responds at once.
 """
@@ -61,14 +61,14 @@ def lessons(folder: Path) -> None:
 
 
 # Options that commands share
-DATASET = click.option("--dataset", metavar="NAME-OR-PATH", help="Dataset name, file or folder of images.")
+DATASET = click.option("--dataset", metavar="NAME-OR-PATH", help="Name of a dataset, or path of a file or folder.")
 ONLY = click.option(
     "--only", type=lambda text: text.split(","), metavar="LESSONS", help="Use only these lessons, such as 03,05."
 )
 FILE = click.option("-f", "file", type=FOLDER, metavar="FILE", help="Parameters in YAML; -p overrides them.")
 GIVEN = click.option("-p", "given", type=(str, str), multiple=True, metavar="NAME VALUE", help="Set a parameter.")
 RESUME = click.option("--resume", type=FOLDER, metavar="DIR", help="Run anything missing or failed in DIR.")
-TIMEOUT = click.option("--timeout", type=click.IntRange(1), metavar="SECONDS", help="Fail if any cell takes longer.")
+TIMEOUT = click.option("--timeout", type=click.IntRange(1), metavar="SECONDS", help="Fail if a cell takes longer.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Check everything, print what would run, and run nothing.")
 
 
@@ -132,8 +132,8 @@ def misconceptions(folder: Path, lesson: str) -> None:
 def run(resume: Path | None, timeout: int | None, dry_run: bool, **asked: Any) -> None:
     """Run the lessons headless, with the given parameters, and save the results in a new folder.
 
-    The folder gets the executed notebooks, an index.html to open, results.csv with one row per training run, and
-    run.json. Without --dataset, the data is mnist, or mnist_5k if MNIST is not available.
+    The folder will contain the executed notebooks, an index.html to open, results.csv with one row per training run,
+    and run.json. Without --dataset, the data is mnist, or mnist_5k if MNIST is not available.
 
     \b
     Example:
@@ -184,17 +184,17 @@ def run(resume: Path | None, timeout: int | None, dry_run: bool, **asked: Any) -
 )
 @RESUME
 @click.option("--scheduler", metavar="ADDRESS", help="Run on this Dask cluster.  [default: on this machine]")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Parallel runs.  [default: by cores and memory]")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Parallel runs.  [default: as hardware allows]")
 @click.option("--store", type=FOLDER, metavar="DIR", help="Share trained networks between local runs, in DIR.")
 @click.option("--retries", type=click.IntRange(0), default=0, metavar="K", help="Repeat a failing run up to K times.")
 @TIMEOUT
 @DRY_RUN
 @click.option("--yes", is_flag=True, help="Allow more than 10,000 runs.")
 def sweep(resume: Path | None, dry_run: bool, yes: bool, **asked: Any) -> None:
-    """Run one lesson, or your own notebook by its path, once for each combination of values in a grid.
+    """Run one lesson, or your own notebook (given by its path), once for each combination of values in a grid.
 
-    DIR gets the executed notebooks, results.csv with the parameters as columns, and sweep.html to open. Repeat the
-    command, or use --resume, to run anything missing or failed. --grid NAME,OTHER=[V1,W1],[V2,W2] pairs values.
+    DIR will contain the executed notebooks, results.csv with the parameters as columns, and sweep.html to open. Repeat
+    the command, or use --resume, to run anything missing or failed. --grid NAME,OTHER=[V1,W1],[V2,W2] pairs values.
 
     \b
     Example:
@@ -252,7 +252,7 @@ def _bad_input_in_one_line(*kinds: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def _resumable(command: str, folder: Path, **how: Any) -> Iterator[None]:
-    """If a command fails or stops, print the command that resumes it in its folder with its options, ready to paste."""
+    """If a command fails or stops, print a command that resumes it with the same folder and options, ready to paste."""
 
     def hint() -> str:
         if not (folder / f"{command}.json").is_file():

@@ -23,9 +23,9 @@ KERNEL_MEMORY = 2 * 2**30  # bytes for each kernel with TensorFlow
 def check_options(scheduler: str | None, workers: int | None, store: Path | None) -> None:
     """Raise ValueError for conflicting options, an unusable folder, or a machine without Dask."""
     if scheduler is not None and workers is not None:
-        raise ValueError("--workers: applies only to this machine; the cluster of --scheduler has its own workers")
+        raise ValueError("--workers: is for this machine only; the cluster given by --scheduler has its own workers")
     if scheduler is not None and store is not None:
-        raise ValueError("--store: applies only to this machine; the cluster of --scheduler shares no folder with it")
+        raise ValueError("--store: is for this machine only; the cluster given by --scheduler shares no folder with it")
     if store is not None:
         check_folder("--store", str(store), store)
     if not (find_spec("distributed") and find_spec("cryptography")):
@@ -88,6 +88,6 @@ def _check_workers(client: "Client") -> None:
         if version != VERSION:
             has = f"version {version}" if isinstance(version, str) else "an unknown version"
             raise ValueError(
-                f"--scheduler: its worker {worker} has {has} of this package instead of {VERSION}; "
+                f"--scheduler: the worker {worker} has {has} of this package instead of {VERSION}; "
                 "install the same version on all machines"
             )

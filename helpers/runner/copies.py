@@ -34,8 +34,8 @@ def write_lessons(folder: Path) -> list[Path]:
     existing = {path: path.read_text("utf-8", "replace") for path in copies if path.exists()}
     if different := [path.name for path, text in existing.items() if _cells(text) != _cells(copies[path])]:
         raise ValueError(
-            f"DIR: {str(folder)!r} has {listed(different)} with different cells, which is never overwritten; "
-            "choose a different folder, or move your notebook away"
+            f"DIR: {str(folder)!r} already has {listed(different)} with different cells; nothing is overwritten, "
+            "so choose a different folder, or move your notebook away"
         )
     for path, text in copies.items():
         if path not in existing:
@@ -44,7 +44,7 @@ def write_lessons(folder: Path) -> list[Path]:
 
 
 def relinked(notebook: dict[str, Any], to: Callable[[str], str]) -> dict[str, Any]:
-    """Return a lesson's content with new relative links in its prose.
+    """Return a lesson's content with the relative links in its prose replaced.
 
     `to` returns the address for a path in the repository, such as "docs/speed.md", or "" to remove the link.
     """
@@ -77,9 +77,9 @@ def address() -> str:
 
 
 def copied(lesson: Path, linked: bool = True) -> str:
-    """Return a lesson's file, with links from it to the repository if its address is known.
+    """Return a lesson's file with its links pointing to the repository, if the repository's address is known.
 
-    Links to other lessons are removed unless `linked`, for copies in separate folders.
+    Unless `linked`, links to other lessons are removed, because the copies are in separate folders.
     """
     repository = address()
 

@@ -1,4 +1,4 @@
-"""Notebooks: find a lesson or a custom notebook, read its parameters and code, execute it in a separate kernel."""
+"""Notebooks: find a lesson or a custom notebook, read its parameters and code, and execute it in a separate kernel."""
 
 import ast
 import json
@@ -49,7 +49,7 @@ class Notebook:
 
 @dataclass(frozen=True)
 class KernelSettings:
-    """A kernel's working directory (None: this process's), extra environment variables, and seconds per cell."""
+    """A kernel's working directory (None: this process's), extra environment variables, and time limit per cell."""
 
     folder: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -71,7 +71,7 @@ def lessons(numbers: Iterable[str] | None = None) -> list[Notebook]:
 
 
 def lesson(number: str, else_allowed: str = "") -> Notebook:
-    """Return the lesson "03", "3" or "03_pretraining"; raise ValueError if it does not exist."""
+    """Return a lesson given as "03", "3" or "03_pretraining"; raise ValueError if it does not exist."""
     known = lessons()
     for candidate in known:
         if number in (candidate.name, candidate.number, str(int(candidate.number))):
@@ -93,15 +93,15 @@ def find(name: str) -> Notebook:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"notebook: {name!r} is not a notebook in format 4, JSON with a list of cells") from error
     if language.lower() != "python":
-        raise ValueError(f"notebook: {name!r} is written in {language}; give one in Python")
+        raise ValueError(f"notebook: {name!r} is written in {language}; use one in Python")
     return next((lesson for lesson in lessons() if lesson.path == path.resolve()), custom)
 
 
 def defaults(path: Path) -> dict[str, Any]:
-    """Return the default of each parameter of a notebook by name, or None if it has to be computed.
+    """Return the default of each parameter of a notebook by name; a default that must be computed becomes None.
 
-    They come from the cell tagged `parameters` and from papermill's injected cell: an executed notebook keeps its given
-    values. Papermill's function for this omits annotations and anything that it cannot parse.
+    Defaults come from the cell tagged `parameters` and from papermill's injected cell, so an executed notebook keeps
+    the values that it was given. Papermill's function for this omits annotations and anything that it cannot parse.
     """
     return _assigned(path, "parameters") | _assigned(path, "injected-parameters")
 
@@ -118,7 +118,7 @@ def code(path: Path) -> str:
 
 
 def named_files(notebook: Path) -> Iterator[tuple[str, Path]]:
-    """Yield names and paths of files below a notebook's folder that its code names in strings, except its results."""
+    """Yield (name, path) of each file below a notebook's folder that its code names in a string, except its results."""
     names = set()
     for cell in code_cells(notebook):
         constants = (node.value for node in ast.walk(_parsed(cell)) if isinstance(node, ast.Constant))
@@ -184,10 +184,10 @@ def code_cells(notebook: Path) -> list[dict[str, Any]]:
 
 
 def _kernel_manager(sockets: str, environment: Mapping[str, str], quiet: bool) -> type:
-    """Return a class that starts this interpreter's kernel with `environment` added to this process's.
+    """Return a class that starts this interpreter's kernel with `environment` added to that of this process.
 
-    `sockets` is an empty folder for this kernel alone. It also serves as IPython's configuration folder, so that the
-    user's startup files or modules in the working directory do not change a notebook's behavior.
+    `sockets` is an empty folder for this kernel alone. It also serves as IPython's configuration folder, so that
+    neither the user's startup files nor modules in the working directory change a notebook's behavior.
     """
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
@@ -217,14 +217,14 @@ def _kernel_manager(sockets: str, environment: Mapping[str, str], quiet: bool) -
 
 
 def _papermill_path(path: Path) -> str:
-    """Return a path for papermill, with our own scheme, and with braces doubled, because paths can be templates."""
+    """Return a path for papermill, with our own scheme, and with braces doubled, because papermill fills in braces."""
     return _own_files() + str(path).replace("{", "{{").replace("}", "}}")
 
 
 @cache
 def _own_files() -> str:
-    """Register a reader and a writer with papermill, and return their scheme, a prefix of paths. They read incomplete
-    notebooks, and write whole files, so that a notebook stays readable even if the run is killed.
+    """Register a reader and a writer with papermill, and return their scheme, a prefix of paths. They can read
+    incomplete notebooks, and write only whole files, so that a notebook stays readable even if the run is killed.
     """
     from papermill.iorw import papermill_io
 
@@ -240,7 +240,7 @@ def _own_files() -> str:
 
 
 def _assigned(path: Path, tag: str) -> dict[str, Any]:
-    """Return the values that the cells with a tag assign, by name; None for anything but a literal."""
+    """Return, by name, the values that the cells with a tag assign; anything but a literal becomes None."""
     assigned: dict[str, Any] = {}
     for cell in code_cells(path):
         if tag not in cell["metadata"].get("tags", []):
@@ -263,7 +263,7 @@ def _literal(node: ast.expr) -> Any:
 
 
 def _parsed(cell: Mapping[str, Any]) -> ast.Module:
-    """Parse a cell's Python without IPython's commands; a cell in a different language has no statements."""
+    """Parse a cell's Python without IPython's commands; for a cell in a different language, return an empty module."""
     source = re.sub(r"^\s*[%!].*$", "", "".join(cell["source"]), flags=re.MULTILINE)  # cells with %%bash fail below
     source = re.sub(r"^([\w :.,\[\]]+= *)[%!].*$", r"\1None", source, flags=re.MULTILINE)  # files = !ls
     with suppress(SyntaxError, ValueError):

@@ -60,7 +60,7 @@ def body(notebook: "NotebookNode", known: Collection[str] = ()) -> str:
 
 
 def figure(path: Path, png: bytes, alt: str) -> dict[str, str]:
-    """Write a figure's PNG file next to its page, to open it in full size; return the template's values for it."""
+    """Write a figure's PNG file next to its page, to be opened in full size; return the values for the template."""
     path.write_bytes(png)
     return {"png": b64encode(png).decode(), "alt": alt, "file": path.name}
 

@@ -25,10 +25,10 @@ from helpers.runner.process import absolute
 
 TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
 CLASS_LISTS = ("source_classes", "target_classes")  # by number or by name
-BACKBONE = "backbone_weights"  # a lesson with this parameter also has the backbone's width, photos and their size
+BACKBONE = "backbone_weights"  # a lesson with this parameter also has backbone_width, photos and photo_size
 FOLDERS = ("dataset", "photos", "my_images")  # parameters that may name a folder
 MOST_RUNS = 10_000  # largest grid without --yes
-Grid = Sequence[Sequence[dict[str, Any]]]  # the settings of each --grid: values by name, one or several
+Grid = Sequence[Sequence[dict[str, Any]]]  # for each --grid, its settings: the values of one or more parameters by name
 
 
 def read(name: str, text: str) -> Any:
@@ -59,7 +59,7 @@ def read_given(given: Sequence[tuple[str, str]], dataset: str | None = None) -> 
     """Read the values of `-p NAME VALUE` and `--dataset`; raise ValueError for a name given twice."""
     names = [name for name, _ in given]
     if len(set(names)) < len(names):
-        raise ValueError(f"{max(names, key=names.count)}: -p sets it twice; give one value")
+        raise ValueError(f"{max(names, key=names.count)}: -p sets it twice; set it once")
     values = {name: read(name, text) for name, text in given}
     if dataset is not None and values.setdefault("dataset", dataset) != dataset:
         raise ValueError(f"dataset: is given twice, as {dataset!r} and {values['dataset']!r}; give it once")
@@ -89,7 +89,7 @@ def _travels(value: Any) -> bool:
 
 @cache
 def _loader() -> type:
-    """Return YAML's safe loader, limited to the literals of JSON and Python; YAML reads 010 as 8 and 1:30 as 90."""
+    """Return YAML's safe loader, limited to literals of JSON and Python, because YAML reads 010 as 8 and 1:30 as 90."""
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
@@ -125,7 +125,7 @@ def read_grid(swept: Sequence[str]) -> Grid:
             known.add(name)
         entries = read(names, f"[{values}]")
         if not entries:
-            raise ValueError(f"{names}: --grid gives it no values; give some, such as --grid {together[0]}=1,2")
+            raise ValueError(f"{names}: --grid gives it no values; list some, such as --grid {together[0]}=1,2")
         rows = entries if len(together) > 1 else [[entry] for entry in entries]
         for row in rows:
             if not isinstance(row, list) or len(row) != len(together):
@@ -147,7 +147,7 @@ def as_text(value: Any) -> str:
 
 def settled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return values in their recorded form: data folders absolute, and whole numbers as floats if the default is a
-    float and no digit is lost, so that 1 and 1.0 are the same run.
+    float and no digit is lost, so that 1 and 1.0 make the same run.
     """
     settled = dict(values)
     for name, value in values.items():
@@ -159,8 +159,8 @@ def settled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str,
 
 
 def data(runs: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Return, by path, the contents of files that the runs' parameters name, including MNIST's file if a run uses one,
-    and the SHA-256 of named files and of data folders.
+    """Return two dicts by path: the contents of the files that the runs' parameters name, including MNIST's file if a
+    run uses it, and the SHA-256 of the named files and of data folders.
     """
     values = {(name, value) for run in runs for name, value in run.items() if isinstance(value, str)}
     files = {value: Path(os.path.expanduser(value)).read_bytes() for _, value in sorted(values) if names_file(value)}
@@ -203,12 +203,12 @@ def check_grid(grid: Grid, given: Mapping[str, Any], many: bool) -> None:
 
 
 def check(chosen: Sequence[Notebook], values: Mapping[str, Any], grid: Grid = ()) -> dict[str, Dataset]:
-    """Check parameters of some notebooks before anything runs, with the notebooks' defaults filled in.
+    """Check the parameters of notebooks before anything runs, with the notebooks' defaults filled in.
 
-    Each setting of a `--grid` is checked together with the first settings of the others. Returns the datasets that the
-    (first) values name, by parameter: `dataset`, `photos`, `my_images`. Raises ValueError for a name that no chosen
-    notebook has, for a type other than the default's, and for anything that the lessons themselves would refuse; custom
-    notebooks are checked no further. Raises DownloadError for data that cannot be downloaded.
+    Each setting of a `--grid` is checked together with the first settings of the others. Returns the dataset that each
+    of `dataset`, `photos` and `my_images` names (with its first value, if it is in the grid). Raises ValueError for a
+    name that no chosen notebook has, for a type other than the default's, and for anything that the lessons themselves
+    would refuse; custom notebooks are checked no further. Raises DownloadError for data that cannot be downloaded.
     """
     defaults = _defaults(chosen)
     for name, entries in choices(values, grid).items():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 PATH_VARIABLES = ("MNIST_NPZ", "TRANSFER_TUTORIAL_DATA")  # environment variables that name files
-OPEN_FILES = 256  # at once, by a run and its kernels; one kernel opens more than 64
+OPEN_FILES = 256  # needed at once by a run and its kernels; one kernel opens more than 64
 
 
 def prepare() -> None:
@@ -37,7 +37,7 @@ def absolute(path: str) -> str:
 
 
 class _Lossy:
-    """Standard output or error: if its terminal or reader goes away, the text is lost, but not the work."""
+    """Standard output or error: if its terminal or reader goes away, the text is lost, but the work goes on."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -127,14 +127,14 @@ def allow_open_files() -> None:
 
         limit, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
         if 0 <= highest < OPEN_FILES:  # negative: unlimited
-            raise ValueError(f"ulimit -n: {highest} open files are too few; raise the limit to {OPEN_FILES} or more")
+            raise ValueError(f"ulimit -n: a limit of {highest} open files is too low; raise it to {OPEN_FILES} or more")
         if 0 <= limit < OPEN_FILES:
             resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, highest))
 
 
 @contextmanager
 def lock(parameter: str, folder: Path) -> Iterator[None]:
-    """Lock a folder for this process during a block; raise ValueError if another process has locked it.
+    """Lock a folder for this process for the length of a block; raise ValueError if another process has locked it.
 
     The system locks the folder itself, so no file is left behind and the lock ends with the process. Where such locks
     do not exist (Windows, some network drives), nobody is locked out, but files are still written whole.
@@ -146,7 +146,7 @@ def lock(parameter: str, folder: Path) -> Iterator[None]:
             handle = os.open(folder, os.O_RDONLY)
             held.callback(os.close, handle)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held.callback(fcntl.flock, handle, fcntl.LOCK_UN)  # closing alone would leave the lock to a forked child
+            held.callback(fcntl.flock, handle, fcntl.LOCK_UN)  # closing alone would leave the lock with a forked child
         except BlockingIOError as error:
             raise ValueError(
                 f"{parameter}: another process is working in {str(folder)!r}; wait until it ends, or stop it first"

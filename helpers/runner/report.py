@@ -61,7 +61,7 @@ def strategies(results: "pd.DataFrame") -> "pd.Series":
 def write_run(folder: Path, run: dict[str, Any], results: "pd.DataFrame") -> Path:
     """Write `html/<lesson>.html` for each executed lesson, and `index.html`; return the path of `index.html`.
 
-    `folder` belongs to the run, `run` is the content of its `run.json`, `results` are the rows of its `results.csv`.
+    `folder` is the run's folder, `run` the content of its `run.json`, and `results` the rows of its `results.csv`.
     """
     import nbformat
 
@@ -112,9 +112,9 @@ def write_run(folder: Path, run: dict[str, Any], results: "pd.DataFrame") -> Pat
 
 def write_sweep(swept: "sweep.Sweep", records: list[dict[str, Any]], results: "pd.DataFrame") -> Path:
     """Write a sweep's `sweep.html`, with the verdicts, accuracy over the swept parameters, and a link to each executed
-    notebook; return its path.
+    notebook; return the page's path.
 
-    `records` belong to runs that finished or failed; `results` are the rows of `results.csv`, as text.
+    `records` are those of runs that finished or failed; `results` are the rows of `results.csv`, as text.
     """
     import pandas as pd
 
@@ -166,9 +166,9 @@ def write_sweep(swept: "sweep.Sweep", records: list[dict[str, Any]], results: "p
 
 
 def _compared(results: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the rows that a verdict is about, as numbers; none if no lesson with a verdict was run."""
+    """Return the rows that a verdict is about, with text turned into numbers; none if no lesson with a verdict ran."""
     columns = {"lesson", "task", "strategy", "labels_per_class", *NUMBERS}
-    if not columns <= set(results):  # a custom lesson
+    if not columns <= set(results):  # a custom notebook
         return results[:0]
     known = [results[(results["lesson"] == lesson) & (results["task"] == task)] for lesson, task in COMPARED]
     rows = next((rows for rows in known if len(rows)), results[:0])
@@ -209,7 +209,7 @@ def headline(summary: "pd.DataFrame") -> str:
 
 
 def answers(summary: "pd.DataFrame") -> list[tuple[str, str, str]]:
-    """Answer the reader's questions, each with the finding and the numbers or the reason.
+    """Answer the reader's questions, each with the finding, and with the numbers or the reason why there are none.
 
     The published conclusion comes first, then the comparison of `frozen` with `scratch` at each budget.
     """
@@ -224,8 +224,8 @@ def answers(summary: "pd.DataFrame") -> list[tuple[str, str, str]]:
 
 
 def _verdicts(rows: "pd.DataFrame", settings: dict[str, str]) -> list[tuple[str, str, str]]:
-    """Compare `frozen` with `scratch` in each setting of a sweep and at each label budget, over all its seeds. Each
-    answer names the setting and budget, the finding, and the numbers; a long list is replaced by counts of findings.
+    """Compare `frozen` with `scratch` in each setting of a sweep and at each label budget, over all seeds. Each answer
+    names the setting and budget, the finding, and the numbers; a long list is replaced by counts of findings.
 
     `settings` maps each parameter that is part of a setting to its column.
     """

@@ -1,8 +1,8 @@
-"""A sweep: one notebook over a grid of parameters, in processes on this machine or on a Dask cluster.
+"""A sweep: one notebook, run over a grid of parameters in processes on this machine or on a Dask cluster.
 
 Dask schedules the runs, repeats failed ones and survives workers that die; papermill executes each run. Workers need
-this package but no shared folder: notebook and data files travel to them as bytes, and results are written here. A
-dataset that is a folder stays where it is, so a sweep over one runs only on this machine.
+this package but no shared folder: the notebook and data files are sent to them as bytes, and results are written here.
+A folder of images is not sent, so a sweep that uses one runs only on this machine.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ class Sweep:
     defaults: dict[str, Any]  # of the notebook's parameters
     files: dict[str, bytes]  # data files, by their path in the parameters
     beside: dict[str, bytes]  # files next to the notebook, by their path in its code
-    axes: tuple[tuple[str, ...], ...]  # parameters that differ between runs, single or paired
+    axes: tuple[tuple[str, ...], ...]  # parameters that differ between runs, alone or in pairs
     varied: tuple[str, ...]  # all parameters in `axes`
     runs: dict[str, dict[str, Any]]  # the parameters of each run, by its name
     out: Path  # folder for the results
@@ -65,7 +65,7 @@ def plan(
     cannot be downloaded. More than 10,000 runs are refused unless `many` is set.
     """
     if notebook is None:
-        raise ValueError("sweep: LESSON is missing; give one, or --resume DIR alone")
+        raise ValueError("sweep: LESSON is missing; name one, or use --resume DIR alone")
     chosen = notebooks.find(notebook)
     defaults = notebooks.defaults(chosen.path)
     shared = parameters.settled(parameters.read_given(given, dataset), defaults)
@@ -94,12 +94,12 @@ def resume(folder: Path) -> Sweep:
 
 
 def check_portable(sweep: Sweep) -> None:
-    """Raise ValueError if the data is a folder, because folders do not travel to a cluster."""
+    """Raise ValueError if the data is a folder, because folders are not sent to a cluster."""
     for name, value in {(name, as_text(values.get(name))) for values in sweep.runs.values() for name in FOLDERS}:
         if parameters.is_data_folder(name, value):
             raise ValueError(
-                f"{name}: {Path(value).name!r} is a folder, which the machines of a cluster do not have; "
-                "sweep on this machine, or give an .npz file as the dataset, which travels to them"
+                f"{name}: {Path(value).name!r} is a folder that the machines of a cluster don't have; "
+                "sweep on this machine, or use an .npz file as the dataset, because files are sent to the cluster"
             )
 
 
@@ -115,7 +115,7 @@ def missing(sweep: Sweep, known: list[dict[str, Any]]) -> list[str]:
 
 
 def write_results(sweep: Sweep, known: list[dict[str, Any]]) -> "pd.DataFrame":
-    """Write `results.csv`, the result rows of all finished runs as text; return them. A run without rows gets one.
+    """Write the result rows of all finished runs to `results.csv`, as text, at least one for each run; return them.
 
     A run's name, parameters and seconds come before its own columns. If a parameter has the name of such a column, it
     becomes `parameter_<name>`: the column may contain one label budget, the parameter the list of them. Any other
@@ -140,17 +140,17 @@ def write_results(sweep: Sweep, known: list[dict[str, Any]]) -> "pd.DataFrame":
 
 
 def label(sweep: Sweep, record: Mapping[str, Any]) -> str:
-    """Return a readable name for a run: its values of the parameters that differ between runs."""
+    """Return a readable name for a run: the values of the parameters that differ between runs."""
     values = {**sweep.defaults, **record["parameters"]}
     return ", ".join(f"{name}={as_text(values[name])}" for name in sweep.varied)
 
 
 def outlook(sweep: Sweep, known: list[dict[str, Any]]) -> str:
-    """Return the number of finished runs, and a time estimate for the missing ones, if there is one."""
+    """Return the number of finished runs and, if any run has finished, a time estimate for the missing ones."""
     to_run = len(missing(sweep, known))
     said = f"{sweep.notebook.name}: {len(sweep.runs)} runs, {len(sweep.runs) - to_run} of them done"
     if stale := sum(each["status"] == "done" and each["code"] != sweep.code for each in _stored(sweep.out, sweep.runs)):
-        said += f"\nNote: {stale} finished with different code or package versions; they count as missing and run again"
+        said += f"\nNote: runs that finished with different code or versions count as missing and run again: {stale}"
     seconds = [record["seconds"] for record in known if record["status"] == "done"]
     if not to_run or not seconds:
         return said
@@ -160,7 +160,7 @@ def outlook(sweep: Sweep, known: list[dict[str, Any]]) -> str:
 
 
 def failure(sweep: Sweep) -> str | None:
-    """Return the number of failed runs and the first error, or None without failures."""
+    """Return the number of failed runs and the first error, or None if no run failed."""
     failed = [record for record in records(sweep) if record["status"] == "failed"]
     if not failed:
         return None
@@ -172,8 +172,8 @@ def failure(sweep: Sweep) -> str | None:
 def started(
     sweep: Sweep, scheduler: str | None, workers: int | None, **settings: Any
 ) -> Iterator[tuple[str, int, Iterator[dict[str, Any]]]]:
-    """Connect to the workers and lock the folder; yield a line about them, the number of missing runs, and each run's
-    record when it ends.
+    """Connect to the workers and lock the folder; yield a line about the workers, the number of missing runs, and each
+    run's record when it ends.
 
     The settings are the options `timeout`, `retries` and `store`. Raises the errors of `cluster.connect`, and
     ValueError if another process is working in the folder.
@@ -190,7 +190,7 @@ def started(
 def _execute(
     client: "Client", sweep: Sweep, runs: Sequence[str], settings: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Execute runs on the workers; write each one's record and notebook when it ends, and yield the record.
+    """Execute runs on the workers; write each run's record and notebook when the run ends, and yield the record.
 
     Raises ConnectionError if the scheduler goes away.
     """
@@ -208,7 +208,7 @@ def _execute(
         **settings,
     }
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
-        # Sent as a task, because scattered data would be lost with its worker; runs carry only its key.
+        # Sent as a task, because scattered data would be lost with a worker; runs carry only the task's key.
         sent: Future[dict[str, Any]] = client.submit(dict, payload)
         keys, given = [f"run-{name}" for name in runs], [sweep.runs[name] for name in runs]
         futures = client.map(run_notebook, given, payload=sent, key=keys, retries=settings["retries"])
@@ -229,7 +229,7 @@ def _joined(
     axes: list[tuple[str, ...]],
     commands: list[str],
 ) -> Sweep:
-    """Add runs with these parameters to the folder's sweep, if there is one.
+    """Return a sweep of runs with these parameters, added to the sweep that is in the folder, if there is one.
 
     A run is identified by a digest of notebook, parameters and data, no matter which parameters were swept.
     """
@@ -297,7 +297,7 @@ def _check_unchanged(out: Path, before: dict[str, Any], notebook: Notebook, now:
 
 
 def _stored(out: Path, runs: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Yield the records of those runs that exist and are complete."""
+    """Yield the records of these runs, except missing and incomplete records."""
     for name in runs:
         path = out / "runs" / f"{name}.json"
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -313,7 +313,7 @@ def _write(sweep: Sweep, name: str, outcome: dict[str, Any]) -> dict[str, Any]:
     status, notebook = "failed" if "error" in outcome else "done", outcome.pop("notebook", "")
     lacks = re.search(r"ModuleNotFoundError: No module named '(\w+)'", outcome.get("error", ""))
     if lacks and (sweep.notebook.path.parent / f"{lacks[1]}.py").is_file():
-        outcome["error"] += "; only files named by a string in the notebook are sent along, so start the notebook with:"
+        outcome["error"] += "; only files named in a string in the notebook are sent along, so start the notebook with:"
         outcome["error"] += f" sys.path.append(os.path.dirname(os.path.abspath('{lacks[1]}.py')))"
     body = outcome.pop("body", "")
     for file, content in outcome.pop("extra", {}).items():

@@ -22,7 +22,7 @@ class RunError(RuntimeError):
     """A run failed on its worker; `outcome` is the result of `run_notebook`, as far as the run got."""
 
     def __init__(self, message: str, outcome: dict[str, Any] | None = None) -> None:
-        super().__init__(message)  # without the outcome, of which Dask would keep a second copy as text
+        super().__init__(message)  # not the outcome, because Dask would keep a second copy of it as text
         self.outcome = outcome or {}
 
 
@@ -62,7 +62,7 @@ def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, An
             failure = {"error": unreadable}
         executed = output.read_text(encoding="utf-8") if output.is_file() else ""
         seconds = round(time.perf_counter() - start, 2)
-    body = pages.body(nbformat.reads(executed, as_version=4)) if executed else ""  # here, in parallel
+    body = pages.body(nbformat.reads(executed, as_version=4)) if executed else ""  # here, as workers run in parallel
     outcome = {"notebook": executed, "body": body, "results": results, "extra": extra, "seconds": seconds, **failure}
     if failure:  # without a cause, because Dask would pickle it, and a CellError cannot be unpickled
         raise RunError(failure["error"], outcome)
@@ -76,7 +76,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _unpack(files: Mapping[str, bytes], folder: Path) -> dict[str, str]:
-    """Write each file to a separate folder, so that it can keep its name; return its new path by its original path."""
+    """Write each file to a separate folder, so that it can keep its name; return the new paths by original path."""
     unpacked = {}
     for number, (path, content) in enumerate(files.items()):
         copy = folder / str(number) / Path(path).name
