@@ -229,15 +229,15 @@ def test_those_without_points_are_named_with_what_they_handed_in(tmp_path):
         book.execute("CREATE TABLE student (id TEXT)")
         book.executemany("INSERT INTO student VALUES (?)", [("anna",), ("zoe",)])
     said = assignments.not_graded(tmp_path, "02_cnn_build")
-    nothing, lost = "nothing handed in", "for nbgrader, move it to"
+    nothing, lost, out = "nothing handed in", "for nbgrader, move it to", "nbgrader export leaves this learner out"
     assert said == {
-        "damaged": "not graded; nbgrader autograde says why",
-        "deep": f"handed in 02_cnn_build/{there}; {lost} submitted/deep/{there}",
-        "other": nothing,
-        "renamed": f"handed in 02_cnn_build/mine.ipynb; {lost} submitted/renamed/{there}",
-        "zoe": nothing,
+        "damaged": f"not graded; nbgrader autograde says why. {out}",
+        "deep": f"handed in 02_cnn_build/{there}; {lost} submitted/deep/{there}. {out}",
+        "other": f"{nothing}. {out}",
+        "renamed": f"handed in 02_cnn_build/mine.ipynb; {lost} submitted/renamed/{there}. {out}",
+        "zoe": f"{nothing}. nbgrader export gives 0 points",
     }
-    assert f"damaged: {said['damaged']}. nbgrader export gives 0" in command("misconceptions", tmp_path, "2").output
+    assert f"damaged: {said['damaged']}\n" in command("misconceptions", tmp_path, "2").output
 
 
 # With nbgrader itself

@@ -521,7 +521,9 @@ def test_a_sweep_with_holes_in_its_grid_compares_equal_settings_and_counts_the_s
     figure = rendered(plots.accuracy_by_parameter(trees(*runs), axes))
     heights = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[0].lines}
     assert heights == {"min_leaf=1": pytest.approx([82, 84, 85]), "min_leaf=5": pytest.approx([72, 74])}
-    assert "means of 1 to 2 seeds" in figure.alternative_text
+    assert "Test accuracy, seed 0 only, as some settings lack the others; one seed" in figure.alternative_text
+    apart = rendered(plots.accuracy_by_parameter(trees((5, 1, 2), *runs[1:]), axes)).alternative_text
+    assert "settings have different seeds, so they cannot be compared fairly; means of 1 to 2 seeds" in apart
     assert "by depth, a line for each setting of min_leaf, from 72.0% to 85.0%" in figure.alternative_text
     full = rendered(plots.accuracy_by_parameter(trees(*runs[1:]), axes))
     assert [line.get_ydata().tolist() for line in full.axes[0].lines] == [pytest.approx([77, 79])], "no hole, so a mean"

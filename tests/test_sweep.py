@@ -471,7 +471,7 @@ def test_a_sweep_runs_what_is_missing_and_one_that_fails_is_reported_among_the_o
     done = run(own, "--grid", "learning_rate=0.1,0.2,7", *arguments)
     assert done.exit_code == 1
     assert "my notebook: 3 runs, 1 of them done" in done.output
-    assert "Estimate: 0.0 minutes at 1.0 s per run, divided by the number of parallel runs" in done.output
+    assert "Estimate: 0.0 minutes of computing at 1.0 s per run, shared by all parallel runs" in done.output
     assert "2 to run, 2 in parallel; Dask's dashboard: http://127.0.0.1:" in done.output
     assert "2 of 2 " in done.output and "%|" not in done.output, "a log file gets lines, and no bar"
     (message,) = [line for line in done.output.splitlines() if line.startswith("Error")]

@@ -206,7 +206,14 @@ def accuracy_by_parameter(results: pd.DataFrame, swept: Mapping[str, str]) -> Fi
     rows = results.assign(**missing).astype({"test_accuracy": float})
     budgets = sorted(set(rows["labels_per_class"]), key=budget_size)
     settings = {name: column for name, column in swept.items() if name not in SEEDS}
-    shown = settings or {"seed": "seed"}
+    shown, only = settings or {"seed": "seed"}, ""
+    if settings:
+        seeds = rows.groupby(list(settings.values()))["seed"].agg(set)
+        shared = set.intersection(*seeds)
+        if shared != set.union(*seeds):
+            rows = rows[rows["seed"].isin(shared)] if shared else rows
+            only = f"seed {', '.join(map(str, sorted(shared)))} only, as some settings lack the others; " * bool(shared)
+            only = only or "settings have different seeds, so they cannot be compared fairly; "
     figure = new_figure(height=3.6 * len(shown), width=max(WIDTH, 2.8 * len(budgets)))
     sentences, counts = [], list[int]()
     for part, (name, column) in zip(figure.subfigures(len(shown), squeeze=False)[:, 0], shown.items(), strict=True):
@@ -230,7 +237,7 @@ def accuracy_by_parameter(results: pd.DataFrame, swept: Mapping[str, str]) -> Fi
     low, high, what = min(counts), max(counts), "seed" if "seed" in results else "row"
     over = f"means of {f'{low} to ' * (low < high)}{high} {what}s" + " with 95 % intervals" * (what == "seed")
     over = f"one {what}, no interval" if high == 1 else over
-    return with_alt_text(figure, f"Test accuracy, {over}: {'; '.join(sentences)}.")
+    return with_alt_text(figure, f"Test accuracy, {only}{over}: {'; '.join(sentences)}.")
 
 
 def _equal_settings(rows: pd.DataFrame, column: str, others: Mapping[str, str]) -> pd.DataFrame:

@@ -57,6 +57,7 @@ def _assignment(lesson: Notebook, values: Mapping[str, Any]) -> str:
         cells.append(cell)
         if cell.cell_type == "code":
             cell.outputs = []
+        cell.source = cell.source.replace("run the cell to check it", "run the cell and the check below it")
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = with_values(cell.source, values)
         if about := cell.metadata.get("nbgrader"):
@@ -108,13 +109,15 @@ def misconceptions(course: Path, lesson: str) -> "pd.DataFrame":
 
 
 def not_graded(course: Path, lesson: str) -> dict[str, str]:
-    """Return, for each learner without a graded notebook of a lesson, the reason; nbgrader exports 0 points for them.
+    """Return, for each learner without a graded notebook of a lesson, the reason, and what nbgrader exports for them.
 
     Anyone who is in the gradebook or has a folder in `submitted/` counts as a learner.
     """
     learners, gradebook = {path.name for path in course.glob("submitted/*/")}, (course / "gradebook.db").absolute()
+    listed_there = set[str]()
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{gradebook.as_uri()}?mode=ro", uri=True)) as book:
-        learners |= {learner for (learner,) in book.execute("SELECT id FROM student")}
+        listed_there = {learner for (learner,) in book.execute("SELECT id FROM student")}
+    learners |= listed_there
     said, place = {}, Path(lesson, f"{lesson}.ipynb")
     others = {path.name for path in course.glob("source/*")} - {lesson}
     for learner in sorted(learners - {path.parents[1].name for path in course.glob(f"autograded/*/{place}")}):
@@ -124,6 +127,8 @@ def not_graded(course: Path, lesson: str) -> dict[str, str]:
         said[learner] = "not graded; nbgrader autograde says why" if place in found else "nothing handed in"
         if found and place not in found:
             said[learner] = f"handed in {listed(found)}; for nbgrader, move it to submitted/{learner}/{place}"
+        exported = "gives 0 points" if learner in listed_there else "leaves this learner out"
+        said[learner] += f". nbgrader export {exported}"
     return said
 
 

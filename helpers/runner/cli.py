@@ -116,7 +116,7 @@ def misconceptions(folder: Path, lesson: str) -> None:
         name = notebooks.lesson(lesson).name
         counted, picture = assignments.write_misconceptions(folder, name)
     graded, others = counted.groupby("exercise")["learners"].sum().max(), assignments.not_graded(folder, name)
-    said = [f"{learner}: {why}. nbgrader export gives 0 points" for learner, why in others.items()]
+    said = [f"{learner}: {why}" for learner, why in others.items()]
     click.echo("\n".join([f"{graded} notebooks of {name}", counted.to_string(index=False), *said, f"Open {picture}"]))
 
 

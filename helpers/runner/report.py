@@ -76,22 +76,21 @@ def write_run(folder: Path, run: dict[str, Any], results: "pd.DataFrame") -> Pat
         notebook = read[lesson["name"]]
         page = pages.render("page.html", title=lesson["title"], links=links, body=pages.body(notebook, read))
         write_text(folder / "html" / f"{lesson['name']}.html", page)
-        if found := _key_figure(notebook):
+        if figure is None and (found := _key_figure(notebook)):
             figure = pages.figure(folder / "key-figure.png", *found)
     compared = _compared(results)
     others = results.drop(compared.index)
     photos = len(compared) > 0 and compared["task"].iloc[0] == "photos"
-    if figure is None and photos:
+    if photos:
         drawn = plots.errors_by_labels(statistics.summarize(compared, "photos"), "photos")
         figure = pages.figure(folder / "key-figure.png", plots.png(drawn)[0], drawn.alternative_text)
-    numbers, data = (
-        [each["number"] for each in run["lessons"]],
-        (run["photos" if photos else "dataset"] or {}).get("name"),
-    )
+    numbers = [each["number"] for each in run["lessons"]]
+    own = run.get("my_images") if not len(compared) else None
+    data = (run["photos"] if photos else own or run["dataset"]) or {}
     what = "Transfer learning" if len(compared) else f"Lesson{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
     index = pages.render(
         "index.html",
-        title=f"{what} on {data}" if data else what,
+        title=f"{what} on {data['name']}" if data else what,
         run=run,
         comparison=COMPARISON,
         source=next(iter(others.loc[others["task"] == "source", "classes"]), "other classes") if len(others) else "",
@@ -103,7 +102,7 @@ def write_run(folder: Path, run: dict[str, Any], results: "pd.DataFrame") -> Pat
         facts={
             "Parameters": {name: value for lesson in run["lessons"] for name, value in lesson["parameters"].items()},
             "Versions": run["made_with"]["versions"],
-            "Data and machine": {**(run["dataset"] or {}), **run["made_with"]["machine"]},
+            "Data and machine": {**data, **run["made_with"]["machine"]},
         },
     )
     write_text(folder / "index.html", index)

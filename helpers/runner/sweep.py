@@ -155,7 +155,7 @@ def outlook(sweep: Sweep, known: list[dict[str, Any]]) -> str:
     if not to_run or not seconds:
         return said
     mean = sum(seconds) / len(seconds)
-    estimate = f"{to_run * mean / 60:.1f} minutes at {mean:.1f} s per run, divided by the number of parallel runs"
+    estimate = f"{to_run * mean / 60:.1f} minutes of computing at {mean:.1f} s per run, shared by all parallel runs"
     return f"{said}\nEstimate: {estimate}"
 
 
@@ -184,6 +184,8 @@ def started(
             to_run = missing(sweep, records(sweep))  # meanwhile, another process may have finished some
             places = sum(client.nthreads().values())
             where = f"{len(to_run)} to run, {places} in parallel; Dask's dashboard: {client.dashboard_link}"
+            if not places:
+                where += f"\nNo worker has connected yet; start one: dask worker {scheduler}"
             yield where, len(to_run), _execute(client, sweep, to_run, {**limits, **settings})
 
 
