@@ -102,10 +102,8 @@ def differences(pair):
 
 
 def cheap_test(scaled=None, over_test=False, on=None):
-    """Make a cheap test of features with a leak.
-
-    Features are scaled in advance together with other ones, or test images are used, or the model is fitted to the
-    very images it is then evaluated on (`on` "train" or "test").
+    """Make a cheap test with a leak: scaled in advance with other features, or fitted to the images `on` "train" or
+    "test" that it is then evaluated on.
     """
 
     def test(features, labels, test_features, test_labels):

@@ -343,10 +343,7 @@ def class_of_many(handout) -> tuple[Path, dict[str, dict[str, float | None]], st
     hand_in(handout, "zz, after all others")
     config = course / "nbgrader_config.py"
     text = config.read_text(encoding="utf-8")
-    for old, new in (
-        ("ANSWER, OTHER = 60,", f"ANSWER, OTHER = {SECONDS},"),
-        ("iopub_timeout=30", "iopub_timeout=5"),
-    ):
+    for old, new in (("ANSWER, OTHER = 60,", f"ANSWER, OTHER = {SECONDS},"), ("iopub_timeout=30", "iopub_timeout=5")):
         assert old in text
         text = text.replace(old, new)
     config.write_text(text, encoding="utf-8")

@@ -318,10 +318,7 @@ def test_a_head_of_another_size_cannot_be_reused_and_the_reason_is_given():
 @pytest.mark.parametrize(
     ("names", "why"),
     [
-        (
-            ["scratch", "froze"],
-            "'froze' is not known; allowed: scratch, frozen, head-first, fine-tuned",
-        ),
+        (["scratch", "froze"], "'froze' is not known; allowed: scratch, frozen, head-first, fine-tuned"),
         (["scratch", "frozen", "scratch"], "names a strategy twice; list each once"),
         ("scratch", "'scratch' is not a list of strategies"),
     ],
