@@ -156,7 +156,7 @@ def _read_folder(root: Path, size: int) -> Dataset:
         pixels = pixels[..., :1]
     train, test = (Split(pixels[kept[part]], labels[part]) for part in (for_training, for_testing))
 
-    nested = "in a subfolder of a class folder, and read as that class"
+    nested = "in a subfolder of a class folder, which gives the class"
     remarks = {file: fault or nested * (file.parent != home[file]) for file, fault in zip(files, faults, strict=True)}
     remarks |= {file: "outside the class folders" for folder in (tree, *sets) for file in folder.files}
     notes += _notes({file.relative_to(root).as_posix(): remark for file, remark in remarks.items()})

@@ -40,7 +40,7 @@ CUTS = {f"mobilenet {block}": block for block in (6, BLOCKS)}
 
 
 def load_images(my_images: str, photo_size: int = 160) -> Dataset:
-    """Load named photos, or the images in a folder, an `.npz` file or a `.csv` file.
+    """Load a set of photos by name, or the images in a folder, an `.npz` file or a `.csv` file.
 
     Photos and a folder's images become squares of `photo_size` pixels. Raises ValueError for anything unreadable, and
     for a class with fewer than two training images or no test image.

@@ -215,7 +215,7 @@ def test_misconceptions_are_counted_by_exercise_and_those_that_differ_in_numbers
     assert done.output.splitlines()[2].split() == ["exercise-1", "it", "is", "not", "…", "3"]
     assert (tmp_path / "misconceptions-02_cnn_build.png").read_bytes().startswith(b"\x89PNG")
     missing = command("misconceptions", tmp_path, "3")
-    assert missing.exit_code == 2 and "has no graded notebooks of 03_pretraining" in missing.output
+    assert missing.exit_code == 2 and "has no graded notebooks for 03_pretraining" in missing.output
 
 
 def test_those_without_points_are_named_with_what_they_handed_in(tmp_path):

@@ -98,7 +98,7 @@ def same(one: Dataset, other: Dataset) -> bool:
 # A folder: its layout
 
 A_FIFTH = "train/ is the training set, a fifth of it is held out as the test set"
-NESTED = "in a subfolder of a class folder, and read as that class"
+NESTED = "in a subfolder of a class folder, which gives the class"
 ALIKE = "which differ only in letter case or in invisible characters; rename or merge them"
 LACKING = "these classes lack training or test images and cannot be chosen"
 LAYOUTS = {  # contents of a folder: classes, training images, test images, notes

@@ -97,7 +97,7 @@ def by_seed(answer: Callable[[Mapping[int, float], Mapping[int, float]], Sequenc
     if np.allclose(sorted(-given), sorted(right.values())):
         return "the sign is flipped: subtract the second from the first"
     if np.allclose(sorted(given), sorted(np.subtract(sorted(one.values()), sorted(other.values())))):
-        return "that pairs the worst with the worst; pair results with the same seed"
+        return "that pairs the worst with the worst; pair the results of the same seed"
     return f"the differences are {sorted(right.values())} in some order; yours are {np.round(given, 2).tolist()}"
 
 

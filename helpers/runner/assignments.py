@@ -99,7 +99,7 @@ def misconceptions(course: Path, lesson: str) -> "pd.DataFrame":
     paths = sorted(course.glob(f"autograded/*/{lesson}/{lesson}.ipynb"))
     rows = [reply for path in paths for reply in _replies(nbformat.read(path, as_version=4).cells)]
     if not rows:
-        raise ValueError(f"DIR: {str(course)!r} has no graded notebooks of {lesson}; run nbgrader autograde first")
+        raise ValueError(f"DIR: {str(course)!r} has no graded notebooks for {lesson}; run nbgrader autograde first")
     said = pd.DataFrame(rows, columns=["exercise", "reply"])
     alike = said["reply"].str.replace(r"\d+([.,]\d+)*", "…", regex=True)
     differing = said.groupby(["exercise", alike])["reply"].transform("nunique") > 1

@@ -102,7 +102,7 @@ def class_(folder: Path, only: list[str] | None, dataset: str | None, **asked: A
 @click.argument("folder", type=FOLDER, metavar="DIR")
 @click.argument("lesson")
 def misconceptions(folder: Path, lesson: str) -> None:
-    """Count the checks' replies to the answers for LESSON in the course folder DIR, after nbgrader autograde.
+    """Count the checks' replies to the answers for LESSON in the course folder DIR; run nbgrader autograde first.
 
     Also name the learners whose notebooks were not graded, and save the figure misconceptions-LESSON.png in DIR.
 

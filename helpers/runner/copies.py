@@ -92,7 +92,7 @@ def copied(lesson: Path, linked: bool = True) -> str:
 
 
 def _cells(text: str) -> list[tuple[str, str]]:
-    """Return the cells of a notebook's file without outputs, or none if it is not a notebook."""
+    """Return a file's notebook cells, without their outputs, or none if it is not a notebook."""
     with suppress(ValueError, KeyError, TypeError):
         return [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
     return []

@@ -217,7 +217,7 @@ def _kernel_manager(sockets: str, environment: Mapping[str, str], quiet: bool) -
 
 
 def _papermill_path(path: Path) -> str:
-    """Return a path for papermill, with our own scheme, and with braces doubled, because papermill fills in braces."""
+    """Return a path for papermill, with our own scheme, and with braces doubled for papermill, which fills them in."""
     return _own_files() + str(path).replace("{", "{{").replace("}", "}}")
 
 

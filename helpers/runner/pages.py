@@ -60,7 +60,7 @@ def body(notebook: "NotebookNode", known: Collection[str] = ()) -> str:
 
 
 def figure(path: Path, png: bytes, alt: str) -> dict[str, str]:
-    """Write a figure's PNG file next to its page, to be opened in full size; return the values for the template."""
+    """Write a figure's PNG file next to its page, to be opened at full size; return the values for the template."""
     path.write_bytes(png)
     return {"png": b64encode(png).decode(), "alt": alt, "file": path.name}
 
