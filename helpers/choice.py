@@ -127,8 +127,9 @@ def nearest_neighbor(coordinates: np.ndarray, labels: np.ndarray) -> float:
 def logme(coordinates: np.ndarray, labels: np.ndarray) -> float:
     """Return the log of the maximum evidence of features `(n, d)`, per image and averaged over classes.
 
-    Each class, coded as 0 or 1, is the target of a Bayesian linear regression (You et al. 2021, "LogME: practical assessment
-    of pre-trained models for transfer learning", equation 2). It has no intercept, so don't center the features.
+    Each class, coded as 0 or 1, is the target of a Bayesian linear regression: You et al. 2021, "LogME: practical
+    assessment of pre-trained models for transfer learning", equation 2. There is no intercept, so don't center the
+    features.
     """
     from sklearn.linear_model import BayesianRidge
 
