@@ -307,8 +307,8 @@ class Networks:
     ) -> tuple[Training, np.ndarray]:
         """Train the head as `frozen` does, then everything at a low learning rate.
 
-        A fresh head's first gradients are large and would spoil the features (Kumar et al. 2022, "Fine-tuning can
-        distort pretrained features and underperform out-of-distribution").
+        While a fresh head is being learned, the features below it change and are distorted (Kumar et al. 2022,
+        "Fine-tuning can distort pretrained features and underperform out-of-distribution").
         """
         if head is None:
             head = self.trained_head(self.train(STRATEGIES["frozen"], repetition, images, cached)[0])

@@ -102,9 +102,7 @@ def differences(pair):
 
 
 def cheap_test(scaled=None, over_test=False, on=None):
-    """Make a cheap test with a leak: scaled in advance with other features, or fitted to the images `on` "train" or
-    "test" that it is then evaluated on.
-    """
+    """Make a cheap test with a leak: scaled in advance, over test images, or fitted to the images it is tested on."""
 
     def test(features, labels, test_features, test_labels):
         model = make_pipeline(StandardScaler(), LogisticRegression())

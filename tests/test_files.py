@@ -98,6 +98,7 @@ def same(one: Dataset, other: Dataset) -> bool:
 # A folder: its layout
 
 A_FIFTH = "train/ is the training set, a fifth of it is held out as the test set"
+LOST = "unusable (a placeholder or a broken link)"
 NESTED = "in a subfolder of a class folder, which gives the class"
 ALIKE = "which differ only in letter case or in invisible characters; rename or merge them"
 LACKING = "these classes lack training or test images and cannot be chosen"
@@ -310,7 +311,7 @@ SKIPPED = {  # files next to two images of a class, and the notes on them
         "1 of 3 files is too large (over 50 million pixels): a/vast.png",
     ),
     "a/two\nlines.txt": (b"", "1 of 3 files is in an unrecognized format: 'a/two\\nlines.txt'"),
-    "a/image_not_found (2).PNG": (stored(colors(9)), "1 of 3 files is unusable (a placeholder or a broken link)"),
+    "a/image_not_found (2).PNG": (stored(colors(9)), f"1 of 3 files is {LOST}: a/image_not_found (2).PNG"),
     "a/image_of_a_not_so_rare_bird.png": (stored(colors(9)), None),
 }
 

