@@ -197,4 +197,4 @@ def test_the_commands_for_other_sets_train_and_judge_the_rule(tmp_path):
         done = transfer_tutorial(tmp_path, *words, "-p", "labels_per_class", "[5]", *small)
         assert done.returncode == 0, done.stdout + done.stderr
     notebooks.execute(page, tmp_path / "shown.ipynb", {show[-2]: str(tmp_path / show[-1])})
-    assert "set 1, " in (tmp_path / "shown.ipynb").read_text()
+    assert "set 1, 5 labels: mean regret of the rule" in (tmp_path / "shown.ipynb").read_text()
