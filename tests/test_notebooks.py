@@ -141,7 +141,7 @@ def test_lesson_04_shows_what_the_features_know_and_what_fine_tuning_forgets():
     told = shown(4, "neighbors show")
     by = [numbers(told, f"by {name},")[0] for name in ("pixels", "random features", "pretrained features")]
     assert by == sorted(by) and re.findall(r"points, (.+)", told) == ["more", "more"]
-    _, _, still, _, moved, _ = numbers(shown(4, '"conv2 moved by"'), "0 ")
+    _, _, still, _, moved, _ = numbers(shown(4, '"conv2 moved by"'), "fine-tuned ")
     assert still > 95 and moved > 30
     assert "exactly as many as before, 3 times out of 3" in shown(4, "as_before =")
 

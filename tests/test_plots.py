@@ -347,13 +347,13 @@ def test_neighbors_of_another_class_have_a_frame(task: Task):
     nearest = {"pixels": np.array([[1, 0], [5, 1]]), "features": np.array([[1, 3], [2, 5]])}
     asked = Split(task.validation.images[:2], task.validation.labels[:2])
     figure = rendered(plots.neighbors(asked, task.train, nearest))
-    new, *panels = figure.subfigs
-    assert [int(image[0, 0, 0]) for axis in new.axes for image in images(axis)] == [100, 101]
-    assert [panel.get_suptitle() for panel in panels] == ["pixels: 2 differ", "features: 0 differ"]
+    new, *panels = figure.axes
+    assert [int(image[0, 0, 0]) for image in images(new)] == [100, 101]
+    assert titles(panels) == ["pixels: 2 differ", "features: 0 differ"]
     for panel, indices in zip(panels, nearest.values(), strict=True):
-        assert [int(image[0, 0, 0]) for axis in panel.axes for image in images(axis)] == (10 + indices.ravel()).tolist()
-    framed = [[axis.axison for axis in panel.axes] for panel in panels]
-    assert framed == [[False, True, False, True], [False, False, False, False]]
+        assert [int(image[0, 0, 0]) for image in images(panel)] == (10 + indices.ravel()).tolist()
+    framed = [[[int(edge) for edge in patch.get_xy()] for patch in panel.patches] for panel in panels]
+    assert framed == [[[1, 0], [1, 1]], []]
     assert figure.alternative_text.endswith("Neighbors in other classes: pixels: 2 of 4; features: 0 of 4.")
 
 

@@ -110,10 +110,10 @@ def show_rows(axis: Axes, names: Sequence[str]) -> None:
     axis.tick_params(axis="y", length=0)
 
 
-def show_image(axis: Axes, image: np.ndarray) -> None:
-    """Draw one image `(height, width, channels)`, in gray or in color."""
+def show_image(axis: Axes, image: np.ndarray, extent: Sequence[float] | None = None) -> None:
+    """Draw one image `(height, width, channels)`, in gray or in color; `extent` says where, as in `imshow`."""
     axis.set_axis_off()
-    axis.imshow(np.broadcast_to(image, (*image.shape[:2], 3)))
+    axis.imshow(np.broadcast_to(image, (*image.shape[:2], 3)), extent=extent)
 
 
 def two_digits(number: float) -> str:

@@ -9,6 +9,8 @@ from itertools import zip_longest
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from helpers.images import Split
 from helpers.messages import listed
@@ -59,23 +61,25 @@ def neighbors(asked: Split, known: Split, nearest: Mapping[str, np.ndarray]) -> 
     """
     figure, said = new_figure(height=0.75 * len(asked) + 0.4), []
     count = next(iter(nearest.values())).shape[1]
-    panels = figure.subfigures(1, 1 + len(nearest), squeeze=False, width_ratios=(1.5, *[count] * len(nearest)))[0]
-    panels[0].suptitle("new")
-    for index, axis in enumerate(panels[0].subplots(len(asked), 1, squeeze=False).flat):
-        show_image(axis, asked.images[index])
-    for panel, (title, indices) in zip(panels[1:], nearest.items(), strict=True):
+    first, *others = figure.subplots(1, 1 + len(nearest), width_ratios=(1, *[count] * len(nearest)))
+    _grid(first, "new", asked.images[:, None], np.zeros((len(asked), 1), bool))
+    for axis, (name, indices) in zip(others, nearest.items(), strict=True):
         other = known.labels[indices] != asked.labels[:, None]
-        headline(panel, f"{title}: {other.sum()} differ")
-        axes = panel.subplots(*indices.shape, squeeze=False)
-        for axis, index, wrong in zip(axes.flat, indices.flat, other.flat, strict=True):
-            show_image(axis, known.images[index])
-            if wrong:
-                axis.set_axis_on()
-                axis.set(xticks=[], yticks=[])
-                axis.spines[:].set(visible=True, color=VALIDATION, linewidth=2.5)
-        said.append(f"{title}: {other.sum()} of {other.size}")
+        _grid(axis, f"{name}: {other.sum()} differ", known.images[indices], other)
+        said.append(f"{name}: {other.sum()} of {other.size}")
     text = f"{len(asked)} new images and their nearest known images. Neighbors in other classes: {'; '.join(said)}."
     return with_alt_text(figure, text)
+
+
+def _grid(axis: Axes, title: str, images: np.ndarray, framed: np.ndarray) -> None:
+    """Draw images `(rows, columns, height, width, channels)` in one panel, and a frame around those `framed`."""
+    for (row, column), frame in np.ndenumerate(framed):
+        show_image(axis, images[row, column], extent=(column + 0.06, column + 0.94, row + 0.94, row + 0.06))
+        if frame:
+            style = {"fill": False, "edgecolor": VALIDATION, "linewidth": 2.5}
+            axis.add_patch(Rectangle((column + 0.06, row + 0.06), 0.88, 0.88, **style))
+    axis.set(xlim=(0, framed.shape[1]), ylim=(framed.shape[0], 0))
+    axis.set_title(title, loc="left")
 
 
 @as_designed
