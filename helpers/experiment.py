@@ -1,7 +1,7 @@
 """The experiment: pretraining, then every strategy at every label budget with every seed, one row per training run.
 
 With the same label budget and seed, all strategies get the same images in the same order. They share one recipe, so
-they make the same number of updates with the same batch size; only `head-first` makes 50 % more updates. Each seed
+they make the same number of updates with the same batch size; only `head-first` makes 50% more updates. Each seed
 changes everything random: the validation split, pretraining, initial weights, the images for a budget, the order of the
 batches, and dropout.
 """

@@ -42,7 +42,7 @@ class Interval(NamedTuple):
 
 
 def interval(values: Sequence[float] | np.ndarray) -> Interval:
-    """Return the mean and its 95 % t-interval; the ends are NaN for a single value."""
+    """Return the mean and its 95% t-interval; the ends are NaN for a single value."""
     numbers = np.asarray(values, float)
     mean = float(numbers.mean())
     if len(numbers) < 2:
@@ -79,7 +79,7 @@ def holm(p_values: Sequence[float] | pd.Series) -> np.ndarray:
     """Return the p-values of several comparisons, adjusted by Holm's method (S. Holm, "A simple sequentially rejective
     multiple test procedure", Scandinavian Journal of Statistics 6, 1979).
 
-    If nothing differs, at most 5 % of such sets of comparisons contain an adjusted value below 0.05. NaNs stay NaN.
+    If nothing differs, at most 5% of such sets of comparisons contain an adjusted value below 0.05. NaNs stay NaN.
     """
     known = np.asarray(p_values, float)
     order = np.argsort(known)  # NaNs come last

@@ -10,7 +10,7 @@ from helpers.statistics import SMALL, Claim, Finding, interval
 
 
 def percent(accuracies: Sequence[float] | np.ndarray) -> str:
-    """Format mean accuracy in percent, with half of its 95 % interval if there is one, as in "97.72 ± 0.81"."""
+    """Format mean accuracy in percent, with half of its 95% interval if there is one, as in "97.72 ± 0.81"."""
     mean, low, high = interval(accuracies)
     return f"{100 * mean:.2f}" + (f" ± {50 * (high - low):.2f}" if high - low > 1e-9 else "")
 

@@ -127,7 +127,7 @@ def test_lesson_03_shows_the_published_failure_and_repairs_it():
     table = shown(3, "save_results(folder")
     *_, slow_errors, slow = numbers(table, "0  5 6 7 8 9  adadelta")
     *_, errors, repaired = numbers(table, "1  5 6 7 8 9  adadelta")
-    assert 0.5 <= slow <= 0.85  # published: 64 %
+    assert 0.5 <= slow <= 0.85  # published: 64%
     assert repaired >= 0.95 and 2 * errors < slow_errors
 
 
@@ -183,4 +183,4 @@ def test_lesson_06_shows_what_the_range_the_depth_and_the_training_of_mobilenet_
 def test_lesson_07_quotes_the_harm_that_it_shows():
     ratio, ends = re.search(r"mobilenet 13 .* (\d\.\d\d) \((.+?)\) +worse", shown(7, "table(pair)")).groups()
     prose = "\n".join(cell.source for cell in read(LESSONS[7]).cells if cell.cell_type == "markdown")
-    assert f"make {ratio} times the errors" in prose and f"({ends})" in prose
+    assert f"make {ratio} times as many errors" in prose and f"({ends})" in prose

@@ -66,7 +66,7 @@ def test_the_steps_on_the_page_to_take_home_run_as_written_and_compute_the_inter
     scratch, *others = pd.DataFrame(page["rows"]).T.to_numpy()
     for name, errors, said in zip(("frozen", "head first"), others, capsys.readouterr().out.splitlines(), strict=True):
         mean, low, high = np.exp(interval(log_ratios(errors, scratch)))
-        assert said == f"{name}: {mean:.2f} times the errors of scratch ({low:.2f} to {high:.2f})"
+        assert said == f"{name}: {mean:.2f} times as many errors as scratch ({low:.2f} to {high:.2f})"
 
 
 # Results that are quoted in prose
@@ -88,35 +88,35 @@ def ratio(errors: pd.DataFrame, pair: str, budget: str, seeds: Sequence[int] = r
 
 README, LESSON_04, LESSON_05 = "README.md", "notebooks/04_freezing.ipynb", "notebooks/05_transfer_comparison.ipynb"
 QUOTED = [  # "#" stands for the ratio, "%" for its interval
-    (README, "frozen / scratch, 10", "make # times the errors of a network from scratch with 10 labels per class (%;"),
+    (README, "frozen / scratch, 10", "make # times as many errors as a network from scratch with 10 labels per class (%;"),
     (README, "frozen / scratch, 50", "and # times with 50 (%)"),
     (README, "frozen / scratch, all", "as good (#, from %)"),
-    (README, "frozen / fine-tuned, 10", "# times the errors of fine-tuning with 10 labels (%)"),
-    (README, "head-first / frozen, 10", "with 10 labels it makes # times the errors of freezing (%)"),
-    (README, "new-output / frozen, 10", "makes # times the errors of a fresh head with 10 labels (%)"),
-    (LESSON_04, "frozen / fine-tuned, 50", "makes # times the errors of `fine-tuned`, and the interval from %"),
+    (README, "frozen / fine-tuned, 10", "# times as many errors as fine-tuning with 10 labels (%)"),
+    (README, "head-first / frozen, 10", "with 10 labels it makes # times as many errors as freezing (%)"),
+    (README, "new-output / frozen, 10", "makes # times as many errors as a fresh head with 10 labels (%)"),
+    (LESSON_04, "frozen / fine-tuned, 50", "makes # times as many errors as `fine-tuned`, and the interval from %"),
     (LESSON_04, "frozen / fine-tuned, 10", "with # times the errors (%)"),
     (LESSON_05, "random-frozen / scratch, 10", "With ten seeds, the ratio is # (%)"),
-    (LESSON_05, "frozen / scratch, 10", "make # times the errors of the ordinary network with 10 labels per class (%)"),
+    (LESSON_05, "frozen / scratch, 10", "make # times as many errors as the ordinary network with 10 labels per class (%)"),
     (LESSON_05, "frozen / scratch, 50", "with 50 as well (%)"),
     (LESSON_05, "frozen / scratch, all", "`frozen` makes # times the errors (%)"),
     (LESSON_05, "reused-head / scratch, all", "the published variant # times (%)"),
-    (LESSON_05, "frozen / fine-tuned, 10", "makes # times the errors of `fine-tuned` with 10 labels (%)"),
+    (LESSON_05, "frozen / fine-tuned, 10", "makes # times as many errors as `fine-tuned` with 10 labels (%)"),
     (
         LESSON_05,
         "frozen / random-frozen, 10",
-        "makes # times the errors of its control `random-frozen` with 10 labels (%)",
+        "makes # times as many errors as its control `random-frozen` with 10 labels (%)",
     ),
     (LESSON_05, "frozen / random-frozen, all", "and # times with all (%)"),
-    (LESSON_05, "head-first / frozen, 10", "`head-first` makes # times the errors of `frozen` with 10 labels (%)"),
+    (LESSON_05, "head-first / frozen, 10", "`head-first` makes # times as many errors as `frozen` with 10 labels (%)"),
     (LESSON_05, "head-first / fine-tuned, 10", "# times those of `fine-tuned` (%)"),
-    (LESSON_05, "head-first / frozen, all", "makes # times the errors of `frozen` (%)"),
+    (LESSON_05, "head-first / frozen, all", "makes # times as many errors as `frozen` (%)"),
     (
         LESSON_05,
         "random-frozen / scratch, 10, 0 to 2",
         "*better* with 10 labels per class, with # times the errors (%)",
     ),
-    (LESSON_05, "frozen / scratch, 50, 3 to 9", "`frozen` makes # times the errors of `scratch` with 50 labels (%)"),
+    (LESSON_05, "frozen / scratch, 50, 3 to 9", "`frozen` makes # times as many errors as `scratch` with 50 labels (%)"),
     (LESSON_05, "frozen / scratch, 10, 3 to 9", "and # times with 10 (%)"),
 ]
 FOUND = {
@@ -143,7 +143,7 @@ def test_what_transfer_is_worth_on_photos_is_quoted_with_the_wider_interval():
     scratch, random = re.findall(r"\) (\S+ \(.+?\))", shown)[:2]
     for path in (README, "docs/index.md"):
         for numbers, what in ((scratch, "a small network from scratch"), (random, "the same head on random weights")):
-            assert f"{numbers[:4]} times the errors of {what} {numbers[5:]}" in prose(path)
+            assert f"{numbers[:4]} times as many errors as {what} {numbers[5:]}" in prose(path)
 
 
 @pytest.mark.parametrize("pair", FOUND)
@@ -155,8 +155,8 @@ def test_the_findings_that_readme_and_lessons_tell_are_those_of_ten_seeds(errors
 @pytest.mark.parametrize(
     ("strategy", "updates", "of_scratch", "files", "quoted"),
     [
-        ("frozen", 287, 144, (README, "docs/index.md", "docs/speed.md"), "make # times its errors (%)"),
-        ("frozen", 287, 144, (LESSON_05,), "`frozen` makes # times the errors of `scratch` (%)"),
+        ("frozen", 287, 144, (README, "docs/index.md", "docs/speed.md"), "make # times as many errors (%)"),
+        ("frozen", 287, 144, (LESSON_05,), "`frozen` makes # times as many errors as `scratch` (%)"),
         ("reused-head", 287, 144, (LESSON_05,), "the published variant # times (%)"),
         ("frozen", 144, 574, (LESSON_05,), "with # times the errors (%)"),
     ],

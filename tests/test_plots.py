@@ -243,10 +243,10 @@ def test_the_network_shows_each_layers_share_of_parameters_and_of_multiply_adds(
     assert titles(figure.axes) == ["parameters", "multiply-adds"]
     assert parameters.get_xlabel() == multiply_adds.get_xlabel() == "share of the total [%]"
     assert [bar.get_width() for bar in parameters.patches] == pytest.approx([*(100 * costs["parameters"] / 600_165)])
-    assert texts(parameters) == ["320 (0.053 %)", "9,248 (1.5 %)", "589,952 (98 %)", "645 (0.11 %)"]
-    assert texts(multiply_adds) == ["194,688 (3.2 %)", "5,308,416 (87 %)", "589,824 (9.7 %)", "640 (0.011 %)"]
+    assert texts(parameters) == ["320 (0.053%)", "9,248 (1.5%)", "589,952 (98%)", "645 (0.11%)"]
+    assert texts(multiply_adds) == ["194,688 (3.2%)", "5,308,416 (87%)", "589,824 (9.7%)", "640 (0.011%)"]
     assert tick_labels(parameters.yaxis)[-1] == "scores  5" and parameters.yaxis_inverted()  # the input is at the top
-    assert figure.get_suptitle() == "The convolutions have 1.6 % of the parameters and do 90.3 % of the work"
+    assert figure.get_suptitle() == "The convolutions have 1.6% of the parameters and do 90.3% of the work"
 
 
 def convolution(filters: int, size: float) -> keras.Model:
@@ -370,8 +370,8 @@ def test_overfitting_draws_each_seed_and_their_mean_on_training_and_on_new_image
     assert heights[:3] == [[20, 100], [40, 100], pytest.approx([30, 100])]
     assert heights[3:] == [[20, 80], [20, 90], pytest.approx([20, 85])]
     assert {line.get_color() for line in frozen.lines} == {TRAINING, VALIDATION}
-    assert texts(scratch) == ["training images 100 %", "new images 50 %"]
-    assert "frozen, new images 85 %; scratch, training images 100 %" in figure.alternative_text
+    assert texts(scratch) == ["training images 100%", "new images 50%"]
+    assert "frozen, new images 85%; scratch, training images 100%" in figure.alternative_text
 
 
 def test_mistakes_by_strategy_show_one_labels_errors_the_most_confident_first(task: Task):
@@ -380,8 +380,8 @@ def test_mistakes_by_strategy_show_one_labels_errors_the_most_confident_first(ta
     figure = rendered(plots.mistakes_by_strategy(task, {"frozen": SCORES, "scratch": worse}, of_class=9, shown=3))
     frozen, scratch = np.array(figure.axes).reshape(2, 3)
     assert (texts(frozen[0]), texts(scratch[0])) == (["frozen\n1 wrong"], ["scratch\n2 wrong"])
-    assert titles(frozen) == ["as 5, 60 %", "", ""]
-    assert titles(scratch) == ["as 7, 70 %", "as 5, 60 %", ""]
+    assert titles(frozen) == ["as 5, 60%", "", ""]
+    assert titles(scratch) == ["as 7, 70%", "as 5, 60%", ""]
     assert [int(image[0, 0, 0]) for axis in frozen for image in images(axis)] == [201]
     assert [int(image[0, 0, 0]) for axis in scratch for image in images(axis)] == [200, 201]
     assert figure.get_suptitle() == "Test images of 9, taken for something else"
@@ -414,7 +414,7 @@ def test_errors_by_labels_say_seeds_and_findings(summary: pd.DataFrame):
     other = plots.errors_by_labels(summary, about="random-frozen").axes[0].get_title("left")
     assert other.startswith("Random-frozen against scratch: ")
     assert figure.alternative_text == (
-        "Errors by labels per class, mean of 3 seeds with 95 % intervals: with 10 labels per class, 7.0% to 12.3%, "
+        "Errors by labels per class, mean of 3 seeds with 95% intervals: with 10 labels per class, 7.0% to 12.3%, "
         "better than scratch: frozen, head-first, fine-tuned, random-frozen, reused-head; with all labels per class, "
         "0.2% to 1.1%, worse than scratch: random-frozen."
     )
@@ -436,7 +436,7 @@ def test_errors_stand_at_their_share_and_the_cuts_of_a_backbone_are_joined(summa
     assert titles(figure.axes) == [f"{budget} labels per class" for budget in (10, 50, "all")]
     assert figure.axes[0].get_xscale() == "log" and figure.get_suptitle() == "Found"
     assert figure.axes[0].lines[-1].get_xdata().tolist() == pytest.approx([7.17, 7.94])
-    assert "with 10 labels per class, scratch 12 %, block 3 7.2 %, block 6 7.9 %" in figure.alternative_text
+    assert "with 10 labels per class, scratch 12%, block 3 7.2%, block 6 7.9%" in figure.alternative_text
     certain = cuts.assign(accuracy=1.0, accuracy_low=1.0, accuracy_high=1.01)  # zero errors have no logarithm
     rendered(plots.errors_by_strategy(certain, "Found"))
 
@@ -458,7 +458,7 @@ def test_seconds_stand_at_their_medians_without_and_with_pretraining_beside_the_
     assert axis.get_xscale() == "log" and tick_labels(axis.yaxis)[:2] == ["scratch", "frozen"]
     spans = {line.get_color(): line.get_xdata().tolist() for line in axis.lines[::3]}
     shown = [spans[STYLES[name]["color"]] for name in ("scratch", "frozen")]
-    assert shown == [[2.40, 2.40], pytest.approx([0.58, 10.08])] and "7.2 %" in texts(axis)
+    assert shown == [[2.40, 2.40], pytest.approx([0.58, 10.08])] and "7.2%" in texts(axis)
     for boxes in ([text.get_window_extent() for text in axis.texts] for axis in figure.axes):
         assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
     assert "frozen 0.58 s, 10 s with pretraining" in figure.alternative_text
@@ -486,7 +486,7 @@ def test_a_sweep_over_seeds_draws_points_with_their_mean_and_interval_and_no_lin
         assert axis.lines[0].get_linestyle() == "None"
         assert len(axis.collections) == 2  # the intervals
     text = figure.alternative_text
-    assert "means of 2 seeds with 95 % intervals" in text and "scratch 91.00 ± 12.71 %" in text
+    assert "means of 2 seeds with 95% intervals" in text and "scratch 91.00 ± 12.71%" in text
     assert not names_a_best(text)
 
 
@@ -549,7 +549,7 @@ def test_a_cheap_test_stands_beside_test_accuracy_and_the_choice_is_marked():
     assert [line.get_xdata().tolist() for line in cheap.lines] == [pytest.approx([70, 80]), [pytest.approx(75)]]
     colors = [to_hex(line.get_color()).upper() for line in true.lines]
     assert colors == [VALIDATION, VALIDATION, TRAINING, TRAINING]
-    assert figure.alternative_text.endswith("pixels 90.0 %, scratch 80.0 %. Chosen: pixels with 1 of 2 seeds.")
+    assert figure.alternative_text.endswith("pixels 90.0%, scratch 80.0%. Chosen: pixels with 1 of 2 seeds.")
 
 
 def test_a_map_of_pairs_is_pale_where_nothing_is_found_and_white_where_no_pair_is():

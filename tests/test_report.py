@@ -256,7 +256,7 @@ def test_a_sweep_over_seeds_takes_them_together_and_names_no_seed_as_best(folder
     page = report.write_sweep(*swept(folder, runs, "seeds"), pd.concat(rows, ignore_index=True)).read_text()
     assert "<strong>helps</strong>: 0.67 times the errors" in page
     (figure,) = [attributes for tag, attributes in Tags(page).tags if tag == "img"]
-    assert "means of 3 seeds with 95 % intervals" in figure["alt"] and "by seed" in figure["alt"]
+    assert "means of 3 seeds with 95% intervals" in figure["alt"] and "by seed" in figure["alt"]
     assert not names_a_best(figure["alt"])
     assert (folder / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert (

@@ -71,7 +71,7 @@ def baseline(answer: Any, training_labels: np.ndarray, test_labels: np.ndarray) 
 
 @exercise("each image is in exactly one part, and the sizes of the three parts add up to the number of images")
 def three_parts(answer: Callable[[int, int], Sequence[np.ndarray]]) -> str | None:
-    """Check a function of (number, seed) that draws training, validation and test images: 80, 10 and 10 % of them."""
+    """Check a function of (number, seed) that draws training, validation and test images: 80, 10 and 10% of them."""
     parts = answer(1000, 0)
     if parts is None:
         return "your function returns nothing"

@@ -24,7 +24,7 @@ def standard_error(answer: Callable[[float, int], float]) -> str | None:
         math.sqrt(variance): "that is the standard deviation of a single answer; the mean of many varies less",
         math.sqrt(variance) / images: "the number of images belongs under the square root, too",
         math.sqrt(share / images): "that has p where p (1 - p) belongs",
-        1.96 * math.sqrt(variance / images): "that is half the width of a 95 % interval, 1.96 standard errors",
+        1.96 * math.sqrt(variance / images): "that is half the width of a 95% interval, 1.96 standard errors",
         100 * math.sqrt(variance / images): "that is in percentage points; return a share instead",
         math.sqrt(variance / (images - 1)): "that divides by n - 1, which is for a variance estimated from a sample",
     }
@@ -102,7 +102,7 @@ def regret(answer: Callable[[Mapping[str, float], str], float]) -> str | None:
     if mistake := meaning(value, mistakes):
         return mistake
     if not close(value, 7):
-        return f"the best start gets 91 % right, the chosen one 84 %; the regret is 7 points, not {value:.4g}"
+        return f"the best start gets 91% right, the chosen one 84%; the regret is 7 points, not {value:.4g}"
     if not close(best := answer(accuracies, "middle"), 0):
         return (
             f"choosing the best start has a regret of 0, not {best:.4g}; compare with all starts, even the chosen one"

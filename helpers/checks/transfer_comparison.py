@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @exercise("subtract seed by seed first, then pass the differences to interval")
 def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequence[float]) -> str | None:
-    """Check the mean difference `one - other`, paired by seed, with its 95 % interval: (mean, low, high)."""
+    """Check the mean difference `one - other`, paired by seed, with its 95% interval: (mean, low, high)."""
     from helpers.statistics import interval  # SciPy is slow to import, and lesson 01 does not need it
 
     if not isinstance(answer, Sequence | np.ndarray) or len(answer) != 3:

@@ -53,7 +53,7 @@ def cheap_and_true(scores: pd.DataFrame, title: str) -> Figure:
     for panel in panels:
         show_rows(panel, labels)
     headline(figure, title)
-    said = [f"{name} {100 * means.loc[name, 'test_accuracy']:.1f} %" for name in names]
+    said = [f"{name} {100 * means.loc[name, 'test_accuracy']:.1f}%" for name in names]
     taken = [f"{name} with {count} of {seeds} seeds" for name, count in times.items() if count]
     return with_alt_text(figure, f"Accuracy on test images: {', '.join(said)}. Chosen: {', '.join(taken)}.")
 

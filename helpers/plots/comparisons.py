@@ -33,7 +33,7 @@ MOST_NAMES = 12  # in a legend
 
 @as_designed
 def errors_by_labels(summary: pd.DataFrame, task: str = "target task", about: str = "frozen") -> Figure:
-    """Show each strategy's share of errors by label budget, on logarithmic axes, with its 95 % interval; `summary`
+    """Show each strategy's share of errors by label budget, on logarithmic axes, with its 95% interval; `summary`
     comes from `statistics.summarize`.
 
     Equal ratios of errors appear as equal distances. "all" is set apart, because its number of labels differs between
@@ -43,7 +43,7 @@ def errors_by_labels(summary: pd.DataFrame, task: str = "target task", about: st
     budgets = sorted(set(summary["labels_per_class"]), key=budget_size)
     summary = summary.sort_values("labels_per_class", key=lambda at: at.map(budgets.index), kind="stable")
     seeds = summary["seeds"].max()
-    over = "one seed, no interval" if seeds == 1 else f"mean of {seeds} seeds with 95 % intervals"
+    over = "one seed, no interval" if seeds == 1 else f"mean of {seeds} seeds with 95% intervals"
     if len(budgets) == 1:
         return errors_by_strategy(summary, f"{task.capitalize()}, {over}")
     numbers = [budget_size(budget) for budget in budgets if budget != "all"]
@@ -71,7 +71,7 @@ def errors_by_labels(summary: pd.DataFrame, task: str = "target task", about: st
 
 
 def _errors(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the percentage of errors and the ends of its interval, clipped because 0 % has no logarithm."""
+    """Return the percentage of errors and the ends of its interval, clipped because 0% has no logarithm."""
     errors = 100 - 100 * summary[["accuracy", "accuracy_high", "accuracy_low"]].set_axis(["at", "low", "high"], axis=1)
     return errors.clip(lower=max(errors["at"].min() / 3, 0.01))
 
@@ -107,7 +107,7 @@ def _finding_in_words(summary: pd.DataFrame, budgets: Sequence[int | str], about
 
 @as_designed
 def errors_by_strategy(summary: pd.DataFrame, title: str, joined: Sequence[str] = ()) -> Figure:
-    """Show each strategy's share of errors with its 95 % interval, a panel per label budget.
+    """Show each strategy's share of errors with its 95% interval, a panel per label budget.
 
     `summary` comes from `statistics.summarize`; `joined` names strategies to connect by a line, such as the cuts of a
     backbone.
@@ -125,16 +125,16 @@ def errors_by_strategy(summary: pd.DataFrame, title: str, joined: Sequence[str] 
             axis.plot(values[1:], [place, place], color=color, alpha=0.35, linewidth=6, solid_capstyle="butt")
             axis.plot(values[0], place, "o", color=color, markersize=6)
             where: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": 9}
-            axis.annotate(f"{two_digits(values[0])} %", (values[0], place), **where)
+            axis.annotate(f"{two_digits(values[0])}%", (values[0], place), **where)
         line = rows.set_index("strategy").loc[list(joined), "at"]
         axis.plot(line, [names.index(name) for name in joined], color=STYLES["backbone"]["color"], linewidth=1)
         axis.set(title=f"{budget} labels per class", xlabel="errors [%]")
         log_scale(axis.xaxis)
         show_rows(axis, names)
-        shown = (f"{name} {two_digits(at)} %" for name, at in zip(rows["strategy"], rows["at"], strict=True))
+        shown = (f"{name} {two_digits(at)}%" for name, at in zip(rows["strategy"], rows["at"], strict=True))
         sentences.append(f"with {budget} labels per class, {', '.join(shown)}")
     headline(figure, title)
-    return with_alt_text(figure, f"Share of errors, with 95 % intervals: {'; '.join(sentences)}.")
+    return with_alt_text(figure, f"Share of errors, with 95% intervals: {'; '.join(sentences)}.")
 
 
 @as_designed
@@ -155,7 +155,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 6) ->
         between = stats.binomtest(int(right[part].sum()), len(part)).proportion_ci(method="wilson")
         axis.vlines(at, 100 * between.low, 100 * between.high, color=COLORS[1], alpha=0.35, linewidth=6)
         axis.plot(at, share, "o", color=COLORS[1])
-        said.append(f"{share:.0f} % right where it is {at:.0f} % sure")
+        said.append(f"{share:.0f}% right where it is {at:.0f}% sure")
     axis.set(xlim=(0, 103), ylim=(0, 103), aspect="equal", xlabel="how sure [%]", ylabel="right [%]")
     axis.set_title(f"{sure.mean():.0%} sure on average, {right.mean():.0%} right")
     return with_alt_text(figure, f"About {len(part)} images per point: {', '.join(said)}.")
@@ -181,7 +181,7 @@ def seconds_by_strategy(summary: pd.DataFrame) -> Figure:
             axis.plot([own, total], [place, place], color=color, linewidth=1, zorder=1)
             axis.plot(total, place, "o", color=color, markerfacecolor="white", markersize=6)
             axis.plot(own, place, "o", color=color, markersize=6)
-            errors = f"{two_digits(100 - 100 * accuracy)} %"
+            errors = f"{two_digits(100 - 100 * accuracy)}%"
             axis.annotate(errors, (own, place), (0, 6), textcoords="offset points", ha="center", fontsize=9)
             said.append(f"{strategy} {two_digits(own)} s, {two_digits(total)} s with pretraining")
         said[-len(rows)] = f"with {budget} labels per class, {said[-len(rows)]}"
@@ -199,7 +199,7 @@ def accuracy_by_parameter(results: pd.DataFrame, swept: Mapping[str, str]) -> Fi
 
     `results` has a row per training run with `test_accuracy`, and may have `strategy`, `labels_per_class` and `seed`;
     `swept` maps each parameter to the column that contains its values as text. Each point is the mean over the seeds
-    and the other parameters, with a 95 % interval over the seeds. If the grid is incomplete, each setting of the other
+    and the other parameters, with a 95% interval over the seeds. If the grid is incomplete, each setting of the other
     parameters gets its own line instead. If only seeds were swept, each seed is a point next to the mean.
     """
     missing = {name: "" for name in ("strategy", "labels_per_class", "seed") if name not in results}
@@ -235,7 +235,7 @@ def accuracy_by_parameter(results: pd.DataFrame, swept: Mapping[str, str]) -> Fi
         points = compared.groupby(["strategy", "labels_per_class", *([] if name in SEEDS else [column])])
         counts += [*(points["seed"].nunique() if "seed" in results else points.size())]
     low, high, what = min(counts), max(counts), "seed" if "seed" in results else "row"
-    over = f"means of {f'{low} to ' * (low < high)}{high} {what}s" + " with 95 % intervals" * (what == "seed")
+    over = f"means of {f'{low} to ' * (low < high)}{high} {what}s" + " with 95% intervals" * (what == "seed")
     over = f"one {what}, no interval" if high == 1 else over
     return with_alt_text(figure, f"Test accuracy, {only}{over}: {'; '.join(sentences)}.")
 
@@ -279,7 +279,7 @@ def _by_seed(axis: Axes, rows: pd.DataFrame) -> str:
         by_seed = at.groupby("seed")["test_accuracy"].mean()
         axis.plot([place - 0.1] * len(by_seed), 100 * by_seed, "o", color="grey", markersize=3)
         _accuracies(axis, [place + 0.1], _over_seeds(at, "strategy"), strategy)
-        said.append(f"{strategy} {percent(by_seed)} %".strip())
+        said.append(f"{strategy} {percent(by_seed)}%".strip())
     _name_strategies(axis, strategies)
     axis.set_xlim(-0.5, len(strategies) - 0.5)
     return ", ".join(said)

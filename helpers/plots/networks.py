@@ -41,13 +41,13 @@ def network(costs: pd.DataFrame) -> Figure:
         axis.barh(range(len(names)), share, color=color)
         for position, (part, count) in enumerate(zip(share, costs[column], strict=True)):
             if count:
-                axis.text(part + 1, position, f"{count:,} ({two_digits(part)} %)", va="center", fontsize=8)
+                axis.text(part + 1, position, f"{count:,} ({two_digits(part)}%)", va="center", fontsize=8)
         axis.set(title=column.replace("_", "-"), xlabel="share of the total [%]")
         axis.set(xlim=(0, 150), xticks=range(0, 101, 25))
         show_rows(axis, names)
     convolutions = costs[costs["layer"].str.startswith("conv")].sum(numeric_only=True) / costs.sum(numeric_only=True)
     parameters, work = 100 * convolutions[["parameters", "multiply_adds"]]
-    finding = f"The convolutions have {parameters:.1f} % of the parameters and do {work:.1f} % of the work"
+    finding = f"The convolutions have {parameters:.1f}% of the parameters and do {work:.1f}% of the work"
     headline(figure, finding)
     return with_alt_text(figure, f"The layers from input to output. {finding}.")
 
@@ -207,7 +207,7 @@ def overfitting(curves: pd.DataFrame) -> Figure:
             mean = by_seed.mean(axis=1)
             axis.plot(by_seed, color=color, linewidth=0.8, alpha=0.5)
             axis.plot(mean, color=color, linewidth=2.5)
-            end = f"{name} images {mean.iloc[-1]:.0f} %"
+            end = f"{name} images {mean.iloc[-1]:.0f}%"
             axis.text(0.97, height, end, color=color, ha="right", transform=axis.transAxes)
             said.append(f"{strategy}, {end}")
         axis.set(title=strategy, xlabel="updates", ylim=(0, 104), yticks=range(0, 101, 20))

@@ -176,7 +176,7 @@ def mistakes_by_strategy(
         row[0].text(-0.2, 0.5, f"{strategy}\n{len(wrong)} wrong", transform=row[0].transAxes, ha="right", va="center")
         for axis, image in zip(row, wrong, strict=False):
             show_image(axis, task.test.images[image])
-            as_class = f"as {task.classes[predicted[image]]}, {100 * scores[image, predicted[image]]:.0f} %"
+            as_class = f"as {task.classes[predicted[image]]}, {100 * scores[image, predicted[image]]:.0f}%"
             axis.set_title(wrapped(as_class), fontsize=8)
     headline(figure, f"Test images of {of_class}, taken for something else")
     errors = "; ".join(f"{strategy}: {count}" for strategy, count in counts.items())

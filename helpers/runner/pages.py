@@ -44,7 +44,7 @@ def body(notebook: "NotebookNode", known: Collection[str] = ()) -> str:
             known = [os.path.join(sys.prefix, "share", "jupyter"), *users]
             return [next(root for root in known if Path(root, "nbconvert", "templates", "basic").is_dir())]
 
-    notebook.metadata.pop("widgets", None)  # without a kernel, a progress bar's widget would show 0 %
+    notebook.metadata.pop("widgets", None)  # without a kernel, a progress bar's widget would show 0%
     for cell in notebook.cells:
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]

@@ -251,7 +251,7 @@ def _verdicts(rows: "pd.DataFrame", settings: dict[str, str]) -> list[tuple[str,
 
 
 def _accuracies(rows: "pd.DataFrame", by: list[str]) -> "pd.DataFrame":
-    """Return test accuracies in percent as text, the mean over the seeds and half of its 95 % interval: one row per
+    """Return test accuracies in percent as text, the mean over the seeds and half of its 95% interval: one row per
     group, with the strategies in their usual order, and one column per label budget.
     """
     from helpers.statistics import in_order
