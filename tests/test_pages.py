@@ -88,16 +88,16 @@ def ratio(errors: pd.DataFrame, pair: str, budget: str, seeds: Sequence[int] = r
 
 README, LESSON_04, LESSON_05 = "README.md", "notebooks/04_freezing.ipynb", "notebooks/05_transfer_comparison.ipynb"
 QUOTED = [  # "#" stands for the ratio, "%" for its interval
-    (README, "frozen / scratch, 10", "make # times as many errors as a network from scratch with 10 labels per class (%;"),
+    (README, "frozen / scratch, 10", "# times as many errors as a network from scratch with 10 labels per class (%;"),
     (README, "frozen / scratch, 50", "and # times with 50 (%)"),
     (README, "frozen / scratch, all", "as good (#, from %)"),
-    (README, "frozen / fine-tuned, 10", "# times as many errors as fine-tuning with 10 labels (%)"),
+    (README, "frozen / fine-tuned, 10", "both and 10 labels, freezing makes # times as many errors as fine-tuning (%)"),
     (README, "head-first / frozen, 10", "with 10 labels it makes # times as many errors as freezing (%)"),
     (README, "new-output / frozen, 10", "makes # times as many errors as a fresh head with 10 labels (%)"),
     (LESSON_04, "frozen / fine-tuned, 50", "makes # times as many errors as `fine-tuned`, and the interval from %"),
     (LESSON_04, "frozen / fine-tuned, 10", "with # times the errors (%)"),
     (LESSON_05, "random-frozen / scratch, 10", "With ten seeds, the ratio is # (%)"),
-    (LESSON_05, "frozen / scratch, 10", "make # times as many errors as the ordinary network with 10 labels per class (%)"),
+    (LESSON_05, "frozen / scratch, 10", "# times as many errors as the ordinary network with 10 labels per class (%)"),
     (LESSON_05, "frozen / scratch, 50", "with 50 as well (%)"),
     (LESSON_05, "frozen / scratch, all", "`frozen` makes # times the errors (%)"),
     (LESSON_05, "reused-head / scratch, all", "the published variant # times (%)"),
@@ -116,7 +116,7 @@ QUOTED = [  # "#" stands for the ratio, "%" for its interval
         "random-frozen / scratch, 10, 0 to 2",
         "*better* with 10 labels per class, with # times the errors (%)",
     ),
-    (LESSON_05, "frozen / scratch, 50, 3 to 9", "`frozen` makes # times as many errors as `scratch` with 50 labels (%)"),
+    (LESSON_05, "frozen / scratch, 50, 3 to 9", "makes # times as many errors as `scratch` with 50 labels (%)"),
     (LESSON_05, "frozen / scratch, 10, 3 to 9", "and # times with 10 (%)"),
 ]
 FOUND = {
