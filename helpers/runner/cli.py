@@ -6,8 +6,7 @@ Slow imports are inside the commands, so that `--help` responds at once.
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import click
 
 from helpers import __version__
 from helpers.runner import process
+from helpers.runner.errors import bad_input_in_one_line, resumable
 
 if TYPE_CHECKING:
     from helpers.runner.sweep import Sweep
@@ -28,17 +28,11 @@ VALUE is YAML: 3, adam, 1e-3, [0, 1, 2]. To list a lesson's parameters and what 
     papermill --help-notebook DIR/05_transfer_comparison.ipynb"""
 
 
-class BadInput(click.ClickException):
-    """Invalid input, reported in one line before anything runs or is written."""
-
-    exit_code = 2
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="transfer-tutorial")
 def main() -> None:
     """Transfer learning, done properly: eight notebooks, to work through as lessons or to run headless."""
-    with _bad_input_in_one_line(ValueError):
+    with bad_input_in_one_line(ValueError):
         process.prepare()
 
 
@@ -55,7 +49,7 @@ def lessons(folder: Path) -> None:
     """
     from helpers.runner import copies
 
-    with _bad_input_in_one_line():
+    with bad_input_in_one_line():
         paths = copies.write_lessons(folder)
     click.echo(f"{len(paths)} lessons in {folder}\nTo open the first: {shlex.join(['jupyter', 'lab', str(paths[0])])}")
 
@@ -89,7 +83,7 @@ def class_(folder: Path, only: list[str] | None, dataset: str | None, **asked: A
     """
     from helpers.runner import assignments, notebooks, parameters
 
-    with _bad_input_in_one_line():
+    with bad_input_in_one_line():
         values = {"dataset": "mnist_5k", **parameters.read_given(parameters.joined(**asked), dataset)}
         chosen = notebooks.lessons(only)
         parameters.check(chosen, values)
@@ -112,7 +106,7 @@ def misconceptions(folder: Path, lesson: str) -> None:
     """
     from helpers.runner import assignments, notebooks
 
-    with _bad_input_in_one_line():
+    with bad_input_in_one_line():
         name = notebooks.lesson(lesson).name
         counted, picture = assignments.write_misconceptions(folder, name)
     graded, others = counted.groupby("exercise")["learners"].sum().max(), assignments.not_graded(folder, name)
@@ -142,7 +136,7 @@ def run(resume: Path | None, timeout: int | None, dry_run: bool, **asked: Any) -
     with process.signals_as_exit() as received, ExitStack() as opened:
         from helpers.runner import batch, report
 
-        with _bad_input_in_one_line():
+        with bad_input_in_one_line():
             process.allow_open_files()
             _settle(resume, asked)
             if resume is None:
@@ -157,7 +151,7 @@ def run(resume: Path | None, timeout: int | None, dry_run: bool, **asked: Any) -
         if dry_run:
             click.echo("\n".join(batch.outline(started)))
             return
-        with _resumable("run", started.folder, timeout=timeout):
+        with resumable("run", started.folder, timeout=timeout):
             with batch.recorded(started):
                 failed = batch.execute(started, received, timeout)
                 results = batch.write_results(started)
@@ -204,7 +198,7 @@ def sweep(resume: Path | None, dry_run: bool, yes: bool, **asked: Any) -> None:
         from helpers.runner import cluster, sweep
 
         how = {name: asked.pop(name) for name in HOW}
-        with _bad_input_in_one_line():
+        with bad_input_in_one_line():
             process.allow_open_files()
             how["store"] = how["store"] and how["store"].absolute()
             cluster.check_options(how["scheduler"], how["workers"], how["store"])
@@ -219,7 +213,7 @@ def sweep(resume: Path | None, dry_run: bool, yes: bool, **asked: Any) -> None:
             for name, values in planned.runs.items():
                 click.echo(f"{status.get(name, 'to run'):8}{sweep.label(planned, {'parameters': values})}")
             return
-        with _resumable("sweep", planned.out, **how):
+        with resumable("sweep", planned.out, **how):
             if sweep.missing(planned, known):
                 _run_sweep(planned, **how)
             else:
@@ -237,43 +231,6 @@ def _settle(resume: Path | None, asked: dict[str, Any]) -> None:
     asked["given"] = parameters.joined(asked.pop("file"), asked["given"])
 
 
-@contextmanager
-def _bad_input_in_one_line(*kinds: type[Exception]) -> Iterator[None]:
-    """Report these kinds of errors as bad input; by default, all errors from the checks before a run."""
-    if not kinds:
-        from helpers.datasets import DownloadError
-
-        kinds = (ValueError, DownloadError, OSError)
-    try:
-        yield
-    except kinds as error:
-        raise BadInput(" ".join(map(str.strip, str(error).splitlines()))) from error
-
-
-@contextmanager
-def _resumable(command: str, folder: Path, **how: Any) -> Iterator[None]:
-    """If a command fails or stops, print a command that resumes it with the same folder and options, ready to paste."""
-
-    def hint() -> str:
-        if not (folder / f"{command}.json").is_file():
-            return "\nNothing has run yet; repeat the same command"
-        options = [word for name, value in how.items() if value for word in (f"--{name}", str(value))]
-        return "\nTo resume: " + shlex.join(["transfer-tutorial", command, "--resume", str(folder), *options])
-
-    try:
-        yield
-    except SystemExit:
-        click.echo(f"\nInterrupted.{hint()}", err=True)
-        raise
-    except BadInput:
-        raise
-    except Exception as error:  # a full disk, a page that cannot be written, a lost scheduler
-        from helpers.runner.worker import one_line
-
-        message = error.message if isinstance(error, click.ClickException) else one_line(error)
-        raise click.ClickException(message + hint()) from error
-
-
 def _run_sweep(planned: "Sweep", **how: Any) -> None:
     """Execute the missing runs with a progress bar; report all results so far, even if the sweep is stopped."""
     from tqdm import tqdm
@@ -281,7 +238,7 @@ def _run_sweep(planned: "Sweep", **how: Any) -> None:
     from helpers.runner import sweep
 
     with ExitStack() as opened:
-        with _bad_input_in_one_line(ValueError):
+        with bad_input_in_one_line(ValueError):
             where, count, records = opened.enter_context(sweep.started(planned, **how))
         opened.callback(_report_sweep, planned)
         click.echo(where)
