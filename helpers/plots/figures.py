@@ -110,7 +110,7 @@ def show_rows(axis: Axes, names: Sequence[str]) -> None:
     axis.tick_params(axis="y", length=0)
 
 
-def show_image(axis: Axes, image: np.ndarray, extent: Sequence[float] | None = None) -> None:
+def show_image(axis: Axes, image: np.ndarray, extent: tuple[float, float, float, float] | None = None) -> None:
     """Draw one image `(height, width, channels)`, in gray or in color; `extent` says where, as in `imshow`."""
     axis.set_axis_off()
     axis.imshow(np.broadcast_to(image, (*image.shape[:2], 3)), extent=extent)

@@ -62,23 +62,23 @@ def neighbors(asked: Split, known: Split, nearest: Mapping[str, np.ndarray]) -> 
     figure, said = new_figure(height=0.75 * len(asked) + 0.4), []
     count = next(iter(nearest.values())).shape[1]
     first, *others = figure.subplots(1, 1 + len(nearest), width_ratios=(1, *[count] * len(nearest)))
-    _grid(first, "new", asked.images[:, None], np.zeros((len(asked), 1), bool))
+    _grid(first, "new", asked, np.arange(len(asked))[:, None], np.zeros((len(asked), 1), bool))
     for axis, (name, indices) in zip(others, nearest.items(), strict=True):
         other = known.labels[indices] != asked.labels[:, None]
-        _grid(axis, f"{name}: {other.sum()} differ", known.images[indices], other)
+        _grid(axis, f"{name}: {other.sum()} differ", known, indices, other)
         said.append(f"{name}: {other.sum()} of {other.size}")
     text = f"{len(asked)} new images and their nearest known images. Neighbors in other classes: {'; '.join(said)}."
     return with_alt_text(figure, text)
 
 
-def _grid(axis: Axes, title: str, images: np.ndarray, framed: np.ndarray) -> None:
-    """Draw images `(rows, columns, height, width, channels)` in one panel, and a frame around those `framed`."""
-    for (row, column), frame in np.ndenumerate(framed):
-        show_image(axis, images[row, column], extent=(column + 0.06, column + 0.94, row + 0.94, row + 0.06))
-        if frame:
-            style = {"fill": False, "edgecolor": VALIDATION, "linewidth": 2.5}
-            axis.add_patch(Rectangle((column + 0.06, row + 0.06), 0.88, 0.88, **style))
-    axis.set(xlim=(0, framed.shape[1]), ylim=(framed.shape[0], 0))
+def _grid(axis: Axes, title: str, split: Split, indices: np.ndarray, framed: np.ndarray) -> None:
+    """Draw the images at the indices `(rows, columns)` in one panel, and a frame around those `framed`."""
+    for (row, column), index in np.ndenumerate(indices):
+        show_image(axis, split.images[index], (column + 0.06, column + 0.94, row + 0.94, row + 0.06))
+        if framed[row, column]:
+            corner, side = (column + 0.06, row + 0.06), 0.88
+            axis.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=VALIDATION, linewidth=2.5))
+    axis.set(xlim=(0, indices.shape[1]), ylim=(len(indices), 0))
     axis.set_title(title, loc="left")
 
 
