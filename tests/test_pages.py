@@ -188,10 +188,8 @@ def test_other_numbers_that_lesson_05_quotes_are_those_of_the_rows(errors):
     shared = errors.loc[["5", "10", "20"], [*STRATEGIES]].groupby(level=0).corr()["scratch"].drop("scratch", level=1)
     assert f"a correlation of {shared.min():.1f} to {shared.max():.1f} with `scratch`" in prose(LESSON_05)
     page = text_of("does_it_hold.ipynb") + text_of("should_i_transfer.ipynb")
-    assert "50 labels better: 0.82 (0.75 to 0.89)" in page
-    assert "makes 0.82 times as many errors as fine-tuning (0.75 to 0.89)" in prose(README)
-    assert "10 labels as good: 1.02 (0.95 to 1.09)" in page
-    assert "makes 1.02 times as many errors (0.95 to 1.09; five seeds)" in prose(README)
+    assert "50 labels better: 0.82 (0.75 to 0.89)" in page and "makes 0.82 times" in prose(README)
+    assert "10 labels as good: 1.02 (0.95 to 1.09)" in page and "errors (0.95 to 1.09; five seeds)" in prose(README)
     assert "frozen features make 0.61 to 0.78 times" in page
     for found in ("0.91 (0.84 to 0.98", "1.20 (-0.10 to 2.51)", "1.31 (1.06 to 1.62)"):
         assert found in page and found in prose(README)
