@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from helpers.tasks import Task, budget_size
+from helpers.tasks import budget_size
 from helpers.transfer import STRATEGIES
 
 CONFIDENCE = 0.95
@@ -96,16 +96,6 @@ def in_order(strategies: Iterable[str]) -> list[str]:
     """
     places = {name: place for place, name in enumerate(STRATEGIES)}
     return sorted(dict.fromkeys(strategies), key=lambda name: places.get(name.split(",")[0], len(places)))
-
-
-def accuracy_by_class(task: Task, probabilities: Sequence[np.ndarray], split: str = "test") -> pd.Series:
-    """Return, by class, the share of a split's images that are classified correctly.
-
-    The share is the mean over several networks, each with probabilities `(n, classes)`.
-    """
-    labels = getattr(task, split).labels
-    right = np.mean([scores.argmax(axis=1) == labels for scores in probabilities], axis=0)
-    return pd.Series([right[labels == label].mean() for label in range(len(task.classes))], pd.Index(task.classes))
 
 
 def summarize(results: pd.DataFrame, task: str = "target", baseline: str = "scratch") -> pd.DataFrame:

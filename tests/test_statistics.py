@@ -1,7 +1,6 @@
 """Statistics: intervals by hand, and findings that claim no more than the numbers show."""
 
 import math
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -12,9 +11,7 @@ from small import result_rows as rows
 
 from helpers import statistics
 from helpers.folders import REPOSITORY
-from helpers.images import Split
 from helpers.statistics import Finding, Interval
-from helpers.tasks import Task
 
 # Intervals
 
@@ -203,21 +200,6 @@ def test_the_published_claim_is_checked_at_the_largest_budget_in_whatever_order(
         with np.errstate(invalid="ignore"):  # this table has no seconds
             checked = statistics.published_claim(statistics.summarize(results))
         assert checked.checked["finding"] is Finding.BETTER and checked.checked["labels_per_class"] == largest
-
-
-# By class
-
-
-def test_accuracy_by_class_is_the_share_of_each_classs_own_images():
-    labels = np.array([0, 0, 0, 0, 1, 1, 2], np.int32)
-    split = Split(np.zeros((7, 8, 8, 1), np.uint8), labels)
-    task = Task("target", ("cat", "dog", "frog"), split, split, split)
-    scores = np.eye(3)[[0, 0, 0, 1, 0, 1, 0]]
-    assert statistics.accuracy_by_class(task, [scores]).to_dict() == {"cat": 0.75, "dog": 0.5, "frog": 0.0}
-    of_two = statistics.accuracy_by_class(task, [scores, np.eye(3)[labels]])
-    assert of_two.to_dict() == {"cat": 0.875, "dog": 0.75, "frog": 0.5}
-    few = replace(task, validation=Split(split.images[:3], np.arange(3, dtype=np.int32)))
-    assert statistics.accuracy_by_class(few, [np.eye(3)], "validation").to_dict() == dict.fromkeys(task.classes, 1.0)
 
 
 def test_strategies_come_in_one_order_and_others_behind_them():
