@@ -197,9 +197,9 @@ def compare_cuts(
         test = extract_features(cut, comparison.target.test, "float32")
         for seed in plan.seeds:
             _, target = plan.tasks(dataset, seed)
-            largest = subsample(target.train, plan.labels_per_class[-1], seed)  # contains the smaller budgets
-            train = extract_features(cut, largest, "float32")
-            rows += [head.row(target, f"block {block}", n, seed, train, test)[0] for n in plan.labels_per_class]
+            for budget in plan.labels_per_class:  # drawn from all images, like the images of the other strategies
+                train = extract_features(cut, subsample(target.train, budget, seed), "float32")
+                rows.append(head.row(target, f"block {block}", budget, seed, train, test)[0])
     return pd.concat([comparison.results, pd.DataFrame(rows)], ignore_index=True)
 
 

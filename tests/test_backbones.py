@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 
 import h5py
@@ -205,10 +206,13 @@ def test_a_trained_backbone_beats_random_weights_on_the_flowers():
 
 
 def test_cuts_add_their_rows_to_those_of_the_comparison(random, digits, run_folder):
-    plan = Plan([5, 6, 7], [0, 1, 2], ["scratch"], [2, 5], [0])
-    rows = backbones.compare_cuts(digits, plan, SMALL, QUICK, run_folder, backbones.mobilenet(64))
+    plan, network = Plan([5, 6, 7], [0, 1, 2], ["scratch"], [2, 5], [0]), backbones.mobilenet(64)
+    rows = backbones.compare_cuts(digits, plan, SMALL, QUICK, run_folder, network)
     assert rows["strategy"].tolist() == [*["scratch"] * 2, *["block 3"] * 2, *["block 6"] * 2, *["block 13"] * 2]
     assert rows["labels_per_class"].tolist() == [2, 5] * 4 and rows["test_images"].nunique() == 1
+    few = replace(plan, labels_per_class=[2])
+    alone = backbones.compare_cuts(digits, few, SMALL, QUICK, run_folder, network)
+    assert rows["test_errors"][rows["labels_per_class"] == 2].tolist() == alone["test_errors"].tolist()
 
 
 # A run

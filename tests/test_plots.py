@@ -107,6 +107,8 @@ def test_every_strategy_has_its_own_marker_and_its_own_color_of_okabe_and_ito():
     for part in ("color", "marker"):
         assert len({style[part] for style in STYLES.values()}) == len(STYLES)
     assert {style["color"] for style in STYLES.values()} | {TRAINING, VALIDATION} <= OKABE_AND_ITO
+    black, blue = (STYLES[name]["color"] for name in ("scratch", "frozen"))  # as lesson 05 calls them
+    assert (black, blue) == ("#000000", "#0072B2")
 
 
 IN_A_NOTEBOOK = """
@@ -506,6 +508,7 @@ def test_a_sweep_shows_each_label_budget_by_itself_and_joins_numbers_alone():
         assert scratch.get_ydata().tolist() == pytest.approx(ends)
         assert frozen.get_ydata().tolist() == pytest.approx([end + 2 for end in ends])
         assert (scratch.get_linestyle() != "None") == joined
+        assert [line.get_color() for line in axis.lines] == [STYLES[name]["color"] for name in ("scratch", "frozen")]
     assert not names_a_best(figure.alternative_text)
 
 

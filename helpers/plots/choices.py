@@ -90,7 +90,7 @@ def map_of_pairs(pairs: pd.DataFrame, title: str) -> Figure:
         panel.set_axis_off()
     figure.supxlabel("target task", fontsize=10)
     figure.supylabel("start", fontsize=10)
-    headline(figure, title)
+    headline(figure, f"{title}\nOrange: more; purple: fewer; pale: no difference detected")
     low, high = pairs["error_ratio"].min(), pairs["error_ratio"].max()
     by_budget = ", ".join(map(str, budgets))
     what = f"{len(starts)} starts and {len(targets)} target tasks, with {by_budget} labels per class"

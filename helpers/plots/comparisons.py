@@ -189,7 +189,7 @@ def seconds_by_strategy(summary: pd.DataFrame) -> Figure:
         axis.margins(x=0.15)
         axis.set(title=f"{budget} labels per class", xlabel="seconds")
         show_rows(axis, names)
-    headline(figure, "Filled: on the target task; open: with pretraining. The numbers are errors on new images.")
+    headline(figure, "Filled: the target task alone; open: with pretraining. Numbers: errors, not seconds")
     return with_alt_text(figure, f"Median seconds by strategy: {'; '.join(said)}.")
 
 

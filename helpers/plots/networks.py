@@ -97,17 +97,15 @@ def strategies(names: Sequence[str]) -> Figure:
     sentences = []
     for row, strategy in enumerate(shown):
         color = STYLES[strategy.name]["color"]
-        parts = ((0.0, strategy.start, strategy.freezes), (1.05, strategy.head, False))
-        for left, origin, frozen in parts:
+        trained = "frozen" if strategy.freezes else "trained"
+        head = ("fresh", "trained first") if strategy.head == "trained" else (strategy.head, "trained")
+        for left, origin, then in ((0.0, strategy.start, trained), (1.05, *head)):
             (bar,) = axis.barh(row, 1, left=left, height=0.7, edgecolor=color, linewidth=1.5)
             bar.set_facecolor((color, 0.3) if origin in ("pretrained", "reused") else "white")
-            bar.set_hatch("///" if frozen else "")
-            words = f"{origin}, {'frozen' if frozen else 'trained'}"
+            bar.set_hatch("///" if then == "frozen" else "")
             box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
-            axis.text(left + 0.5, row, words, ha="center", va="center", bbox=box)
-        trained = "frozen" if strategy.freezes else "trained"
-        features, head = f"features {strategy.start} and {trained}", f"head {strategy.head} and trained"
-        sentences.append(f"{strategy.name}: {features}, {head}")
+            axis.text(left + 0.5, row, f"{origin}, {then}", ha="center", va="center", bbox=box)
+        sentences.append(f"{strategy.name}: features {strategy.start} and {trained}, head {' and '.join(head)}")
     axis.set_yticks(range(len(shown)), [strategy.name for strategy in shown])
     axis.set_xticks([0.5, 1.55], ["features", "head"])
     axis.tick_params(length=0)
@@ -199,7 +197,7 @@ def overfitting(curves: pd.DataFrame) -> Figure:
     and a thick one for their mean. Columns: strategy, seed, update, training, new.
     """
     panels = curves.groupby("strategy", sort=False)
-    figure, said = new_figure(height=3.2), []
+    figure, said = new_figure(height=3.5), []
     axes = figure.subplots(1, panels.ngroups, sharex=True, sharey=True, squeeze=False)[0]
     for axis, (strategy, rows) in zip(axes, panels, strict=True):
         for name, color, height in (("training", TRAINING, 0.13), ("new", VALIDATION, 0.04)):
@@ -208,10 +206,12 @@ def overfitting(curves: pd.DataFrame) -> Figure:
             axis.plot(by_seed, color=color, linewidth=0.8, alpha=0.5)
             axis.plot(mean, color=color, linewidth=2.5)
             end = f"{name} images {mean.iloc[-1]:.0f}%"
-            axis.text(0.97, height, end, color=color, ha="right", transform=axis.transAxes)
+            weight = "bold" if name == "new" else "normal"
+            axis.text(0.97, height, end, color=color, ha="right", weight=weight, transform=axis.transAxes)
             said.append(f"{strategy}, {end}")
         axis.set(title=strategy, xlabel="updates", ylim=(0, 104), yticks=range(0, 101, 20))
     axes[0].set_ylabel("accuracy [%]")
+    headline(figure, "Compare the networks on new images")
     return with_alt_text(figure, f"Accuracy by update. At the end, means over the seeds: {'; '.join(said)}.")
 
 
