@@ -104,7 +104,7 @@ def mobilenet(size: int, width: float = 0.25, weights: Path | None = None, seed:
     """
     from helpers.backend import keras
 
-    check_size(size, "photo_size", SIZES)
+    check_size(size, SIZES)
     model = keras.applications.MobileNet(
         input_shape=(size, size, 3), alpha=width, include_top=False, weights=weights and str(weights)
     )

@@ -59,28 +59,21 @@ def load_dataset(name: str = "mnist", image_size: int = 0) -> Dataset:
     """
     files.check_size(image_size)
     if isinstance(name, str) and name in NAMED:
-        return replace(resized(NAMED[name](), image_size), name=name)
+        dataset = NAMED[name]()
+        train, test = (
+            Split(files.as_uint8(split.images[:], "an image", image_size), split.labels)
+            for split in (dataset.train, dataset.test)
+        )
+        return replace(dataset, name=name, train=train, test=test)
     if not is_path(name):
         raise ValueError(f"dataset: {name!r} is not known; allowed: {listed(NAMED)} and {files.ALLOWED}")
     return files.read(Path(os.path.expanduser(str(name))), image_size)
 
 
-def resized(dataset: Dataset, image_size: int) -> Dataset:
-    """Return a dataset with its images resized, unless the size is 0."""
-    train, test = (
-        Split(files.as_uint8(split.images[:], "an image", image_size), split.labels)
-        for split in (dataset.train, dataset.test)
-    )
-    return replace(dataset, train=train, test=test)
-
-
 def is_path(name: object) -> bool:
     """Tell whether a value is, or looks like, the path of a file or folder rather than a known name."""
-    if (
-        not isinstance(name, str | Path)
-        or not str(name)
-        or name in {*NAMED, "flowers", "ants_bees", "imagenet", "random"}
-    ):
+    words = {"", *NAMED, "flowers", "ants_bees", "imagenet", "random"}
+    if not isinstance(name, str | Path) or name in words:
         return False
     path = Path(os.path.expanduser(str(name)))
     return bool(path.suffix) or len(path.parts) > 1 or path.exists()
@@ -108,12 +101,9 @@ def _mnist() -> Dataset:
             f"{parameter}: there is no file {str(path.absolute())!r}; use the mnist.npz that Keras provides"
         )
     dataset = files.read(path, parameter=parameter)
-    arrays = {
-        "x_train": dataset.train.images[:][..., 0],
-        "y_train": np.array(dataset.classes)[dataset.train.labels],
-        "x_test": dataset.test.images[:][..., 0],
-        "y_test": np.array(dataset.classes)[dataset.test.labels],
-    }
+    arrays = dict[str, np.ndarray]()
+    for part, split in (("train", dataset.train), ("test", dataset.test)):
+        arrays |= {f"x_{part}": split.images[:][..., 0], f"y_{part}": np.array(dataset.classes)[split.labels]}
     differing = [name for name, published in MNIST_SHA256.items() if _idx_sha256(arrays[name]) != published]
     if differing:
         raise ValueError(
@@ -162,8 +152,10 @@ NAMED: dict[str, Callable[[], Dataset]] = {
 
 
 def _without_test_set(images: np.ndarray, labels: np.ndarray) -> Dataset:
-    """Make a dataset of grayscale images `(n, height, width)` with labels from 0 to 9; a fifth becomes the test set."""
-    train, test = files.hold_out_a_fifth(labels)
+    """Make a dataset of grayscale images `(n, height, width)` with labels from 0 to 9; a fixed fifth is for testing."""
+    from sklearn.model_selection import train_test_split
+
+    train, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0)
     return _of_digits(images[train], labels[train], images[test], labels[test])
 
 

@@ -112,13 +112,12 @@ def compare(
     budgets, seeds = plan.labels_per_class, plan.seeds if pretrained else ()
     total = len(seeds) + len(tasks) * len(budgets) * len(strategies)
     networks = Networks(replace(architecture, classes=len(plan.target_classes)), recipe, plan.frozen_convs)
-    with tqdm(total=total, desc="training runs", disable=not progress) as bar, side_by_side(networks, total) as cores:
-        runs = _Runs(networks, folder, cores, bar.update)
+    with side_by_side(networks, folder, total, progress) as runs:
         sources = {seed: runs.pretrain(tasks[seed][0], seed) for seed in seeds}
         for seed, (_, target) in tasks.items():
             runs.train(random, budgets, Repetition(seed, target))
         for seed, job in sources.items():
-            cores.finish([job])
+            runs.finish([job])
             runs.train(pretrained, budgets, Repetition(seed, tasks[seed][1], job.made))
     rows, made = [], {seed: job.made for seed, job in sources.items()}
     for seed in tasks:
@@ -132,8 +131,7 @@ def train_strategies(
     networks: Networks, strategies: list[Strategy], budgets: Sequence[int | str], repetition: Repetition, folder: Path
 ) -> list[tuple[Row, np.ndarray]]:
     """Return each strategy's result row and test probabilities at each budget, for one seed, as in `compare`."""
-    with side_by_side(networks, len(strategies) * len(budgets)) as cores:
-        runs = _Runs(networks, folder, cores)
+    with side_by_side(networks, folder, len(strategies) * len(budgets)) as runs:
         for start in ("random", "pretrained"):
             runs.train([one for one in strategies if one.start == start], budgets, repetition)
     return [runs.made[one.name, budget, repetition.seed] for budget in budgets for one in strategies]
@@ -141,8 +139,7 @@ def train_strategies(
 
 def pretrain_by_seed(folder: Path, tasks: Mapping[int, Task], networks: Networks) -> dict[int, SourceNetwork]:
     """Pretrain a network on each seed's task, in parallel as in `compare`; return the networks by seed."""
-    with side_by_side(networks, len(tasks)) as cores:
-        runs = _Runs(networks, folder, cores)
+    with side_by_side(networks, folder, len(tasks)) as runs:
         jobs = {seed: runs.pretrain(task, seed) for seed, task in tasks.items()}
     return {seed: job.made for seed, job in jobs.items()}
 
@@ -156,39 +153,17 @@ def pretrain(
     Training uses `networks` and overwrites their weights. `watch` also records the learning curve on the validation
     split, but changes nothing else; it takes a while. With `description`, a progress bar appears under that name.
     """
-    return _keep_source(
-        folder, task, networks, seed, lambda: _pretrain(networks, task, seed, description, watch), watch
-    )
-
-
-def _pretrain(
-    networks: Networks, task: Task, seed: int, description: str | None = None, watch: bool = False
-) -> tuple[list[np.ndarray], Facts]:
-    """Train the whole network on the source task; return its weights and the facts to save with them."""
-    trainer = networks.whole
-    cnn.initialize(trainer.model, seed)
-    training = trainer.train(task.train, seed, task.validation if watch else None, description)
-    row = result_row(task, "scratch", "all", seed, training, predict(trainer.model, task.test.images))
-    return trainer.model.get_weights(), {"row": row, "history": training.history.to_dict("list")}
-
-
-def _keep_source(
-    folder: Path,
-    task: Task,
-    networks: Networks,
-    seed: int,
-    trained: Callable[[], tuple[list[np.ndarray], Facts]],
-    watch: bool = False,
-) -> SourceNetwork:
-    """Return the pretrained network from the run folder; if it is not there yet, save the `trained` one first."""
+    model, origin = cnn.build_cnn(networks.architecture), pretraining_provenance(task, networks, seed)
 
     def make(path: Path) -> Facts:
-        weights, facts = trained()
-        model.set_weights(weights)
+        trainer = networks.whole
+        cnn.initialize(trainer.model, seed)
+        training = trainer.train(task.train, seed, task.validation if watch else None, description)
+        model.set_weights(trainer.model.get_weights())
         model.save_weights(path)
-        return facts
+        row = result_row(task, "scratch", "all", seed, training, predict(trainer.model, task.test.images))
+        return {"row": row, "history": training.history.to_dict("list")}
 
-    model, origin = cnn.build_cnn(networks.architecture), pretraining_provenance(task, networks, seed)
     file, facts = load_or_make(
         folder, SOURCE_FILE, origin, make, lambda facts: not watch or bool(facts["history"]["update"])
     )
@@ -203,23 +178,28 @@ def pretraining_provenance(task: Task, networks: Networks, seed: int) -> dict[st
 
 @dataclass(eq=False)
 class Job:
-    """Work for one core: a worker calls `work` with its networks, then the main thread passes the result to `keep`;
-    `made` is the return value of `keep`.
-    """
+    """Work for a worker with its networks, which makes `training_runs` training runs; `made` is what it returned."""
 
     work: Callable[[Networks], Any]
-    keep: Callable[[Any], Any] = lambda result: result
+    training_runs: int = 1
     made: Any = None
 
 
 @dataclass
-class SideBySide:
-    """Jobs on all cores: each worker is a thread that trains with its own networks and touches nothing else."""
+class _Runs:
+    """Training runs on all cores: each worker is a thread that trains with its own networks, and saves what it trained.
 
+    `made` contains result rows and test probabilities by strategy, budget and seed, whether new or from the run folder.
+    """
+
+    networks: Networks
+    folder: Path
     pool: Executor
+    bar: tqdm
     idle: list[Networks]
     waiting: list[Job] = field(default_factory=list)
     running: dict[Future[Any], tuple[Job, Networks]] = field(default_factory=dict)
+    made: dict[tuple[str, int | str, int], tuple[Row, np.ndarray]] = field(default_factory=dict)
 
     def do(self, *jobs: Job) -> list[Any]:
         """Add jobs to the queue, finish them, and return their results."""
@@ -235,61 +215,16 @@ class SideBySide:
                 job, networks = self.waiting.pop(0), self.idle.pop()
                 self.running[self.pool.submit(job.work, networks)] = job, networks
             ended, _ = wait(self.running, return_when=FIRST_COMPLETED)
-            for future in sorted(ended, key=lambda future: future.exception() is not None):
+            for future in ended:
                 job, networks = self.running.pop(future)
                 self.idle.append(networks)
-                job.made = job.keep(future.result())  # save finished jobs before raising the error of a failed one
-
-
-@contextmanager
-def side_by_side(networks: Networks, jobs: int) -> Iterator[SideBySide]:
-    """Yield a queue of jobs, run in parallel on these networks and copies of them; finish all when the block ends.
-
-    If one job fails, or the user interrupts, the others stop before their next call to a compiled function.
-    """
-    from helpers.backend import one_thread
-
-    one_thread()
-    at_once, stop = min(joblib.cpu_count(), jobs), Event()
-    with ThreadPoolExecutor(at_once, initializer=BENCH.set, initargs=(Bench(at_once, stop),)) as pool:
-        try:
-            others = (
-                Networks(networks.architecture, networks.recipe, networks.frozen_convs) for _ in range(1, at_once)
-            )
-            cores = SideBySide(pool, [networks, *others])
-            yield cores
-            cores.finish([*cores.waiting, *(job for job, _ in cores.running.values())])
-        finally:
-            stop.set()
-
-
-@dataclass
-class _Runs:
-    """Training runs, new or from the run folder: `made` contains result rows and test probabilities by strategy, budget
-    and seed.
-    """
-
-    networks: Networks
-    folder: Path
-    cores: SideBySide
-    done: Callable[[], object] = lambda: None
-    made: dict[tuple[str, int | str, int], tuple[Row, np.ndarray]] = field(default_factory=dict)
+                job.made = future.result()
+                self.bar.update(job.training_runs)
 
     def pretrain(self, task: Task, seed: int) -> Job:
-        """Return the job that trains a source network; it is already done if the run folder contains that network."""
-        networks = self.networks.sized(len(task.classes))
-
-        def keep(trained: tuple[list[np.ndarray], Facts]) -> SourceNetwork:
-            source = _keep_source(self.folder, task, networks, seed, lambda: trained)
-            self.done()
-            return source
-
-        job = Job(lambda own: _pretrain(own.sized(len(task.classes)), task, seed), keep)
-        if find(self.folder, SOURCE_FILE, pretraining_provenance(task, networks, seed)):
-            job.made = pretrain(self.folder, task, networks, seed)
-            self.done()
-        else:
-            self.cores.waiting.append(job)
+        """Return the job that trains a source network, or only loads it if the run folder contains it."""
+        job = Job(lambda networks: pretrain(self.folder, task, networks.sized(len(task.classes)), seed))
+        self.waiting.append(job)
         return job
 
     def train(self, strategies: list[Strategy], budgets: Sequence[int | str], repetition: Repetition) -> None:
@@ -299,6 +234,7 @@ class _Runs:
         test = None  # the test images' features, which all budgets share
         for budget in reversed(budgets):  # the longest runs first, so that all cores finish at about the same time
             missing = [one for one in strategies if not self._take(one, budget, repetition)]
+            self.bar.update(len(strategies) - len(missing))
             test = self._train(missing, budget, repetition, test)
 
     def _train(
@@ -309,16 +245,16 @@ class _Runs:
         heads = [one for one in strategies if one.freezes or one.head == "trained"]
         later = [one for one in heads if one.head == "trained" and STRATEGIES["frozen"] in heads]
         first = [one for one in heads if one not in later]
-        self.cores.waiting += [self._job(one, budget, repetition) for one in strategies if one not in heads]
+        self.waiting += [self._job(one, budget, repetition) for one in strategies if one not in heads]
         if first and self.networks.caches_features:
             images = subsample(task.train, budget, repetition.seed)
-            job = Job(lambda networks: networks.extract(first[0], repetition, images, test))
-            (cached,) = self.cores.do(job)
+            job = Job(lambda networks: networks.extract(first[0], repetition, images, test), training_runs=0)
+            (cached,) = self.do(job)
             test = cached[1]
-        made = self.cores.do(*(self._job(one, budget, repetition, cached) for one in first))
+        made = self.do(*(self._job(one, budget, repetition, cached) for one in first))
         for one in later:
             head = made[first.index(STRATEGIES["frozen"])]
-            self.cores.waiting.append(self._job(one, budget, repetition, head=head))
+            self.waiting.append(self._job(one, budget, repetition, head=head))
         return test
 
     def _job(
@@ -332,22 +268,18 @@ class _Runs:
         """Return the job of one training run; its result is the trained head if `head-first` can continue from it."""
         task, seed = repetition.target, repetition.seed
 
-        def work(networks: Networks) -> tuple[Training, np.ndarray, TrainedHead | None]:
+        def work(networks: Networks) -> TrainedHead | None:
             images = subsample(task.train, budget, seed)
             training, probabilities = networks.train(strategy, repetition, images, cached, head)
-            return training, probabilities, networks.trained_head(training) if strategy.name == "frozen" else None
-
-        def keep(trained: tuple[Training, np.ndarray, TrainedHead | None]) -> TrainedHead | None:
-            training, probabilities, own_head = trained
 
             def make(path: Path) -> Facts:
                 np.save(path, probabilities)
                 return {"row": result_row(task, strategy.name, budget, seed, training, probabilities)}
 
             self._take(strategy, budget, repetition, make)
-            return own_head
+            return networks.trained_head(training) if strategy.name == "frozen" else None
 
-        return Job(work, keep)
+        return Job(work)
 
     def _take(
         self,
@@ -365,8 +297,31 @@ class _Runs:
         kept = load_or_make(*known, make) if make else find(*known)
         if kept:
             self.made[strategy.name, budget, repetition.seed] = kept[1]["row"], np.load(kept[0])
-            self.done()
         return kept is not None
+
+
+@contextmanager
+def side_by_side(networks: Networks, folder: Path, training_runs: int, progress: bool = False) -> Iterator[_Runs]:
+    """Yield training runs, made in parallel with these networks and copies of them; finish all when the block ends.
+
+    With `progress`, a bar counts the training runs. If one job fails, or the user interrupts, the others stop before
+    their next call to a compiled function.
+    """
+    from helpers.backend import one_thread
+
+    one_thread()
+    at_once, stop = min(joblib.cpu_count(), training_runs), Event()
+    pool = ThreadPoolExecutor(at_once, initializer=BENCH.set, initargs=(Bench(at_once, stop),))
+    with tqdm(total=training_runs, desc="training runs", disable=not progress) as bar, pool:
+        try:
+            others = (
+                Networks(networks.architecture, networks.recipe, networks.frozen_convs) for _ in range(1, at_once)
+            )
+            runs = _Runs(networks, folder, pool, bar, [networks, *others])
+            yield runs
+            runs.finish([*runs.waiting, *(job for job, _ in runs.running.values())])
+        finally:
+            stop.set()
 
 
 def result_row(

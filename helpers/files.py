@@ -36,7 +36,7 @@ FAULTS = {
     Image.DecompressionBombError: "too large (over 50 million pixels)",
 }
 HEIC = "HEIC, which is not supported (export as JPEG)"
-BRANDS = (b"hei", b"hev", b"mif", b"msf")  # bytes 8 to 10 of a HEIC file
+BRANDS = (b"ftyphei", b"ftyphev", b"ftypmif", b"ftypmsf")  # bytes 4 to 10 of a HEIC file
 INDEX = re.compile(r"(unnamed: \d+|index|id|)", re.IGNORECASE)  # an index column written by pandas
 KERAS_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 MEDMNIST_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -49,7 +49,7 @@ def read(path: Path, image_size: int = 0, parameter: str = "dataset", sizes: tup
     All images are cropped to their central square and resized to `image_size` pixels, 8 to 64 unless `sizes` sets
     different limits. With 0, they keep their size, except that a folder's images are resized to 32.
     """
-    check_size(image_size, "image_size" if sizes == SIZES else "photo_size", sizes)
+    check_size(image_size, sizes)
     path = Path(path)
     reader = {".npz": _read_npz, ".csv": _read_csv}.get(path.suffix.lower())
     try:
@@ -84,11 +84,10 @@ def folder_sha256(root: Path) -> str:
     return digest.hexdigest()
 
 
-def check_size(size: int, parameter: str = "image_size", sizes: tuple[int, int] = SIZES) -> None:
-    """Raise ValueError unless the network accepts this size; an `image_size` of 0 is allowed, too."""
-    unchanged = parameter == "image_size" and size == 0
-    if type(size) is not int or not (unchanged or sizes[0] <= size <= sizes[1]):
-        allowed = "neither 0 nor" if parameter == "image_size" else "not"
+def check_size(size: int, sizes: tuple[int, int] = SIZES) -> None:
+    """Raise ValueError unless the network accepts this `image_size`, or 0, or with other limits this `photo_size`."""
+    parameter, allowed = ("image_size", "neither 0 nor") if sizes == SIZES else ("photo_size", "not")
+    if type(size) is not int or not (sizes[0] <= size <= sizes[1] or (size == 0 and sizes == SIZES)):
         raise ValueError(f"{parameter}: {size!r} is {allowed} a whole number from {sizes[0]} to {sizes[1]}")
 
 
@@ -103,19 +102,13 @@ def check_enough(read: Dataset, parameter: str, what: str = "images") -> None:
             raise ValueError(f"{parameter}: {read.name} has {lack} {kind} {what} of class {listed(short)}; add some")
 
 
-def hold_out_a_fifth(labels: np.ndarray, digests: Sequence[bytes] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of training and test images for data without a test set.
+def hold_out_a_fifth(labels: np.ndarray, digests: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of training and test images for data without a test set, given each image's SHA-256.
 
-    A fifth of each class is held out, always the same images, regardless of an experiment's seed. For a user's images,
-    given with their SHA-256 as `digests`, the images with the smallest digests are held out, so that neither the names
-    nor the order matters; a class with a single image keeps it for training. Named datasets, whose order is fixed, use
-    a fixed random fifth.
+    A fifth of each class is held out, always the same images, regardless of an experiment's seed: the images with the
+    smallest digests, so that neither the names nor the order matters. A class with a single image keeps it for
+    training.
     """
-    if digests is None:
-        from sklearn.model_selection import train_test_split
-
-        train, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0)
-        return train, test
     in_test = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = sorted(np.flatnonzero(labels == label).tolist(), key=digests.__getitem__)
@@ -200,15 +193,10 @@ def _read_image(path: Path, pixels: np.ndarray) -> tuple[str, bytes]:
                     raise Image.DecompressionBombError
                 pixels[...] = _prepared(image, len(pixels))
         except Exception as error:  # Pillow raises a dozen kinds of errors for damaged files
-            return HEIC if _is_heic(path) else FAULTS.get(type(error), "broken"), b""
+            stream.seek(4)
+            return HEIC if stream.read(7) in BRANDS else FAULTS.get(type(error), "broken"), b""
         stream.seek(0)
         return "", hashlib.file_digest(stream, "sha256").digest()
-
-
-def _is_heic(path: Path) -> bool:
-    with open(path, "rb") as stream:
-        start = stream.read(11)
-    return start[4:8] == b"ftyp" and start[8:] in BRANDS
 
 
 def _prepared(image: Image.Image, size: int) -> Image.Image:

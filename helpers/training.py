@@ -145,7 +145,10 @@ class Trainer:
         self.optimizer.build(model.trainable_variables)  # otherwise, tracing would create variables and run twice
         self._trained = [variable.path for variable in model.trainable_variables]
         self._update = self._compiled()
-        self._trace()
+        weights = model.get_weights()  # a blank batch follows, so that no timed training run includes tracing
+        blank = np.zeros((1, 2, *model.input_shape[1:]), model.inputs[0].dtype)
+        self._update(blank, np.zeros((1, 2), np.int32), np.zeros(1, np.float32))
+        model.set_weights(weights)
 
     def _compiled(self) -> Callable[[np.ndarray, np.ndarray, np.ndarray], "tf.Tensor"]:
         """Return a function that makes several updates in one call. It takes batches `(updates, size, ...)`, their
@@ -176,13 +179,6 @@ class Trainer:
             autograph=False,  # there is no Python control flow to convert
         )
         return compiled
-
-    def _trace(self) -> None:
-        """Run a blank batch, so that no timed training run includes tracing, then restore the weights."""
-        weights = self.model.get_weights()
-        blank = np.zeros((1, 2, *self.model.input_shape[1:]), self.model.inputs[0].dtype)
-        self._update(blank, np.zeros((1, 2), np.int32), np.zeros(1, np.float32))
-        self.model.set_weights(weights)
 
     def train(
         self,

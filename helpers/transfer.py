@@ -348,9 +348,5 @@ def start_weights(model: "keras.Model", strategy: Strategy, repetition: Repetiti
 
 def _extractor_fingerprint(model: "keras.Model") -> str:
     ours = [layer for layer in model.layers if layer.name in cnn.CONVOLUTIONS]
-    return _fingerprint(*(ours or model.layers))
-
-
-def _fingerprint(*layers: "keras.Layer") -> str:
-    weights = (weight.tobytes() for layer in layers for weight in layer.get_weights())
+    weights = (weight.tobytes() for layer in ours or model.layers for weight in layer.get_weights())
     return hashlib.sha256(b"".join(weights)).hexdigest()

@@ -40,9 +40,8 @@ def trainable(
         right + sum(biases[name] for name in frozen): "the biases of a frozen layer are frozen too",
     }
     for names in [*([name] for name in layers), [name for name in cnn.CONVOLUTIONS if name in layers]]:
-        mistakes[everything - sum(counts[name] for name in names)] = (
-            f"that is what remains without {' and '.join(names)}"
-        )
+        rest = everything - sum(counts[name] for name in names)
+        mistakes[rest] = f"that is what remains without {' and '.join(names)}"
     if frozen:
         mistakes[frozen_count] = "that is the number of frozen parameters"
         mistakes[everything] = "that is the number of all parameters; subtract the frozen ones"

@@ -44,11 +44,9 @@ def freeze_normalization(answer: Callable[["keras.Model"], None]) -> str | None:
     """Check a function that freezes all batch normalization in a network, including nested networks."""
     from helpers.backend import keras
 
-    def normalization(name: str) -> "keras.Layer":
-        return keras.layers.BatchNormalization(name=name)
-
-    inner = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="dense"), normalization("inside")])
-    model = keras.Sequential([keras.Input((2,)), inner, normalization("outside"), keras.layers.Dense(1, name="last")])
+    dense, normalization = keras.layers.Dense, keras.layers.BatchNormalization
+    inner = keras.Sequential([keras.Input((2,)), dense(2, name="dense"), normalization(name="inside")])
+    model = keras.Sequential([keras.Input((2,)), inner, normalization(name="outside"), dense(1, name="last")])
     try:
         answer(model)
     except ValueError as error:

@@ -96,6 +96,8 @@ def close(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=2e-3, abs_tol=5e-4)
 
 
-def meaning(number: float, mistakes: Mapping[float, str]) -> str | None:
+def meaning(number: float | None, mistakes: Mapping[float, str]) -> str | None:
     """Return the explanation for a number, even if it is rounded; return None if `mistakes` does not explain it."""
+    if number is None:
+        return "your function returns nothing"
     return next((said for mistake, said in mistakes.items() if close(number, mistake)), None)

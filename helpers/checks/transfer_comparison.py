@@ -9,6 +9,7 @@ import numpy as np
 from helpers import cnn
 from helpers.checks.replies import NOTHING, STILL_THERE, close, exercise, meaning
 from helpers.images import Split
+from helpers.statistics import Interval, finding, interval
 
 if TYPE_CHECKING:
     import keras
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 @exercise("subtract seed by seed first, then pass the differences to interval")
 def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequence[float]) -> str | None:
     """Check the mean difference `one - other`, paired by seed, with its 95% interval: (mean, low, high)."""
-    from helpers.statistics import interval  # SciPy is slow to import, and lesson 01 does not need it
-
     if not isinstance(answer, Sequence | np.ndarray) or len(answer) != 3:
         return "the answer should have three numbers, (mean, low, high)"
     mean, low, high = answer
@@ -60,8 +59,6 @@ def paired(answer: tuple[float, float, float], one: Sequence[float], other: Sequ
 @exercise('"better", "worse", "as good" or "no detectable difference"? Is 1 in the interval? If so, see the margin')
 def word(answer: str, low: float, high: float) -> str | None:
     """Check the word for the interval of an error ratio; the interval must not have zero width."""
-    from helpers.statistics import Interval, finding  # SciPy is slow to import, and lesson 01 does not need it
-
     right, given = finding(Interval(math.sqrt(low * high), low, high)), answer.strip().lower()
     says_more = "1 is not in the interval, so you can say more"
     beyond = "the interval reaches beyond the margin, so it does not show equality"
@@ -80,7 +77,7 @@ def word(answer: str, low: float, high: float) -> str | None:
 def by_seed(answer: Callable[[Mapping[int, float], Mapping[int, float]], Sequence[float]]) -> str | None:
     """Check a function of two dicts {seed: accuracy} that returns the differences, first minus second, seed by seed."""
     one, other = {3: 90.0, 1: 95.0, 2: 97.0}, {1: 96.5, 3: 86.0, 2: 91.0}  # tells all mistakes below apart
-    right = {seed: one[seed] - other[seed] for seed in one}
+    right = sorted(one[seed] - other[seed] for seed in one)
     try:
         value = answer(one, other)
     except KeyError:
@@ -92,13 +89,13 @@ def by_seed(answer: Callable[[Mapping[int, float], Mapping[int, float]], Sequenc
         return f"for three seeds, your function returns {given.size} number{'s' * (given.size != 1)}"
     if np.allclose(given, np.subtract(list(one.values()), list(other.values()))):
         return STILL_THERE
-    if np.allclose(sorted(given), sorted(right.values())):
+    if np.allclose(sorted(given), right):
         return None
-    if np.allclose(sorted(-given), sorted(right.values())):
+    if np.allclose(sorted(-given), right):
         return "the sign is flipped: subtract the second from the first"
     if np.allclose(sorted(given), sorted(np.subtract(sorted(one.values()), sorted(other.values())))):
         return "that pairs the worst with the worst; pair the results of the same seed"
-    return f"the differences are {sorted(right.values())} in some order; yours are {np.round(given, 2).tolist()}"
+    return f"the differences are {right} in some order; yours are {np.round(given, 2).tolist()}"
 
 
 @exercise("in this order: clone_model, set_weights, freeze the copy's features, add a new head, compile, fit, evaluate")

@@ -1,7 +1,5 @@
 """Figures about choosing a start: cheap tests next to test accuracy, and a map of where starts help or hurt."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
@@ -19,8 +17,6 @@ from helpers.plots.figures import (
 from helpers.statistics import Finding
 from helpers.tasks import budget_size
 
-FOUND = (Finding.BETTER, Finding.WORSE)
-
 
 @as_designed
 def cheap_and_true(scores: pd.DataFrame, title: str) -> Figure:
@@ -31,7 +27,8 @@ def cheap_and_true(scores: pd.DataFrame, title: str) -> Figure:
     """
     means = scores.groupby("strategy")[["logistic", "test_accuracy"]].mean()
     names = means.sort_values("test_accuracy", ascending=False, kind="stable").index
-    times = scores.groupby("strategy")["chosen"].sum()
+    times, seeds = scores.groupby("strategy")["chosen"].sum(), scores["seed"].nunique()
+    labels = [f"{name}\nchosen with {times[name]} of {seeds} seeds" if times[name] else name for name in names]
     figure = new_figure(height=0.42 * len(names) + 1.4)
     panels = figure.subplots(1, 2, sharey=True)
     axes = {"logistic": "cheap test, on training labels", "test_accuracy": "test images, after training"}
@@ -45,12 +42,8 @@ def cheap_and_true(scores: pd.DataFrame, title: str) -> Figure:
                 continue
             panel.plot(of_start, [place] * len(of_start), "|", color=color, markersize=11)
             panel.plot(mean, place, "o", color=color, markersize=6)
-            above: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": 9}
-            panel.annotate(f"{mean:.1f}", (mean, place), **above)
+            panel.annotate(f"{mean:.1f}", (mean, place), (0, 6), textcoords="offset points", ha="center", fontsize=9)
         panel.set_xlabel(f"{label}: right [%]")
-    seeds = scores["seed"].nunique()
-    labels = [f"{name}\nchosen with {times[name]} of {seeds} seeds" if times[name] else name for name in names]
-    for panel in panels:
         show_rows(panel, labels)
     headline(figure, title)
     said = [f"{name} {100 * means.loc[name, 'test_accuracy']:.1f}%" for name in names]
@@ -75,7 +68,7 @@ def map_of_pairs(pairs: pd.DataFrame, title: str) -> Figure:
         ratio, kind = (
             at[name].reindex(index=starts, columns=targets).to_numpy() for name in ("error_ratio", "finding")
         )
-        seen = np.isin(kind.astype(str), FOUND)
+        seen = np.isin(kind.astype(str), (Finding.BETTER, Finding.WORSE))
         panel.imshow(ratio, cmap="PuOr_r", norm=LogNorm(1 / 3, 3), alpha=np.where(seen, 1.0, 0.3), aspect="auto")
         for (row, column), value in np.ndenumerate(ratio):
             if not np.isnan(value):

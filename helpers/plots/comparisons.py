@@ -40,8 +40,8 @@ def errors_by_labels(summary: pd.DataFrame, task: str = "target task", about: st
     classes. The title states the finding for the strategy `about` or, if it is missing, for the first strategy compared
     with `scratch`.
     """
-    budgets = sorted(set(summary["labels_per_class"]), key=budget_size)
-    summary = summary.sort_values("labels_per_class", key=lambda at: at.map(budgets.index), kind="stable")
+    budgets, names = sorted(set(summary["labels_per_class"]), key=budget_size), in_order(summary["strategy"])
+    summary = summary.sort_values(["labels_per_class", "strategy"], key=lambda of: of.map([*budgets, *names].index))
     seeds = summary["seeds"].max()
     over = "one seed, no interval" if seeds == 1 else f"mean of {seeds} seeds with 95% intervals"
     if len(budgets) == 1:
@@ -50,24 +50,22 @@ def errors_by_labels(summary: pd.DataFrame, task: str = "target task", about: st
     places = dict(zip(budgets, [*numbers, 5 * max(numbers, default=1)], strict=False))
     figure = new_figure(height=4.8)
     axis = figure.subplots()
-    ends = []
-    for strategy, offset in _offsets(in_order(summary["strategy"])).items():
+    for strategy, offset in _offsets(names).items():
         rows = summary[summary["strategy"] == strategy]
         errors = _errors(rows)
         at = rows["labels_per_class"].map(places) * np.exp(offset)
         style = STYLES.get(strategy, {}) | {"linewidth": 2.2 if strategy in ("scratch", "frozen") else 1.2}
-        (line,) = axis.plot(at, errors["at"], markersize=5, **style)
+        (line,) = axis.plot(at, errors["at"], label=strategy, markersize=5, **style)
         axis.vlines(at, errors["low"], errors["high"], color=line.get_color(), alpha=0.3, linewidth=3)
-        ends.append({"strategy": strategy, "x": at.iloc[-1], "y": errors["at"].iloc[-1], "color": line.get_color()})
     axis.set(xlabel="labels per class", ylabel="errors on new images [%]")
     log_scale(axis.xaxis)
     log_scale(axis.yaxis)
     axis.set_xticks(list(places.values()), list(map(str, places)))
-    _name_lines(axis, pd.DataFrame(ends))
-    title = textwrap.fill(_finding_in_words(summary, budgets, about), 75)
+    _name_lines(axis)
+    title = textwrap.fill(_finding_in_words(summary, about), 75)
     axis.set_title(f"{title}\n", fontsize=12)
     axis.text(0, 1.02, f"{task.capitalize()}, {over}", transform=axis.transAxes, fontsize=9)
-    return with_alt_text(figure, f"Errors by labels per class, {over}: {_by_budget(summary, budgets)}.")
+    return with_alt_text(figure, f"Errors by labels per class, {over}: {_by_budget(summary)}.")
 
 
 def _errors(summary: pd.DataFrame) -> pd.DataFrame:
@@ -76,28 +74,32 @@ def _errors(summary: pd.DataFrame) -> pd.DataFrame:
     return errors.clip(lower=max(errors["at"].min() / 3, 0.01))
 
 
-def _name_lines(axis: Axes, ends: pd.DataFrame) -> None:
-    """Write each line's name to the right of its end, in its color."""
+def _name_lines(axis: Axes) -> None:
+    """Write each line's name to the right of its end, in its color; move names apart just enough to be read."""
     low, high = np.log10(axis.get_ylim())
-    for (_, end), height in zip(ends.iterrows(), _spread(np.log10(ends["y"]), 0.055 * (high - low)), strict=True):
+    rows = [(*np.asarray(line.get_xydata())[-1], line) for line in axis.lines]
+    ends = pd.DataFrame(rows, columns=["x", "y", "line"]).sort_values("y", kind="stable")
+    gaps = 0.055 * np.arange(len(ends))  # shares of the axis, like the heights
+    heights = isotonic_regression((np.log10(ends["y"]) - low) / (high - low) - gaps).x + gaps
+    for (x, y, line), height in zip(ends.itertuples(index=False), heights, strict=True):
         axis.annotate(
-            end["strategy"],
-            (end["x"], end["y"]),
-            xytext=(1.02, (height - low) / (high - low)),
+            line.get_label(),
+            (x, y),
+            xytext=(1.02, height),
             textcoords="axes fraction",
             va="center",
-            color=end["color"],
-            arrowprops={"arrowstyle": "-", "color": end["color"], "lw": 0.6, "shrinkA": 0, "shrinkB": 4},
+            color=line.get_color(),
+            arrowprops={"arrowstyle": "-", "color": line.get_color(), "lw": 0.6, "shrinkA": 0, "shrinkB": 4},
         )
 
 
-def _finding_in_words(summary: pd.DataFrame, budgets: Sequence[int | str], about: str) -> str:
+def _finding_in_words(summary: pd.DataFrame, about: str) -> str:
     """Say at which budgets a strategy is better than, worse than or as good as `scratch`, grouping adjacent ones."""
     compared = in_order(summary["strategy"][summary["finding"] != Finding.BASELINE])
     if not compared:
         return "Errors by labels per class"
     strategy = about if about in compared else compared[0]
-    found = summary[summary["strategy"] == strategy].set_index("labels_per_class")["finding"].reindex(budgets).dropna()
+    found = summary[summary["strategy"] == strategy].set_index("labels_per_class")["finding"]
     told = list[str]()
     for _, run in found.groupby((found != found.shift()).cumsum(), sort=False):
         where = run.index[0] if len(run) == 1 else f"{run.index[0]} to {run.index[-1]}"
@@ -113,19 +115,17 @@ def errors_by_strategy(summary: pd.DataFrame, title: str, joined: Sequence[str] 
     backbone.
     """
     names = list(dict.fromkeys(summary["strategy"]))
-    panels = pd.concat([summary[["labels_per_class", "strategy"]], _errors(summary)], axis=1).groupby(
-        "labels_per_class", sort=False
-    )
+    panels = summary.assign(**_errors(summary)).groupby("labels_per_class", sort=False)
     figure = new_figure(height=0.33 * len(names) + 1.3)
     axes = figure.subplots(1, panels.ngroups, sharex=True, sharey=True, squeeze=False)[0]
     sentences = []
     for axis, (budget, rows) in zip(axes, panels, strict=True):
-        for strategy, *values in rows[["strategy", "at", "low", "high"]].itertuples(index=False):
+        for strategy, at, *ends in rows[["strategy", "at", "low", "high"]].itertuples(index=False):
             color, place = STYLES.get(strategy, STYLES["backbone"])["color"], names.index(strategy)
-            axis.plot(values[1:], [place, place], color=color, alpha=0.35, linewidth=6, solid_capstyle="butt")
-            axis.plot(values[0], place, "o", color=color, markersize=6)
-            where: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": 9}
-            axis.annotate(f"{two_digits(values[0])}%", (values[0], place), **where)
+            axis.plot(ends, [place, place], color=color, alpha=0.35, linewidth=6, solid_capstyle="butt")
+            axis.plot(at, place, "o", color=color, markersize=6)
+            share = f"{two_digits(at)}%"
+            axis.annotate(share, (at, place), (0, 6), textcoords="offset points", ha="center", fontsize=9)
         line = rows.set_index("strategy").loc[list(joined), "at"]
         axis.plot(line, [names.index(name) for name in joined], color=STYLES["backbone"]["color"], linewidth=1)
         axis.set(title=f"{budget} labels per class", xlabel="errors [%]")
@@ -168,15 +168,13 @@ def seconds_by_strategy(summary: pd.DataFrame) -> Figure:
 
     `summary` comes from `statistics.summarize`.
     """
-    names = in_order(summary["strategy"])
+    names, columns = in_order(summary["strategy"]), ["strategy", "target_seconds", "total_seconds", "accuracy"]
     panels = summary.groupby("labels_per_class", sort=False)
     figure = new_figure(height=0.33 * len(names) + 1.5)
     axes = figure.subplots(1, panels.ngroups, sharex=True, sharey=True, squeeze=False)[0]
     said = []
     for axis, (budget, rows) in zip(axes, panels, strict=True):
-        for strategy, own, total, accuracy in rows[
-            ["strategy", "target_seconds", "total_seconds", "accuracy"]
-        ].itertuples(index=False):
+        for strategy, own, total, accuracy in rows[columns].itertuples(index=False):
             color, place = STYLES[strategy]["color"], names.index(strategy)
             axis.plot([own, total], [place, place], color=color, linewidth=1, zorder=1)
             axis.plot(total, place, "o", color=color, markerfacecolor="white", markersize=6)
@@ -280,7 +278,7 @@ def _by_seed(axis: Axes, rows: pd.DataFrame) -> str:
         axis.plot([place - 0.1] * len(by_seed), 100 * by_seed, "o", color="grey", markersize=3)
         _accuracies(axis, [place + 0.1], _over_seeds(at, "strategy"), strategy)
         said.append(f"{strategy} {percent(by_seed)}%".strip())
-    _name_strategies(axis, strategies)
+    axis.set_xticks(range(len(strategies)), strategies, rotation=40, ha="right", rotation_mode="anchor")
     axis.set_xlim(-0.5, len(strategies) - 0.5)
     return ", ".join(said)
 
@@ -297,11 +295,6 @@ def _offsets(strategies: Sequence[str]) -> dict[str, float]:
     return {strategy: 0.05 * (place - (len(strategies) - 1) / 2) for place, strategy in enumerate(strategies)}
 
 
-def _name_strategies(axis: Axes, strategies: Sequence[str]) -> None:
-    """Write the strategies' names below the x-axis, slanted to save room."""
-    axis.set_xticks(range(len(strategies)), strategies, rotation=40, ha="right", rotation_mode="anchor")
-
-
 def _accuracies(axis: Axes, places: Sequence[float], rows: pd.DataFrame, strategy: str, joined: bool = True) -> None:
     """Draw a strategy's accuracies in percent with their intervals, at these places on the x-axis."""
     style = STYLES.get(strategy, {"marker": "o"}) | ({} if joined else {"linestyle": "none"})
@@ -310,21 +303,10 @@ def _accuracies(axis: Axes, places: Sequence[float], rows: pd.DataFrame, strateg
     axis.vlines(places, *ends, color=line.get_color(), alpha=0.35, linewidth=7)
 
 
-def _spread(heights: Sequence[float], gap: float) -> np.ndarray:
-    """Move heights apart just enough to have `gap` between any two of them, keeping their order."""
-    wanted, gaps = np.asarray(heights, float), gap * np.arange(len(heights))
-    order = np.argsort(wanted, kind="stable")
-    spread = np.empty(len(wanted))
-    spread[order] = isotonic_regression(wanted[order] - gaps).x + gaps
-    return spread
-
-
-def _by_budget(summary: pd.DataFrame, budgets: Sequence[int | str]) -> str:
+def _by_budget(summary: pd.DataFrame) -> str:
     """Say in words which strategies differ from `scratch` at each budget, judging by their intervals."""
-    sentences, order = [], in_order(summary["strategy"])
-    for budget in budgets:
-        at = summary[summary["labels_per_class"] == budget]
-        at = at.sort_values("strategy", key=lambda names: names.map(order.index), kind="stable")
+    sentences = []
+    for budget, at in summary.groupby("labels_per_class", sort=False):
         shown = at.groupby("finding")["strategy"].agg(", ".join)
         told = [f"{word} than scratch: {shown[word]}" for word in (Finding.BETTER, Finding.WORSE) if word in shown]
         told += [f"as good as scratch: {shown[Finding.AS_GOOD]}"] if Finding.AS_GOOD in shown else []

@@ -1,9 +1,10 @@
-"""Everything that figures share: size, alternative text, the strategies' colors, and the layout of names.
+"""Everything that figures share: size, alternative text, colors, the layout of names, and how a notebook shows them.
 
 IPython puts a figure's alternative text into the output's metadata, and nbconvert copies it from there into the HTML.
 """
 
 import textwrap
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -14,6 +15,7 @@ from typing import Any
 import matplotlib.figure
 import matplotlib.style
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import FigureBase
@@ -34,6 +36,7 @@ STYLES: dict[str, dict[str, Any]] = {  # how Matplotlib draws a line and its poi
 }
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
 WIDTH = 8.0  # inches
+BARE: dict[str, Any] = {"frame_on": False, "xticks": (), "yticks": ()}  # subplots that show only what is drawn in them
 MOST_CLASSES = 15  # with more, type is smaller, a matrix has no numbers, and panels are stacked
 
 
@@ -61,6 +64,21 @@ def png(figure: Figure) -> tuple[bytes, dict[str, str]]:
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white", metadata={"Software": None})
     Image.open(buffer).convert("RGB").quantize(256).save(light, "PNG", optimize=True)
     return light.getvalue(), {"alt": figure.alternative_text}
+
+
+def set_up(shell: Any) -> None:
+    """Make an IPython shell show figures with alternative text, and tables, arrays and values with default options.
+
+    Importing `plots` in a notebook calls this function. Every lesson does so before it shows anything, so a lesson's
+    outputs are the same, whatever a startup file or an earlier cell has set.
+    """
+    # Matplotlib's own formatter ignores alternative text. IPython prefers ours, which is for a more specific class.
+    shell.display_formatter.formatters["image/png"].for_type(Figure, png)
+    shell.ast_node_interactivity = "last_expr"
+    with warnings.catch_warnings(action="ignore"):  # pandas warns about options that it will remove
+        pd.reset_option("all")
+    np.set_printoptions(edgeitems=3, threshold=1000, precision=8, floatmode="maxprec", suppress=False, linewidth=75)
+    np.set_printoptions(nanstr="nan", infstr="inf", sign="-", formatter=None, legacy=False)
 
 
 @cache
@@ -112,7 +130,6 @@ def show_rows(axis: Axes, names: Sequence[str]) -> None:
 
 def show_image(axis: Axes, image: np.ndarray, extent: tuple[float, float, float, float] | None = None) -> None:
     """Draw one image `(height, width, channels)`, in gray or in color; `extent` says where, as in `imshow`."""
-    axis.set_axis_off()
     axis.imshow(np.broadcast_to(image, (*image.shape[:2], 3)), extent=extent)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.plots.figures import (
+    BARE,
     COLORS,
     STYLES,
     TRAINING,
@@ -59,8 +60,7 @@ def cut_in_two(model: "keras.Model", last: str = "pool") -> Figure:
     shapes = {"image": model.input_shape[1:], **{layer.name: layer.output.shape[1:] for layer in shown}}
     cut = list(shapes).index(last) + 0.5
     figure = new_figure(height=1.7)
-    axis = figure.subplots()
-    axis.axis("off")
+    axis = figure.subplots(subplot_kw=BARE)
     for place, (name, shape) in enumerate(shapes.items()):
         color = "#999999" if not place else FEATURES if place < cut else HEAD
         axis.text(place, 0, name, ha="center", va="center", bbox={"boxstyle": "round,pad=0.5", "fc": "w", "ec": color})
@@ -106,14 +106,12 @@ def strategies(names: Sequence[str]) -> Figure:
             box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
             axis.text(left + 0.5, row, f"{origin}, {then}", ha="center", va="center", bbox=box)
         sentences.append(f"{strategy.name}: features {strategy.start} and {trained}, head {' and '.join(head)}")
-    axis.set_yticks(range(len(shown)), [strategy.name for strategy in shown])
+    show_rows(axis, [strategy.name for strategy in shown])
     axis.set_xticks([0.5, 1.55], ["features", "head"])
     axis.tick_params(length=0)
     axis.grid(visible=False)
     axis.xaxis.tick_top()
-    axis.spines[:].set_visible(False)
-    axis.set(xlim=(-0.02, 2.07))
-    axis.invert_yaxis()
+    axis.set(xlim=(-0.02, 2.07), frame_on=False)
     text = "; ".join(sentences)
     return with_alt_text(figure, f"What each strategy starts from and trains. {text[0].upper()}{text[1:]}.")
 
@@ -145,11 +143,10 @@ def feature_maps(image: np.ndarray, maps: np.ndarray, shown: int = 8) -> Figure:
     """Show an image `(height, width, channels)` and the first `shown` of its maps `(height, width, filters)`."""
     shown = min(shown, maps.shape[-1])
     figure = new_figure(height=1.4)
-    axes = figure.subplots(1, shown + 1)
+    axes = figure.subplots(1, shown + 1, subplot_kw=BARE)
     show_image(axes[0], image)
     axes[0].set_title("image", fontsize=9)
     for index, axis in enumerate(axes[1:]):
-        axis.set_axis_off()
         axis.imshow(maps[:, :, index], vmin=0, vmax=maps.max())
         axis.set_title(f"map {index}", fontsize=9)
     text = f"One image and {shown} of the {maps.shape[-1]} feature maps that the extractor computes from it."
@@ -161,12 +158,11 @@ def maps_by_depth(image: np.ndarray, maps: Mapping[str, np.ndarray], shown: int 
     """Show an image `(height, width, 3)`, and at each depth the `shown` maps `(height, width, n)` that vary most."""
     figure = new_figure(height=1.15 * len(maps) + 0.3)
     panels = figure.subfigures(1, 2, squeeze=False, width_ratios=(2, 5))[0]
-    show_image(panels[0].subplots(), image)
-    for row, (depth, values) in zip(panels[1].subplots(len(maps), shown, squeeze=False), maps.items(), strict=True):
-        for axis, index in zip_longest(row, np.argsort(-values.std(axis=(0, 1)), kind="stable")[:shown]):
-            axis.set_axis_off()
-            if index is not None:
-                axis.imshow(values[..., index])
+    show_image(panels[0].subplots(subplot_kw=BARE), image)
+    rows = panels[1].subplots(len(maps), shown, squeeze=False, subplot_kw=BARE)
+    for row, (depth, values) in zip(rows, maps.items(), strict=True):
+        for axis, index in zip(row, np.argsort(-values.std(axis=(0, 1)), kind="stable"), strict=False):
+            axis.imshow(values[..., index])
         size = _sizes(values.shape[:2])
         row[0].text(-0.15, 0.5, f"{depth}\n{size}", transform=row[0].transAxes, ha="right", va="center", fontsize=9)
     sizes = ", ".join(f"{depth} {_sizes(values.shape)}" for depth, values in maps.items())
@@ -220,9 +216,8 @@ def epoch_seconds(seconds: Mapping[str, float]) -> Figure:
     """Show how many seconds one epoch takes with each training method."""
     figure = new_figure(height=0.42 * len(seconds) + 0.8)
     axis = figure.subplots()
-    axis.barh(range(len(seconds)), list(seconds.values()), color=TRAINING)
-    for position, value in enumerate(seconds.values()):
-        axis.text(value, position, f" {two_digits(value)} s", va="center")
+    bars = axis.barh(range(len(seconds)), list(seconds.values()), color=TRAINING)
+    axis.bar_label(bars, fmt=lambda value: f"{two_digits(value)} s", padding=3)
     show_rows(axis, list(seconds))
     axis.set(xlabel="seconds per epoch", xlim=(0, 1.15 * max(seconds.values())))
     text = "; ".join(f"{name}: {two_digits(value)}" for name, value in seconds.items())

@@ -5,7 +5,6 @@ Figures name the original classes, never the labels renumbered from 0.
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from matplotlib.patches import Rectangle
 from helpers.images import Split
 from helpers.messages import listed
 from helpers.plots.figures import (
+    BARE,
     MOST_CLASSES,
     VALIDATION,
     Figure,
@@ -41,13 +41,10 @@ def sample_images(tasks: Sequence[Task], per_class: int = 8) -> Figure:
     for panel, task in zip(figure.subfigures(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         more = f", {rows} of {len(task.classes)} classes" if len(task.classes) > rows else ""
         headline(panel, f"{task.name} task{more}")
-        for row, axes in enumerate(panel.subplots(rows, per_class, squeeze=False)):
-            for axis in axes:
-                axis.set_axis_off()
-            if row < len(task.classes):
-                where = {"transform": axes[0].transAxes, "ha": "right", "va": "center"}
-                axes[0].text(-0.3, 0.5, wrapped(task.classes[row]), **where)
-            for axis, image in zip(axes, task.train.images[task.train.labels == row], strict=False):
+        grid = panel.subplots(rows, per_class, squeeze=False, subplot_kw=BARE)
+        for label, (row, name) in enumerate(zip(grid, task.classes, strict=False)):
+            row[0].text(-0.3, 0.5, wrapped(name), transform=row[0].transAxes, ha="right", va="center")
+            for axis, image in zip(row, task.train.images[task.train.labels == label], strict=False):
                 show_image(axis, image)
     classes = " ".join(f"{task.name.capitalize()} task: {listed(task.classes)}." for task in tasks)
     return with_alt_text(figure, f"Training images, one row per class. {classes}")
@@ -61,7 +58,8 @@ def neighbors(asked: Split, known: Split, nearest: Mapping[str, np.ndarray]) -> 
     """
     figure, said = new_figure(height=0.75 * len(asked) + 0.4), []
     count = next(iter(nearest.values())).shape[1]
-    first, *others = figure.subplots(1, 1 + len(nearest), width_ratios=(1, *[count] * len(nearest)))
+    widths = 1, *[count] * len(nearest)
+    first, *others = figure.subplots(1, len(widths), width_ratios=widths, subplot_kw=BARE)
     _grid(first, "new", asked, np.arange(len(asked))[:, None], np.zeros((len(asked), 1), bool))
     for axis, (name, indices) in zip(others, nearest.items(), strict=True):
         other = known.labels[indices] != asked.labels[:, None]
@@ -87,11 +85,10 @@ def photos(images: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
     """Show photos `(height, width, 3)` side by side, four in a row, each with its title."""
     rows, columns = -(-len(images) // 4), min(len(images), 4)
     figure = new_figure(height=2.0 * rows, width=1.7 * columns) if columns > 1 else new_figure(3.2, 3.0)
-    for axis, image, title in zip_longest(figure.subplots(rows, columns, squeeze=False).flat, images, titles):
-        axis.set_axis_off()
-        if title is not None:
-            show_image(axis, image)
-            axis.set_title(title, fontsize=9)
+    axes = figure.subplots(rows, columns, squeeze=False, subplot_kw=BARE)
+    for axis, image, title in zip(axes.flat, images, titles, strict=False):
+        show_image(axis, image)
+        axis.set_title(title, fontsize=9)
     return with_alt_text(figure, f"Photos with their titles: {'; '.join(' '.join(title.split()) for title in titles)}.")
 
 
@@ -163,7 +160,7 @@ def mistakes_by_strategy(
     The most confident mistakes come first, with the predicted class and its probability.
     """
     figure = new_figure(height=1.15 * len(probabilities) + 0.3)
-    axes = figure.subplots(len(probabilities), shown, squeeze=False)
+    axes = figure.subplots(len(probabilities), shown, squeeze=False, subplot_kw=BARE)
     members = np.flatnonzero(task.test.labels == task.classes.index(of_class))
     counts = {}
     for row, (strategy, scores) in zip(axes, probabilities.items(), strict=True):
@@ -171,8 +168,6 @@ def mistakes_by_strategy(
         wrong = members[predicted[members] != task.test.labels[members]]
         wrong = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")]
         counts[strategy] = len(wrong)
-        for axis in row:
-            axis.set_axis_off()
         row[0].text(-0.2, 0.5, f"{strategy}\n{len(wrong)} wrong", transform=row[0].transAxes, ha="right", va="center")
         for axis, image in zip(row, wrong, strict=False):
             show_image(axis, task.test.images[image])

@@ -22,10 +22,8 @@ from helpers.store import write_text
 if TYPE_CHECKING:
     import pandas as pd
 
-STOPS = dict.fromkeys(
-    ("SyntaxError", "IndentationError", "TabError"), "a syntax error"
-)  # other errors are reported by name
-STOPS["KeyboardInterrupt"] = "the code takes too long"
+STOPS = {"KeyboardInterrupt": "the code takes too long"}  # other errors are reported by name
+STOPS |= dict.fromkeys(("SyntaxError", "IndentationError", "TabError"), "a syntax error")
 CONFIG = Path(__file__).with_name("templates") / "nbgrader_config.txt"
 
 

@@ -12,7 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from helpers import __version__, datasets, folders, provenance
 from helpers.images import Dataset
@@ -21,9 +23,6 @@ from helpers.runner.notebooks import THREADS, CellError, KernelSettings, Noteboo
 from helpers.runner.parameters import as_text
 from helpers.runner.process import absolute
 from helpers.store import sha256, write_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PACKAGES = (*provenance.PACKAGES, "pandas", "pillow", "scipy", "matplotlib", "papermill", "nbconvert")
 
@@ -75,9 +74,7 @@ def new(
     record = {
         "status": "running",
         "parameters": values,
-        "dataset": data.get("dataset"),
-        "photos": data.get("photos"),
-        "my_images": data.get("my_images"),
+        **{name: data.get(name) for name in parameters.FOLDERS},
         "backbone": parameters.backbone(chosen, values),
         "notes": notes,
         "commands": [command(["run", "--only", ",".join(lesson.number for lesson in chosen)], texts)],
@@ -164,7 +161,7 @@ def execute(run: Run, received: list[int], timeout: int | None = None) -> str | 
     return None
 
 
-def write_results(run: Run) -> "pd.DataFrame":
+def write_results(run: Run) -> pd.DataFrame:
     """Write `results.csv`: the rows of all finished lessons as text, one per training run; return the rows.
 
     Rows that a lesson takes from an earlier one, as lesson 06 does from 05, are listed only under the earlier one.

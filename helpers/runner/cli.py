@@ -134,7 +134,7 @@ def run(resume: Path | None, timeout: int | None, dry_run: bool, **asked: Any) -
         transfer-tutorial run --only 03,05 -p seeds "[0, 1]" -p epochs 10
     """
     with process.signals_as_exit() as received, ExitStack() as opened:
-        from helpers.runner import batch, report
+        from helpers.runner import batch
 
         with bad_input_in_one_line():
             process.allow_open_files()
@@ -152,6 +152,8 @@ def run(resume: Path | None, timeout: int | None, dry_run: bool, **asked: Any) -
             click.echo("\n".join(batch.outline(started)))
             return
         with resumable("run", started.folder, timeout=timeout):
+            from helpers.runner import report
+
             with batch.recorded(started):
                 failed = batch.execute(started, received, timeout)
                 results = batch.write_results(started)

@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import yaml
+
 from helpers import backbones, cnn, datasets, experiment, folders, photos, starts, tasks, training, transfer
 from helpers.files import folder_sha256
 from helpers.images import Dataset
@@ -37,14 +39,12 @@ def read(name: str, text: str) -> Any:
     A word that neither JSON nor Python reads as a number, a boolean or null stays text: 010, 1:30, yes. Unless all
     classes are whole numbers, they are names, exactly as written: folders may be called no, 01 and 1e3.
     """
-    import yaml
-
     classes = name in CLASS_LISTS
     try:
         try:
             value = json.loads(text)
         except ValueError:
-            value = None if classes else yaml.load(text, _loader())
+            value = None if classes else yaml.load(text, _Loader)
         if classes and not _all_whole(value):
             composed = unicodedata.normalize("NFC", text)  # like stored class names
             value = yaml.load(composed, yaml.BaseLoader)  # makes everything text
@@ -68,10 +68,8 @@ def read_given(given: Sequence[tuple[str, str]], dataset: str | None = None) -> 
 
 def joined(file: Path | None, given: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the parameters from a YAML file, as in papermill's `-f`, and from `-p`, which takes precedence."""
-    import yaml
-
     try:
-        node = yaml.compose(file.read_text("utf-8-sig"), _loader()) if file else yaml.MappingNode("", [])
+        node = yaml.compose(file.read_text("utf-8-sig"), _Loader) if file else yaml.MappingNode("", [])
         texts = {name.value: yaml.serialize(value) for name, value in node.value if name.value not in dict(given)}
     except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"-f: {str(file)!r} is not a YAML file with parameters such as seeds: [0, 1]") from error
@@ -87,22 +85,19 @@ def _travels(value: Any) -> bool:
     return all(map(_travels, value)) if isinstance(value, list) else isinstance(value, int | float | None)
 
 
-@cache
-def _loader() -> type:
-    """Return YAML's safe loader, limited to literals of JSON and Python, because YAML reads 010 as 8 and 1:30 as 90."""
-    import yaml
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+    """YAML's safe loader, limited to literals of JSON and Python, because YAML reads 010 as 8 and 1:30 as 90."""
 
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-        yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
-    for kind, word in {
-        "null": r"null|None|~|",
-        "bool": r"[Tt]rue|[Ff]alse",
-        "int": r"[-+]?(0|[1-9](_?\d)*)",
-        "float": r"[-+]?((\d+(\.\d*)?|\.\d+)[eE][-+]?\d+|\d+\.\d*|\.\d+)|[-+]?\.inf|\.nan",
-    }.items():
-        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(rf"({word})$"), None)
-    return Loader
+
+for _kind, _word in {
+    "null": r"null|None|~|",
+    "bool": r"[Tt]rue|[Ff]alse",
+    "int": r"[-+]?(0|[1-9](_?\d)*)",
+    "float": r"[-+]?((\d+(\.\d*)?|\.\d+)[eE][-+]?\d+|\d+\.\d*|\.\d+)|[-+]?\.inf|\.nan",
+}.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"({_word})$"), None)
 
 
 def _all_whole(value: Any) -> bool:
@@ -224,12 +219,12 @@ def check(chosen: Sequence[Notebook], values: Mapping[str, Any], grid: Grid = ()
                 raise ValueError(f"{name}: {value!r} is not {wanted} like the default, {defaults[name]!r}")
     if not all(notebook.number for notebook in chosen):
         return {}
-    load = cache(datasets.load_dataset), cache(photos.load_photos), cache(starts.load_images)
+    load = cache(lambda read, name, size: read(name, size))  # reads each dataset only once
     first = {**defaults, **{name: entries[0] for name, entries in choices(values, grid).items()}}
-    loaded = _check_values(first, *load)
+    loaded = _check_values(first, load)
     for settings in grid:
         for setting in settings[1:]:
-            _check_values({**first, **setting}, *load)
+            _check_values({**first, **setting}, load)
     return loaded
 
 
@@ -248,12 +243,7 @@ def _defaults(chosen: Sequence[Notebook]) -> dict[str, Any]:
     return {name: default for notebook in chosen for name, default in notebooks.defaults(notebook.path).items()}
 
 
-def _check_values(
-    given: dict[str, Any],
-    load: Callable[[str, int], Dataset],
-    load_photos: Callable[[str, int], Dataset],
-    load_images: Callable[[str, int], Dataset],
-) -> dict[str, Dataset]:
+def _check_values(given: dict[str, Any], load: Callable[..., Dataset]) -> dict[str, Dataset]:
     """Raise any error that the lessons' own function calls would raise, but before they run."""
     if "run_dir" in given:
         folders.run_folder(given["run_dir"])
@@ -264,7 +254,7 @@ def _check_values(
         transfer.check_frozen_convs(given["frozen_convs"])
     if "dataset" not in given:
         return {}
-    dataset = load(given["dataset"], given.get("image_size", 0))
+    dataset = load(datasets.load_dataset, given["dataset"], given.get("image_size", 0))
     _make(cnn.Architecture, {**given, "image_shape": dataset.train.images.shape[1:]})
     if {"source_classes", "target_classes"} <= given.keys():
         split = {name: given[name] for name in ("validation_fraction", "seed") if name in given}
@@ -274,13 +264,13 @@ def _check_values(
     loaded = {"dataset": dataset}
     if "my_images" in given:
         if given["my_images"]:
-            loaded["my_images"] = load_images(given["my_images"], given["photo_size"])
+            loaded["my_images"] = load(starts.load_images, given["my_images"], given["photo_size"])
         of_classes = dataset, given["source_classes"], given["target_classes"], given["seeds"]
         starts.label_budget(given["labels"], starts.tasks_by_seed(*of_classes, loaded.get("my_images"))[1])
     if BACKBONE not in given:
         return loaded
     backbones.weights_file(given["backbone_width"], given["backbone_weights"])  # last, because it may download
-    return {**loaded, "photos": load_photos(given["photos"], given["photo_size"])}
+    return {**loaded, "photos": load(photos.load_photos, given["photos"], given["photo_size"])}
 
 
 def _make(dataclass_: type, given: dict[str, Any]) -> Any:

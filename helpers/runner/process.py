@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-PATH_VARIABLES = ("MNIST_NPZ", "TRANSFER_TUTORIAL_DATA")  # environment variables that name files
 OPEN_FILES = 256  # needed at once by a run and its kernels; one kernel opens more than 64
 
 
@@ -26,7 +25,7 @@ def prepare() -> None:
     except OSError as error:
         raise ValueError("the current folder is gone; cd to a different one") from error
     os.environ.pop("MPLBACKEND", None)  # no window ever opens, but an unknown name would raise an error
-    for name in PATH_VARIABLES:
+    for name in ("MNIST_NPZ", "TRANSFER_TUTORIAL_DATA"):  # they name files
         if os.environ.get(name):
             os.environ[name] = absolute(os.environ[name])
 

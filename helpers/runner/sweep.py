@@ -19,6 +19,8 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from helpers import provenance
 from helpers.folders import check_folder, read_results
 from helpers.messages import listed
@@ -30,7 +32,6 @@ from helpers.runner.worker import VERSION, one_line, run_notebook
 from helpers.store import checksum, write_text
 
 if TYPE_CHECKING:
-    import pandas as pd
     from distributed import Client, Future
 
 
@@ -114,15 +115,13 @@ def missing(sweep: Sweep, known: list[dict[str, Any]]) -> list[str]:
     return [name for name in sweep.runs if name not in done]
 
 
-def write_results(sweep: Sweep, known: list[dict[str, Any]]) -> "pd.DataFrame":
+def write_results(sweep: Sweep, known: list[dict[str, Any]]) -> pd.DataFrame:
     """Write the result rows of all finished runs to `results.csv`, as text, at least one for each run; return them.
 
     A run's name, parameters and seconds come before its own columns. If a parameter has the name of such a column, it
     becomes `parameter_<name>`: the column may contain one label budget, the parameter the list of them. Any other
     column whose name is taken becomes `own_<name>`.
     """
-    import pandas as pd
-
     done = [record for record in known if record["status"] == "done"]
     names = dict.fromkeys(name for record in done for name in record["parameters"])
     tables = [read_results(map(StringIO, record["results"])) for record in done]
@@ -235,8 +234,7 @@ def _joined(
 
     A run is identified by a digest of notebook, parameters and data, no matter which parameters were swept.
     """
-    empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
-    before = {} if empty else _read_record("--out", out)
+    before = _read_record("--out", out) if out.is_dir() and any(out.iterdir()) else {}
     defaults, beside = notebooks.defaults(notebook.path), dict[str, bytes]()
     if not notebook.number:
         beside = {name: path.read_bytes() for name, path in notebooks.named_files(notebook.path)}
@@ -245,9 +243,8 @@ def _joined(
     runs = dict(before.get("runs", {}))
     files, digests = parameters.data([*runs.values(), *combinations], defaults)
     if before:
-        _check_unchanged(
-            out, before, notebook, {**content, **{path: digests.get(path, "") for path in before["files"]}}
-        )
+        now = {path: digests.get(path, "") for path in before["files"]}
+        _check_unchanged(out, before, notebook, {**content, **now})
     known = {name.rpartition("-")[2]: name for name in runs}
     for values in combinations:
         given = {name: [value, digests.get(as_text(value))] for name, value in {**defaults, **values}.items()}

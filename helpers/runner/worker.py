@@ -3,7 +3,7 @@
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,15 @@ def run_notebook(given: dict[str, Any], payload: dict[str, Any]) -> dict[str, An
     start, failure = time.perf_counter(), dict[str, Any]()
     with tempfile.TemporaryDirectory(prefix="transfer-tutorial-", ignore_cleanup_errors=True) as temporary:
         home, notebook, output = (Path(temporary, name) for name in ("run", "notebook.ipynb", "executed.ipynb"))
-        notebook.write_bytes(payload["notebook"])
         home.mkdir()
-        for name, content in payload["beside"].items():
-            (home / name).parent.mkdir(parents=True, exist_ok=True)
-            (home / name).write_bytes(content)
-        unpacked = _unpack(payload["files"], Path(temporary))
+        # Each data file gets a separate folder, so that it can keep its name.
+        unpacked = {path: f"{temporary}/{number}/{Path(path).name}" for number, path in enumerate(payload["files"])}
+        contents = {notebook: payload["notebook"]}
+        contents |= {home / name: content for name, content in payload["beside"].items()}
+        contents |= {Path(unpacked[path]): content for path, content in payload["files"].items()}
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
         values = {name: unpacked.get(str(value), value) for name, value in given.items()}
         environment = {name: unpacked.get(value, value) for name, value in payload["environment"].items()}
         environment["TRANSFER_TUTORIAL_HOME"] = str(payload["store"] or home)
@@ -73,17 +76,6 @@ def one_line(error: BaseException) -> str:
     """Return an error as one line, with its type if the text alone does not say enough."""
     kind = "" if isinstance(error, RunError | CellError | ConnectionError) else f"{type(error).__name__}: "
     return " ".join(f"{kind}{error}".split())[:1000]
-
-
-def _unpack(files: Mapping[str, bytes], folder: Path) -> dict[str, str]:
-    """Write each file to a separate folder, so that it can keep its name; return the new paths by original path."""
-    unpacked = {}
-    for number, (path, content) in enumerate(files.items()):
-        copy = folder / str(number) / Path(path).name
-        copy.parent.mkdir()
-        copy.write_bytes(content)
-        unpacked[path] = str(copy)
-    return unpacked
 
 
 def _read_results(folder: Path) -> tuple[list[str], str]:
