@@ -1,6 +1,7 @@
 """Fixtures and markers. No test downloads anything, and none touches the repository's own run folder."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_course import arrays, save_npz, transfer_tutorial, write_course
+from tiny_course import arrays, save_npz, write_course
 
 from helpers import datasets
 from helpers.images import Dataset
@@ -46,12 +47,14 @@ def pytest_configure(config: pytest.Config) -> None:
     home = tempfile.TemporaryDirectory(prefix="transfer-tutorial-")
     os.environ["TRANSFER_TUTORIAL_HOME"] = home.name
     os.environ["TQDM_DISABLE"] = "1"  # a bar that only slow machines show would differ from the stored outputs
+    for name in notebooks.THREADS:  # the tests run in one process per core
+        os.environ.setdefault(name, "1")
     config.add_cleanup(home.cleanup)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that execute lessons or need MNIST, skip the latter if MNIST is missing, and run lessons last."""
+    """Mark tests that execute lessons or need MNIST, skip the latter if MNIST is missing, and run lessons first."""
     tests, lessons, pages = REPOSITORY / "tests", REPOSITORY / "notebooks", REPOSITORY / "docs"
     for item in items:
         if item.path.suffix == ".ipynb" and item.path.parent != pages:
@@ -60,8 +63,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("mnist")
             if not MNIST_AT_HAND:
                 item.add_marker(pytest.mark.skip(reason=NO_MNIST))
-    order = {tests / "reference": 1, tests / "test_course.py": 2, lessons: 3}  # test_course needs the reference results
-    items.sort(key=lambda item: order.get(item.path, order.get(item.path.parent, 0)))
+    order = {lessons: 0, tests / "reference": 1, tests / "test_course.py": 2}  # test_course needs the reference results
+    items.sort(key=lambda item: order.get(item.path, order.get(item.path.parent, 3)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Run the lessons in tests/reference/ and the test of their results in one process, since they share a home."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduler(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "reference" if re.match("tests/(reference/|test_course)", file) else file
+
+    return Scheduler(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -127,16 +143,6 @@ def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "notebooks"
-
-
-@pytest.fixture(scope="session")
-def swept_lesson(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sweep lesson 05 over two seeds on the digits, from the command line; return the sweep's folder."""
-    folder = tmp_path_factory.mktemp("swept")
-    command = ["sweep", "05", "--grid", "seeds=[0],[1]", "--dataset", "digits", "-p", "labels_per_class", "[all]"]
-    done = transfer_tutorial(folder, *command, "--workers", "2", "--out", "out")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "out"
 
 
 @pytest.fixture(scope="module")  # while Playwright runs, no test in the same process can start an event loop

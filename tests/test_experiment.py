@@ -180,9 +180,9 @@ def test_one_set_of_features_at_a_time_is_in_memory_and_all_budgets_share_the_te
 
     monkeypatch.setattr(Networks, "extract", watched)
     cores(monkeypatch, 3)
-    experiment.compare(digits, PLAN, SMALL, ADAM, run_folder, progress=False)
-    assert len(train) == 8  # of seeds, label budgets, and random or pretrained features
-    assert len({id(features) for features in test}) == 4
+    experiment.compare(digits, replace(PLAN, seeds=[0]), SMALL, ADAM, run_folder, progress=False)
+    assert len(train) == 4  # of label budgets, and random or pretrained features
+    assert len({id(features) for features in test}) == 2
 
 
 @pytest.mark.parametrize("stops", [MemoryError("no memory for random-frozen"), KeyboardInterrupt()], ids=repr)

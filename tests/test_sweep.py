@@ -19,7 +19,7 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from tiny_course import LISTEN, wait_until, write_notebook
+from tiny_course import LISTEN, transfer_tutorial, wait_until, write_notebook
 
 from helpers.folders import PACKAGE, REPOSITORY
 from helpers.runner import cluster, notebooks, parameters, report, sweep
@@ -605,11 +605,14 @@ def test_a_sweep_that_is_stopped_keeps_what_is_finished_and_leaves_no_process(ow
 
 @pytest.mark.sweep
 @pytest.mark.notebook
-def test_lesson_05_sweeps_over_seeds_on_the_digits(swept_lesson):
-    rows = results(swept_lesson)
+def test_lesson_05_sweeps_over_seeds_on_the_digits(tmp_path):
+    command = ["sweep", "05", "--grid", "seeds=[0],[1]", "--dataset", "digits", "-p", "labels_per_class", "[all]"]
+    done = transfer_tutorial(tmp_path, *command, "--workers", "2", "--out", "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = results(tmp_path / "out")
     assert len(rows) == 2 * (1 + 6)
     assert set(rows["parameter_labels_per_class"]) == {'["all"]'}
-    assert "data:image/png" in (swept_lesson / "sweep.html").read_text()
+    assert "data:image/png" in (tmp_path / "out" / "sweep.html").read_text()
 
 
 # Sweeps on a cluster

@@ -28,7 +28,7 @@ SYSTEMS = (  # covered by environment.yml
     {"sys_platform": "darwin", "os_name": "posix", "platform_machine": "arm64"},
     {"sys_platform": "win32", "os_name": "nt", "platform_machine": "AMD64"},
 )
-COMPARES_NOTEBOOKS = "nbval"  # the only package from the extra `test` in environment.yml
+COMPARE_NOTEBOOKS = {"nbval", "pytest-xdist"}  # the only packages from the extra `test` in environment.yml
 HEAD = """# Exact versions with hashes, for Python 3.11 to 3.13. `python tools/lock.py` makes them from pyproject.toml.
 # pip install --require-hashes -r requirements.lock && pip install --no-deps -e .
 # sha256 of those ranges: {digest}
@@ -67,8 +67,8 @@ def read(lock: str) -> list[Locked]:
 
 
 def environment(locked: list[Locked], project: str) -> list[str]:
-    """Return the lines of environment.yml's list: everything that the package and nbval need, at locked versions."""
-    wanted = {canonicalize_name(re.match(r"[\w.-]+", line)[0]) for line in ranges(project)[""]} | {COMPARES_NOTEBOOKS}
+    """Return the lines of environment.yml's list: what the package and the comparison of notebooks need."""
+    wanted = {canonicalize_name(re.match(r"[\w.-]+", line)[0]) for line in ranges(project)[""]} | COMPARE_NOTEBOOKS
     while more := {entry.name for entry in locked if entry.needed_by & wanted} - wanted:
         wanted |= more
     lines = []

@@ -66,7 +66,7 @@ def first_failure(copy: Path, tests: Sequence[str]) -> str | None:
     environment["TF_NUM_INTRAOP_THREADS"] = "1"
     for data in ("MNIST_NPZ", "TRANSFER_TUTORIAL_DATA"):
         environment.pop(data, None)
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "-p", "no:cacheprovider", *tests]
     ran = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
     if ran.returncode not in (0, 1):
         raise RuntimeError(f"pytest ended with {ran.returncode}:\n{ran.stdout[-2000:]}{ran.stderr[-2000:]}")

@@ -31,7 +31,7 @@ NOTEBOOKS = ROOT / "notebooks"
 REFERENCE = ROOT / "tests" / "reference"
 PAGES = ROOT / "docs"
 # Offline and fast.
-REFERENCE_PARAMETERS = {"dataset": "mnist_5k", "image_size": 14, "filters": 16, "seeds": [0, 1]}
+REFERENCE_PARAMETERS = {"dataset": "mnist_5k", "image_size": 14, "photo_size": 96, "filters": 16, "seeds": [0, 1]}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 UNWANTED = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|usr|opt|Users)/|oneDNN|absl::|0x[0-9a-f]{6,}|\bdtype: ")
 
