@@ -178,7 +178,7 @@ def pretraining_provenance(task: Task, networks: Networks, seed: int) -> dict[st
 
 @dataclass(eq=False)
 class Job:
-    """Work for a worker with its networks, which makes `training_runs` training runs; `made` is what it returned."""
+    """Work that a worker does with its own networks: so many `training_runs`; afterwards, `made` is the result."""
 
     work: Callable[[Networks], Any]
     training_runs: int = 1

@@ -85,7 +85,7 @@ def folder_sha256(root: Path) -> str:
 
 
 def check_size(size: int, sizes: tuple[int, int] = SIZES) -> None:
-    """Raise ValueError unless the network accepts this `image_size`, or 0, or with other limits this `photo_size`."""
+    """Raise ValueError for a size beyond its limits: usually an `image_size`, which may be 0, else a `photo_size`."""
     parameter, allowed = ("image_size", "neither 0 nor") if sizes == SIZES else ("photo_size", "not")
     if type(size) is not int or not (sizes[0] <= size <= sizes[1] or (size == 0 and sizes == SIZES)):
         raise ValueError(f"{parameter}: {size!r} is {allowed} a whole number from {sizes[0]} to {sizes[1]}")

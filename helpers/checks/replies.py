@@ -97,7 +97,7 @@ def close(one: float, other: float) -> bool:
 
 
 def meaning(number: float | None, mistakes: Mapping[float, str]) -> str | None:
-    """Return the explanation for a number, even if it is rounded; return None if `mistakes` does not explain it."""
+    """Return the explanation for a number, even if it is rounded, or for a missing one, or None if there is none."""
     if number is None:
         return "your function returns nothing"
     return next((said for mistake, said in mistakes.items() if close(number, mistake)), None)

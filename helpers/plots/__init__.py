@@ -15,7 +15,7 @@ from helpers.plots.comparisons import (
     reliability as reliability,
     seconds_by_strategy as seconds_by_strategy,
 )
-from helpers.plots.figures import png as png, set_up, two_digits as two_digits
+from helpers.plots.figures import png as png, two_digits as two_digits
 from helpers.plots.networks import (
     cut_in_two as cut_in_two,
     epoch_seconds as epoch_seconds,
@@ -27,6 +27,7 @@ from helpers.plots.networks import (
     overfitting as overfitting,
     strategies as strategies,
 )
+from helpers.plots.notebook import set_up
 from helpers.plots.tasks import (
     class_counts as class_counts,
     confusion as confusion,

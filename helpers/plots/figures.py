@@ -1,10 +1,9 @@
-"""Everything that figures share: size, alternative text, colors, the layout of names, and how a notebook shows them.
+"""Everything that figures share: size, alternative text, the strategies' colors, and the layout of names.
 
 IPython puts a figure's alternative text into the output's metadata, and nbconvert copies it from there into the HTML.
 """
 
 import textwrap
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -15,7 +14,6 @@ from typing import Any
 import matplotlib.figure
 import matplotlib.style
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import FigureBase
@@ -64,21 +62,6 @@ def png(figure: Figure) -> tuple[bytes, dict[str, str]]:
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white", metadata={"Software": None})
     Image.open(buffer).convert("RGB").quantize(256).save(light, "PNG", optimize=True)
     return light.getvalue(), {"alt": figure.alternative_text}
-
-
-def set_up(shell: Any) -> None:
-    """Make an IPython shell show figures with alternative text, and tables, arrays and values with default options.
-
-    Importing `plots` in a notebook calls this function. Every lesson does so before it shows anything, so a lesson's
-    outputs are the same, whatever a startup file or an earlier cell has set.
-    """
-    # Matplotlib's own formatter ignores alternative text. IPython prefers ours, which is for a more specific class.
-    shell.display_formatter.formatters["image/png"].for_type(Figure, png)
-    shell.ast_node_interactivity = "last_expr"
-    with warnings.catch_warnings(action="ignore"):  # pandas warns about options that it will remove
-        pd.reset_option("all")
-    np.set_printoptions(edgeitems=3, threshold=1000, precision=8, floatmode="maxprec", suppress=False, linewidth=75)
-    np.set_printoptions(nanstr="nan", infstr="inf", sign="-", formatter=None, legacy=False)
 
 
 @cache
